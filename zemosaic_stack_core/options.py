@@ -1,0 +1,164 @@
+"""What to do with a group of frames: `StackOptions`, validated when it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import InvalidInputError
+
+__all__ = [
+    "CENTERS",
+    "COMBINATIONS",
+    "MAPS",
+    "NORMALIZATIONS",
+    "REJECTIONS",
+    "UNNORMALIZABLE_ACTIONS",
+    "WEIGHTINGS",
+    "StackOptions",
+    "check_choice",
+]
+
+REJECTIONS = (
+    "none",
+    "kappa_sigma",
+    "mad_clip",
+    "winsorized_sigma_clip",
+    "winsorized_quantile",
+    "linear_fit_clip",
+    "percentile_clip",
+    "minmax",
+    "noise_clip",
+    "gesd",
+)
+CENTERS = ("median", "mean")
+COMBINATIONS = ("mean", "median", "min", "max")
+NORMALIZATIONS = ("none", "linear_fit", "sky_mean", "additive", "multiplicative", "additive_scaling")
+WEIGHTINGS = ("none", "noise_variance", "noise_fwhm", "exposure")
+MAPS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
+UNNORMALIZABLE_ACTIONS = ("keep", "exclude", "error")
+
+
+def check_choice(name: str, value: object, known: Collection[str]) -> None:
+    """Raise `InvalidInputError` that lists the known names unless `value` is one of them."""
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInputError(f"{name} is {value!r}; expected one of: {', '.join(known)}")
+
+
+def _check_number(name: str, value: object, low: float, high: float = math.inf, *, low_is_allowed: bool = True) -> None:
+    """Raise unless `value` is a finite number in `[low, high]` (or `(low, high]`)."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not usable or not low <= value <= high or (value == low and not low_is_allowed):  # type: ignore[operator]
+        bounds = f"{'>=' if low_is_allowed else '>'} {low:g}" + ("" if high == math.inf else f" and <= {high:g}")
+        raise InvalidInputError(f"{name} is {value!r}; expected a finite number {bounds}")
+
+
+def _check_integer(name: str, value: object, low: int) -> None:
+    """Raise unless `value` is an integer of at least `low`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """Say how frames are normalized, weighted, rejected and combined.
+
+    Parameters
+    ----------
+    rejection : str
+        Rule of rejection, one of `REJECTIONS`.
+    kappa_low, kappa_high : float
+        Bounds in units of the rule's spread, above 0. Used by ``kappa_sigma``, ``mad_clip``,
+        ``winsorized_sigma_clip``, ``winsorized_quantile``, ``linear_fit_clip`` and ``noise_clip``.
+    max_iterations : int
+        Iterations of a repeated rule, at least 1.
+    center : {"median", "mean"}
+        Centre of ``kappa_sigma``.
+    p_low, p_high : float
+        ``percentile_clip``: largest fraction of the median that a sample may lie below or above it, at least 0.
+    n_low, n_high : int
+        ``minmax``: samples rejected at each end, at least 0.
+    winsor_limits : tuple of float
+        ``winsorized_quantile``: fractions ``(low, high)`` that are winsorized, each at least 0, together below 1.
+    gain, read_noise, sensitivity : float
+        Noise model of ``noise_clip``: gain in electrons per data unit (above 0), read noise in electrons (at least 0),
+        fractional sensitivity noise (at least 0).
+    outlier_fraction, alpha : float
+        ``gesd``: largest fraction of outliers looked for (0 to 1), significance level (above 0, below 1).
+    combine : {"mean", "median", "min", "max"}
+        Combination of the kept samples.
+    normalization : str
+        One of `NORMALIZATIONS`.
+    reference : int or "auto"
+        Index of the frame that the others are normalized to; ``"auto"`` takes, of the frames whose background is
+        nearest the median, the one with the least noise.
+    on_unnormalizable : {"keep", "exclude", "error"}
+        What to do with a frame whose scale and offset can't be estimated.
+    weighting : str
+        One of `WEIGHTINGS`.
+
+    Raises
+    ------
+    InvalidInputError
+        A name is unknown (the message lists the known ones) or a number is out of range.
+    """
+
+    rejection: str = "kappa_sigma"
+    kappa_low: float = 3.0
+    kappa_high: float = 3.0
+    max_iterations: int = 5
+    center: str = "median"
+    p_low: float = 0.2
+    p_high: float = 0.1
+    n_low: int = 1
+    n_high: int = 1
+    winsor_limits: tuple[float, float] = (0.05, 0.05)
+    gain: float = 1.0
+    read_noise: float = 5.0
+    sensitivity: float = 0.0
+    outlier_fraction: float = 0.3
+    alpha: float = 0.05
+    combine: str = "mean"
+    normalization: str = "none"
+    reference: int | Literal["auto"] = "auto"
+    on_unnormalizable: str = "keep"
+    weighting: str = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("rejection", self.rejection, REJECTIONS)
+        check_choice("center", self.center, CENTERS)
+        check_choice("combine", self.combine, COMBINATIONS)
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
+        check_choice("weighting", self.weighting, WEIGHTINGS)
+        check_choice("on_unnormalizable", self.on_unnormalizable, UNNORMALIZABLE_ACTIONS)
+        for name in ("kappa_low", "kappa_high", "gain"):
+            _check_number(name, getattr(self, name), 0.0, low_is_allowed=False)
+        for name in ("p_low", "p_high", "read_noise", "sensitivity"):
+            _check_number(name, getattr(self, name), 0.0)
+        for name in ("outlier_fraction", "alpha"):
+            _check_number(name, getattr(self, name), 0.0, 1.0, low_is_allowed=False)
+        _check_integer("max_iterations", self.max_iterations, 1)
+        _check_integer("n_low", self.n_low, 0)
+        _check_integer("n_high", self.n_high, 0)
+        if self.reference != "auto":
+            _check_integer("reference", self.reference, 0)
+        self._check_winsor_limits()
+        if self.alpha >= 1.0:
+            raise InvalidInputError(f"alpha is {self.alpha!r}; expected a number above 0 and below 1")
+        if self.weighting != "none" and self.combine != "mean":
+            raise InvalidInputError(
+                f"weighting is {self.weighting!r} with combine {self.combine!r}; expected combine 'mean' or weighting 'none'"
+            )
+
+    def _check_winsor_limits(self) -> None:
+        """Raise unless the limits are two fractions of at least 0 that together stay below 1."""
+        limits = self.winsor_limits
+        if not isinstance(limits, (tuple, list)) or len(limits) != 2:
+            raise InvalidInputError(f"winsor_limits is {limits!r}; expected two fractions (low, high)")
+        for name, value in zip(("winsor_limits low", "winsor_limits high"), limits, strict=True):
+            _check_number(name, value, 0.0, 1.0)
+        if sum(limits) >= 1.0:
+            raise InvalidInputError(f"winsor_limits is {limits!r}; expected a sum below 1")
+        object.__setattr__(self, "winsor_limits", (float(limits[0]), float(limits[1])))
