@@ -1,0 +1,32 @@
+"""Where arrays live: NumPy, CuPy, or another array namespace. Only ``gpu.py`` in this package names CuPy."""
+
+from __future__ import annotations
+
+from .base import (
+    Array,
+    Backend,
+    HostTransfer,
+    NamespaceBackend,
+    Slot,
+    Transfer,
+    TransferClosed,
+    namespace_backend,
+    numpy_backend,
+)
+from .gpu import cupy_backend
+from .resolve import BACKENDS, resolve_backend
+
+__all__ = [
+    "BACKENDS",
+    "Array",
+    "Backend",
+    "HostTransfer",
+    "NamespaceBackend",
+    "Slot",
+    "Transfer",
+    "TransferClosed",
+    "cupy_backend",
+    "namespace_backend",
+    "numpy_backend",
+    "resolve_backend",
+]
