@@ -63,16 +63,18 @@ class TransferClosed(Exception):  # noqa: N818 - not an error: tells the reading
 
 
 class TransferTimes(Protocol):
-    """Milliseconds that a transfer's steps took, as far as the backend can measure them."""
+    """Milliseconds that each step took on the device, summed over the bands; zero where the host can't tell."""
 
     upload_ms: float
+    compute_ms: float
     download_ms: float
 
 
 class _NoTimes:
-    """Nothing was copied, or the copies are part of the kernel's time."""
+    """Every step is done when its call returns: the caller's own clock times it."""
 
     upload_ms = 0.0
+    compute_ms = 0.0
     download_ms = 0.0
 
 
@@ -109,11 +111,7 @@ class Slot:
         """
         kinds = [np.dtype(dtype) for dtype in dtypes]
         sizes = [math.prod(shape) * kind.itemsize for shape, kind in zip(shapes, kinds, strict=True)]
-        starts = []
-        total = 0
-        for size in sizes:
-            starts.append(total)
-            total += -(-size // _ALIGNMENT) * _ALIGNMENT
+        starts, total = self.layout(sizes)
         if self._memory is None or self._memory.size < total:
             self._memory = None  # the old memory goes before the new comes
             self._memory = self._allocate(max(total, 1))
@@ -122,6 +120,29 @@ class Slot:
             memory[start : start + size].view(kind).reshape(shape)
             for start, size, kind, shape in zip(starts, sizes, kinds, shapes, strict=True)
         ]
+
+    def in_slot(self, arrays: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
+        """Return the arrays, copied into the slot's memory unless they are there already."""
+        memory = self._memory
+        is_here = [memory is not None and np.may_share_memory(memory, array) for array in arrays]
+        if all(is_here):
+            return arrays
+        # Those that are here would be overwritten while the others are copied in.
+        sources = [array.copy() if here else array for here, array in zip(is_here, arrays, strict=True)]
+        copies = self.host_arrays([array.shape for array in sources], [array.dtype for array in sources])
+        for copy, array in zip(copies, sources, strict=True):
+            np.copyto(copy, array, casting="no")
+        return copies
+
+    @staticmethod
+    def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
+        """Return where arrays of these sizes in bytes start in the slot's memory, and the bytes of all."""
+        starts = []
+        total = 0
+        for size in sizes:
+            starts.append(total)
+            total += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return starts, total
 
 
 class Transfer(Protocol):

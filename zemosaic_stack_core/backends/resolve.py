@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zemosaic_stack_core.errors import InvalidInputError
 
 from .base import Backend, numpy_backend
@@ -9,7 +11,12 @@ from .gpu import cupy_backend
 
 __all__ = ["BACKENDS", "resolve_backend"]
 
-BACKENDS = {"numpy": numpy_backend, "cpu": numpy_backend, "cupy": cupy_backend, "gpu": cupy_backend}
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "numpy": numpy_backend,
+    "cpu": numpy_backend,
+    "cupy": cupy_backend,
+    "gpu": cupy_backend,
+}
 """Names of backends and what makes each."""
 
 
