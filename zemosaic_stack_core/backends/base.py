@@ -121,6 +121,11 @@ class Slot:
             for start, size, kind, shape in zip(starts, sizes, kinds, shapes, strict=True)
         ]
 
+    def give_memory(self) -> npt.NDArray[np.uint8] | None:
+        """Hand the slot's memory over to the caller; the slot has none afterwards."""
+        memory, self._memory = self._memory, None
+        return memory
+
     def in_slot(self, arrays: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
         """Return the arrays, copied into the slot's memory unless they are there already."""
         memory = self._memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -118,14 +118,33 @@ def gpu_memory() -> GpuMemory:
     )
 
 
+class _EventPool:
+    """Events for use again: none is destroyed while a stream may still have to wait for it."""
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        self._spare: list[Any] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> Any:
+        """Return an event that nothing waits for."""
+        with self._lock:
+            return self._spare.pop() if self._spare else self._cuda.Event()
+
+    def give(self, *events: Any) -> None:
+        """Take events back that no stream waits for anymore."""
+        with self._lock:
+            self._spare.extend(events)
+
+
+@dataclass
 class _BandEvents:
     """The events of one band's way through the device."""
 
-    def __init__(self, cuda: Any) -> None:
-        self.upload_start = cuda.Event()
-        self.uploaded = cuda.Event()
-        self.compute_start = cuda.Event()
-        self.consumed = cuda.Event()
+    upload_start: Any
+    uploaded: Any
+    compute_start: Any
+    consumed: Any
 
 
 class _GpuSlot(Slot):
@@ -135,12 +154,7 @@ class _GpuSlot(Slot):
         super().__init__(backend.allocate_pinned)
         self._cupy = backend.cupy
         self._device_memory: Any = None
-        self.events: _BandEvents | None = None
-
-    def next_band(self) -> tuple[_BandEvents | None, _BandEvents]:
-        """Return the events of the band that had the slot before, and new ones for the band that gets it now."""
-        before, self.events = self.events, _BandEvents(self._cupy.cuda)
-        return before, self.events
+        self.band: _BandEvents | None = None
 
     def device_views(self, arrays: Sequence[npt.NDArray[Any]]) -> list[Array]:
         """Return device arrays of the shapes and dtypes of `arrays`, in the slot's device memory."""
@@ -183,9 +197,12 @@ class CupyTransfer:
             self._upload_stream = cuda.Stream(non_blocking=True)
             self._compute_stream = cuda.Stream(non_blocking=True)
             self._download_stream = cuda.Stream(non_blocking=True)
-            self._free = [_GpuSlot(backend) for _ in range(N_SLOTS)]
+        self._events = _EventPool(cuda)
+        self._free = [_GpuSlot(backend) for _ in range(N_SLOTS)]
         self._downloads: deque[_Download] = deque()
         self._in_flight: deque[_BandEvents] = deque()
+        # Events with the band at which they were last in use: a stream may still have to wait for them.
+        self._waited_for: deque[tuple[int, Iterable[Any]]] = deque()
         self._band = 0
         self._changed = threading.Condition()
         self._uploading = threading.Lock()
@@ -203,6 +220,8 @@ class CupyTransfer:
         try:
             if error is None:
                 self.finish()
+                # Every band was computed, so the reading thread is through with the pinned memory: the next tile gets it.
+                self._backend.keep_pinned([slot.give_memory() for slot in self._free])
             self._stop_uploads()
             if error is not None and not is_device_lost(error):
                 self._settle()
@@ -223,8 +242,8 @@ class CupyTransfer:
             slot = self._free.pop(0)
         with self._uploading:
             self._check_open()
-            if slot.events is not None:
-                slot.events.uploaded.synchronize()
+            if slot.band is not None:
+                slot.band.uploaded.synchronize()
         return slot
 
     def upload(self, slot: Slot, arrays: Sequence[npt.NDArray[Any]]) -> None:
@@ -235,9 +254,10 @@ class CupyTransfer:
         with self._uploading:
             self._check_open()
             with self._backend.on_device(), self._upload_stream as stream:
-                before, events = slot.next_band()
-                if before is not None:
-                    stream.wait_event(before.consumed)
+                if slot.band is not None:
+                    stream.wait_event(slot.band.consumed)
+                events = _BandEvents(*(self._events.take() for _ in range(4)))
+                slot.band = events
                 events.upload_start.record(stream)
                 slot.device_arrays = slot.device_views(arrays)
                 for target, source in zip(slot.device_arrays, arrays, strict=True):
@@ -253,7 +273,7 @@ class CupyTransfer:
 
     def arrive(self, slot: Slot) -> list[Array]:
         """Make the kernel's stream wait for the slot's upload and return its device arrays."""
-        events = self._events(slot)
+        events = self._band_in(slot)
         self._compute_stream.wait_event(events.uploaded)
         events.compute_start.record(self._compute_stream)
         return slot.device_arrays
@@ -266,27 +286,28 @@ class CupyTransfer:
             with self._compute_stream:
                 for array, out in pairs:
                     contiguous.append((backend.cupy.ascontiguousarray(array), out))
-                computed = backend.cupy.cuda.Event(disable_timing=True)
+                computed = self._events.take()
                 computed.record(self._compute_stream)
             stream.wait_event(computed)
             for array, out in contiguous:
-                start, done = backend.cupy.cuda.Event(), backend.cupy.cuda.Event()
+                start, done = self._events.take(), self._events.take()
                 pinned = backend.empty_pinned(array.shape, array.dtype)
                 start.record(stream)
                 if array.size:
                     array.get(stream=stream, out=pinned, blocking=False)
                 done.record(stream)
                 self._downloads.append(_Download(array, pinned, out, start, done, self._band))
+            self._waited_for.append((self._band, (computed,)))
 
     def release(self, slot: Slot) -> None:
         """Mark the end of the kernel's use of the slot and collect the downloads of the bands before."""
-        events = self._events(slot)
+        events = self._band_in(slot)
         events.consumed.record(self._compute_stream)
         self._collect()
         self._in_flight.append(events)
         self._band += 1
         with self._changed:
-            self._free.append(slot)  # type: ignore[arg-type]  # _events has checked it
+            self._free.append(slot)  # type: ignore[arg-type]  # _band_in has checked it
             self._changed.notify()
 
     def finish(self) -> None:
@@ -299,10 +320,8 @@ class CupyTransfer:
         """Forget the slots and wake the reading thread."""
         self._stop_uploads()
         self._downloads.clear()
-        self._in_flight.clear()
         with self._changed:
             self._free.clear()
-            self._changed.notify_all()
 
     def _check_open(self) -> None:
         """Raise where the transfer was closed."""
@@ -324,11 +343,11 @@ class CupyTransfer:
             # The device died as well. An error is already on its way to the caller, and that one says what came first.
             return
 
-    def _events(self, slot: Slot) -> _BandEvents:
+    def _band_in(self, slot: Slot) -> _BandEvents:
         """Return the events of the band that is in the slot."""
-        if not isinstance(slot, _GpuSlot) or slot.events is None:
+        if not isinstance(slot, _GpuSlot) or slot.band is None:
             raise TypeError(f"the slot is {slot!r}; expected one that `acquire` gave and `upload` filled")
-        return slot.events
+        return slot.band
 
     def _collect(self) -> None:
         """Bring the downloads of the bands before the current one to their places and add up the times."""
@@ -336,12 +355,16 @@ class CupyTransfer:
             download = self._downloads.popleft()
             download.done.synchronize()
             self.download_ms += self._elapsed(download.start, download.done)
+            self._events.give(download.start, download.done)
             np.copyto(download.out, download.pinned, casting="no")
         while self._in_flight:
             events = self._in_flight.popleft()
             events.consumed.synchronize()
             self.upload_ms += self._elapsed(events.upload_start, events.uploaded)
             self.compute_ms += self._elapsed(events.compute_start, events.consumed)
+            self._waited_for.append((self._band, vars(events).values()))
+        while self._waited_for and self._waited_for[0][0] + 2 * N_SLOTS < self._band:
+            self._events.give(*self._waited_for.popleft()[1])
 
     def _elapsed(self, start: Any, end: Any) -> float:
         """Return the milliseconds between two events that have come."""
@@ -368,6 +391,8 @@ class CupyBackend:
         self.cupy = cupy
         self.xp = xp
         self._device_id = device_id
+        self._spare_pinned: list[npt.NDArray[np.uint8]] = []
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<backend cupy, device {self._device_id}>"
@@ -401,6 +426,7 @@ class CupyBackend:
 
     def release(self) -> None:
         """Give the pools' unused memory back; must not be called after a sticky device error."""
+        self.keep_pinned([])
         with self.on_device():
             free_cupy_memory_pools()
 
@@ -409,10 +435,23 @@ class CupyBackend:
         return CupyTransfer(self)
 
     def allocate_pinned(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return pinned host memory of exactly that size: the pool would round it up to a power of two."""
+        """Return pinned host memory of at least that size.
+
+        Pinning costs more than filling the memory, so what the last stack left is used again; CuPy's pinned pool would
+        do that too, but rounds the size up to a power of two.
+        """
+        with self._lock:
+            for index, memory in enumerate(self._spare_pinned):
+                if memory.size >= n_bytes:
+                    return self._spare_pinned.pop(index)
         cuda = self.cupy.cuda
         pointer = cuda.PinnedMemoryPointer(cuda.PinnedMemory(n_bytes), 0)
         return np.frombuffer(pointer, np.uint8, n_bytes)
+
+    def keep_pinned(self, memories: Sequence[npt.NDArray[np.uint8] | None]) -> None:
+        """Keep the pinned memory of a finished stack for the next one, in place of what was kept before."""
+        with self._lock:
+            self._spare_pinned = [memory for memory in memories if memory is not None]
 
     def empty_pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Return an uninitialized array in the pool's pinned memory."""
