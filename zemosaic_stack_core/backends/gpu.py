@@ -220,7 +220,7 @@ class CupyTransfer:
         try:
             if error is None:
                 self.finish()
-                # Every band was computed, so the reading thread is through with the pinned memory: the next tile gets it.
+                # Every band was computed: the reading thread is through with the pinned memory, the next tile gets it.
                 self._backend.keep_pinned([slot.give_memory() for slot in self._free])
             self._stop_uploads()
             if error is not None and not is_device_lost(error):
