@@ -8,7 +8,8 @@
         ├── FrameReadError                (OSError)      a file that can't be read as a frame
         ├── BackendUnavailableError       (RuntimeError) a backend that can't be had on this machine
         ├── GPUStackingError              (RuntimeError) the GPU gave no valid tile
-        └── OutOfMemoryError              (MemoryError)  the smallest possible band does not fit
+        ├── OutOfMemoryError              (MemoryError)  the smallest possible band does not fit
+        └── OutputError                   (OSError)      a file that can't be written
 
 Each child is also the built-in error that a caller who knows nothing of this library would catch.
 A message says what was found, where, and what was expected; it names the file where there is one.
@@ -22,6 +23,7 @@ __all__ = [
     "GPUStackingError",
     "InvalidInputError",
     "OutOfMemoryError",
+    "OutputError",
     "ZemosaicError",
 ]
 
@@ -48,3 +50,7 @@ class GPUStackingError(ZemosaicError, RuntimeError):
 
 class OutOfMemoryError(ZemosaicError, MemoryError):
     """The smallest possible band does not fit the memory budget."""
+
+
+class OutputError(ZemosaicError, OSError):
+    """A file can't be written; what was there before is still there."""
