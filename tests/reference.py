@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAD_TO_SIGMA = 1.482602218505602
-ROUNDING = 1e-12  # a spread this much smaller than the samples' distances is rounding noise of either implementation
+ROUNDING = 1e-12  # residuals this much smaller than the samples' distances are rounding noise of any implementation
 
 
 class Options(Protocol):
@@ -67,12 +67,6 @@ class Margin:
             self.decide(v - low, spread)
             self.decide(high - v, spread)
 
-    def rounding(self, spread: float, samples: Sequence[float]) -> None:
-        """Note a spread that would be zero in exact arithmetic: what it decides is noise."""
-        m = median(samples)
-        if 0 < spread <= ROUNDING * max(abs(v - m) for v in samples):
-            self.value = 0.0
-
 
 # --- statistics --------------------------------------------------------------------------------------------------
 
@@ -115,7 +109,6 @@ def clip_repeatedly(
     for _ in range(max_iterations):
         m, s = statistics(left)
         low, high = m - kappa_low * s, m + kappa_high * s
-        margin.rounding(s, left)
         margin.bounds(left, low, high, s)
         survivors = [v for v in left if not (v < low or v > high)]
         if not survivors:
@@ -172,7 +165,6 @@ def winsorized_spread(left: Sequence[float], margin: Margin) -> float:
         s = s_new
         if converged:
             break
-    margin.rounding(s, left)
     return s
 
 
@@ -208,7 +200,6 @@ def winsorized_quantile(x: Sequence[float], options: Options, margin: Margin) ->
     first, last = clip_repeatedly(w, statistics, 3.0, 3.0, 5, margin)
     m, s = statistics(w[first:last])
     low, high = m - options.kappa_low * s, m + options.kappa_high * s
-    margin.rounding(s, w)
     margin.bounds(x, low, high, s)
     i, j = interval_within(x, low, high)
     return (i, j) if j > i else (0, n)
@@ -229,8 +220,9 @@ def linear_fit_clip(x: Sequence[float], options: Options, margin: Margin) -> tup
         )
         residuals = [(v - level) - slope * (k - rank_mean) for k, v in zip(ranks, left, strict=True)]
         s = mean([abs(r) for r in residuals])
-        margin.rounding(s, left)
-        margin.bounds(residuals, -options.kappa_low * s, options.kappa_high * s, s)
+        # Samples on a line have residuals of rounding noise, and so nothing is claimed of what those decide.
+        noise = ROUNDING * max(abs(v - median(left)) for v in left)
+        margin.bounds(residuals, -options.kappa_low * s, options.kappa_high * s, max(s, noise * 1e6))
         first, last = 0, n
         while first < n and residuals[first] < -options.kappa_low * s:
             first += 1
@@ -268,7 +260,6 @@ def gesd(x: Sequence[float], options: Options, margin: Margin) -> tuple[int, int
             break
         left = x[i:j]
         center, s = mean(left), standard_deviation(left, ddof=1)
-        margin.rounding(s, left)
         if s == 0:
             break
         above, below = left[-1] - center, center - left[0]

@@ -210,14 +210,11 @@ def test_linear_fit_clip_by_hand():
     assert kept([0.0, 1.0, 2.0, 1e6], kappa_high=0.1, **options) == [0.0, 1.0, 2.0, 1e6]
 
 
-def test_linear_fit_clip_gives_equal_samples_one_fate():
-    # 0 0 0 9 9: slope 2.7, line 3.6 + 2.7 (k - 2), residuals 1.8 -0.9 -3.6 2.7 0, s = 1.8.
-    samples = [0.0, 0.0, 0.0, 9.0, 9.0]
-    options = {"rejection": "linear_fit_clip", "max_iterations": 1}
-    # Nothing at the high end: the last residual is 0. At the low end the first is positive.
-    assert kept(samples, kappa_low=0.1, kappa_high=0.1, **options) == samples
-    # 0 0 9 9 9: residuals -0, 3.6 -> mirrored: 0 -2.7 3.6 0.9 -1.8.
-    assert kept([0.0, 0.0, 9.0, 9.0, 9.0], kappa_low=0.1, kappa_high=0.1, **options) == [0.0, 0.0, 9.0, 9.0, 9.0]
+def test_linear_fit_clip_rejects_equal_samples_together():
+    # Of two equal samples the one of lower rank lies farther above the line: both are in the run from the high end.
+    samples = [*map(float, range(10)), 40.0, 40.0]
+    assert kept(samples, rejection="linear_fit_clip", kappa_high=1.5, max_iterations=1) == samples[:10]
+    assert kept(samples, rejection="linear_fit_clip", kappa_high=3.0, max_iterations=1) == samples
 
 
 def test_percentile_clip_by_hand():
@@ -322,8 +319,11 @@ def test_margin_is_the_distance_in_spreads():
     # Median 0, s = 30: the hundred is 10 beyond the bound of 90; the zeros are 3 s from it.
     samples = [0.0] * 9 + [100.0]
     assert stack(samples, max_iterations=1).margin == pytest.approx(10 / 30)
-    # Exactly linear samples have residuals of rounding noise: nothing is claimed of them.
-    assert stack([0.1 * k for k in range(7)], rejection="linear_fit_clip").margin == pytest.approx(0.0, abs=3.0)
+    # Samples on a line have residuals of rounding noise: nothing is claimed of them.
+    assert stack([1.5 * k + 7.0 for k in range(7)], rejection="linear_fit_clip").margin == 0.0
+    # Equal samples are exact: no rounding can change what becomes of them.
+    for rejection in REJECTIONS:
+        assert stack([0.1] * 7, rejection=rejection, p_low=0.5, p_high=0.5).margin >= 1.0
 
 
 def test_cube_is_its_pixels():
