@@ -15,6 +15,7 @@ from .errors import InvalidInputError
 __all__ = [
     "ParallelCapabilities",
     "ParallelPlan",
+    "allows_gpu",
     "auto_tune_parallel_plan",
     "available_memory",
     "detect_parallel_capabilities",
@@ -27,6 +28,9 @@ MIN_CHUNK_BYTES = 32 * 1024**2
 
 RESERVED_MEMORY_FRACTION = 0.05
 """Part of the free memory that a plan leaves alone, whatever the configuration asks for."""
+
+GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
+"""ZeMosaic's settings that allow or forbid the GPU, the more special first."""
 
 _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -229,6 +233,27 @@ def _setting(config: object, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
+def allows_gpu(config: object) -> bool:
+    """Say whether ZeMosaic's settings allow the GPU for stacking.
+
+    Parameters
+    ----------
+    config : mapping, object with attributes, or None
+        Of ``stack_use_gpu``, ``use_gpu_stack``, ``use_gpu`` and ``use_gpu_phase5`` the first that is there decides: the
+        switch for stacking before the general ones.
+
+    Returns
+    -------
+    bool
+        True where none is there.
+    """
+    for name in GPU_SWITCHES:
+        value = _setting(config, name, None)
+        if value is not None:
+            return bool(value)
+    return True
+
+
 def _fraction(config: object, name: str, default: float) -> float:
     """Return a setting between 0.05 and 1."""
     value = _setting(config, name, default)
@@ -265,7 +290,7 @@ def auto_tune_parallel_plan(
         ZeMosaic's settings: ``parallel_autotune_enabled`` (True), ``parallel_target_cpu_load`` (0.95),
         ``parallel_target_ram_fraction`` (0.9), ``parallel_gpu_vram_fraction`` (0.8), ``parallel_max_cpu_workers``
         (0: no cap), and ``gpu_rows_per_chunk``, ``gpu_max_chunk_bytes``, ``rows_per_chunk``, ``max_chunk_bytes``,
-        which go into the plan as caps. ``use_gpu_phase5`` or ``stack_use_gpu`` set to False forbids the GPU.
+        which go into the plan as caps; and the switches that `allows_gpu` reads.
     caps : ParallelCapabilities, optional
         What the machine has; looked up where not given.
 
@@ -296,8 +321,7 @@ def auto_tune_parallel_plan(
     ram_budget = int(min(caps.ram_total_bytes * _fraction(config, "parallel_target_ram_fraction", 0.9), free))
     chunk_bytes = _smaller(max(ram_budget // workers, MIN_CHUNK_BYTES), given.max_chunk_bytes)
 
-    asked = [_setting(config, name, True) for name in ("use_gpu", "use_gpu_phase5", "stack_use_gpu")]
-    use_gpu = caps.gpu_available and all(asked)
+    use_gpu = caps.gpu_available and allows_gpu(config)
     gpu_chunk_bytes = None
     if use_gpu:
         fraction = _fraction(config, "parallel_gpu_vram_fraction", 0.8)
