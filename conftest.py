@@ -1,0 +1,115 @@
+"""Fixtures of every test: the array backends that the same test is run on.
+
+The `backend` fixture runs a test on NumPy, on NumPy with read-only inputs (writing into an input fails), on
+array-api-strict with a device that is not the default one (a hidden conversion to NumPy fails, as on a GPU), and on
+CuPy where a kernel really runs. Set ``ZEMOSAIC_REQUIRE_CUPY=1`` to make a CuPy that doesn't run a failure and not a
+skip.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+BACKENDS = ("numpy", "numpy-readonly", "array-api-strict", "cupy")
+
+
+@dataclass(frozen=True)
+class BackendCase:
+    """One backend to run a test on.
+
+    Parameters
+    ----------
+    id : str
+        One of `BACKENDS`.
+    backend : zemosaic_stack_core.backends.Backend
+        What to hand to `stack`.
+    make : callable
+        Makes an array of the backend's namespace from a NumPy array; never shares its memory.
+    """
+
+    id: str
+    backend: Any
+    make: Callable[[npt.ArrayLike], Any]
+
+
+@cache
+def cupy_unusable() -> str:
+    """Say why CuPy can't run a kernel here; empty where it can."""
+    try:
+        import cupy  # noqa: TID251 - a test drives it directly
+    except ImportError as error:
+        return f"CuPy is not installed ({error})"
+    try:
+        answer = int((cupy.arange(3, dtype=cupy.int64) + 1).sum())
+    except (RuntimeError, ImportError) as error:  # no driver, no device, no CUDA headers, no compiler
+        return f"CuPy {cupy.__version__} can't run a kernel ({type(error).__name__}: {error})".splitlines()[0]
+    return "" if answer == 6 else f"CuPy {cupy.__version__} computes 1 + 2 + 3 = {answer}"
+
+
+def gpu_in_use() -> str:
+    """Say what the CuPy cases run on."""
+    reason = cupy_unusable()
+    if reason:
+        return f"none: {reason}"
+    import cupy  # noqa: TID251 - a test drives it directly
+
+    if "cupyemu" in sys.modules:
+        return f"CuPy {cupy.__version__} emulated on the CPU"
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return f"CuPy {cupy.__version__} on {name.decode(errors='replace')}"
+
+
+def pytest_report_header() -> str:
+    """Name the GPU, so that a green run says what it ran on."""
+    return f"gpu: {gpu_in_use()}"
+
+
+def make_case(name: str) -> BackendCase:
+    """Return the backend of that name; skip, or fail where it is required, without a CuPy that runs."""
+    from zemosaic_stack_core.backends import cupy_backend, namespace_backend, numpy_backend
+
+    if name == "numpy":
+        return BackendCase(name, numpy_backend(), lambda values: np.array(values))
+    if name == "numpy-readonly":
+
+        def read_only(values: npt.ArrayLike) -> npt.NDArray[Any]:
+            array = np.array(values)
+            array.flags.writeable = False
+            return array
+
+        return BackendCase(name, numpy_backend(), read_only)
+    if name == "array-api-strict":
+        xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed (extra test)")
+        device = xp.Device("device1")
+        return BackendCase(
+            name, namespace_backend(xp, device=device), lambda values: xp.asarray(np.array(values), device=device)
+        )
+    reason = cupy_unusable()
+    if reason:
+        if os.environ.get("ZEMOSAIC_REQUIRE_CUPY") == "1":
+            pytest.fail(f"ZEMOSAIC_REQUIRE_CUPY is 1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    import cupy  # noqa: TID251 - a test drives it directly
+
+    return BackendCase(name, cupy_backend(), lambda values: cupy.asarray(np.array(values)))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> BackendCase:
+    """Run the test on every backend; see `BackendCase`."""
+    return make_case(request.param)
+
+
+@pytest.fixture(params=BACKENDS[1:])
+def other_backend(request: pytest.FixtureRequest) -> BackendCase:
+    """Run the test on every backend but plain NumPy, whose answer it is compared with."""
+    return make_case(request.param)
