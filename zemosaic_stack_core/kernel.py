@@ -1,0 +1,433 @@
+"""THE kernel: samples of one chunk and channel in, combined values and counts out.
+
+There is one, for every backend: `xp` is an array API namespace, and nothing here knows which. What makes the answer
+the same to the last bit everywhere is what it is made of: element by element ``+ - * / sqrt``, comparisons, minimum,
+maximum, sorting, gathers and exact integer sums, one operation a call, over the frames in a fixed order.
+
+The order of work:
+
+1. normalize; put the largest float32 where a sample is missing; count what is present;
+2. sort over the frame axis; the median is an exact order statistic;
+3. accumulate ``d = x - median`` and ``d*d`` in float64, and combine all present samples;
+4. bounds from those: pixels with no sample outside them, most of them, are done;
+5. gather the others, let the rule shrink their kept interval, and combine again what it kept.
+
+Steps 1 to 4 go over a chunk strip by strip, so that a strip's rows stay in the processor's cache; step 5 is made of
+many small calls and takes the gathered pixels of all strips at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from ._typing import Array, Namespace
+from .columns import LARGEST, Columns, columns_of, interval_sums, median_of
+from .combination import Answer, Chosen, Weight, accumulate, combine
+from .options import StackOptions
+from .rejection import RULES, FirstLook, Interval, Rule, RuleInput
+from .rejection.intervals import standard_deviation
+from .sorting import sort_frames
+
+__all__ = ["ChunkResult", "Samples", "stack_chunk"]
+
+
+class Samples(NamedTuple):
+    """The samples of one chunk and one channel, one entry per frame.
+
+    Parameters
+    ----------
+    values : sequence of arrays of shape (pixel,), any real dtype
+        Samples in input units.
+    masks : sequence of (bool array of shape (pixel,) or None), or None
+        True where a sample is missing.
+    has_missing : sequence of bool, or None
+        Whether any of a frame's samples may be missing (not finite, masked, of zero weight, or out of float32's
+        range once normalized); None where nobody looked. A wrong False gives a wrong answer, a wrong True costs time.
+    scale, offset : sequence of float, or None
+        Normalization, float32 values; None where none is asked for.
+    weights : sequence of (float or float32 array of shape (pixel,)), or None
+        Weights, float32 values; None for equal weights.
+    variances : sequence of float32 arrays of shape (pixel,), or None
+        Variances of the samples as read, input units squared.
+    """
+
+    values: Sequence[Array]
+    masks: Sequence[Array | None] | None = None
+    has_missing: Sequence[bool] | None = None
+    scale: Sequence[float] | None = None
+    offset: Sequence[float] | None = None
+    weights: Sequence[Weight] | None = None
+    variances: Sequence[Array] | None = None
+
+
+class ChunkResult(NamedTuple):
+    """What a chunk gives: arrays of shape (pixel,), and counts of shape (frame,), int64.
+
+    `image` float32, NaN where `coverage` is 0; `coverage`, `rejected_low`, `rejected_high` int32; `weight_map` and
+    `variance` float32, None unless asked for.
+    """
+
+    image: Array
+    coverage: Array
+    rejected_low: Array
+    rejected_high: Array
+    weight_map: Array | None
+    variance: Array | None
+    frame_rejected_low: Array
+    frame_rejected_high: Array
+    frame_missing: Array
+
+
+class _Present(NamedTuple):
+    """Normalized samples, `LARGEST` where missing; where they are present and how many (None: all, everywhere)."""
+
+    rows: list[Array]
+    masks: list[Array | None]
+    count: Array | None
+
+
+class _Task(NamedTuple):
+    """What has to be done, from the options and the maps."""
+
+    options: StackOptions
+    rule: Rule | None
+    weight_map: bool
+    variance: bool
+    accumulates: bool
+
+    @property
+    def sorts(self) -> bool:
+        """Whether anything needs the samples in order."""
+        return self.rule is not None or self.options.combine != "mean" or (self.variance and not self.accumulates)
+
+    @property
+    def squares(self) -> bool:
+        """Whether anything needs the sum of squares of all present samples."""
+        return self.variance or (self.rule is not None and self.rule.uses_deviation)
+
+    def combine(self, xp: Namespace, samples: Samples, present: _Present, coverage: Array, chosen: Chosen | None) -> Answer:
+        """Combine the samples that `present` tells of."""
+        accumulated = None
+        if self.accumulates or chosen is None:
+            accumulated = accumulate(xp, present.rows, present.masks, samples.weights, samples.variances, samples.scale)
+        return combine(
+            xp, self.options.combine, coverage, chosen, accumulated, weight_map=self.weight_map, variance=self.variance
+        )
+
+
+class _Strip(NamedTuple):
+    """A strip with nothing rejected, and what the rule must look at: which pixels, their sorted samples and pivots."""
+
+    answer: Answer
+    missing: Array
+    candidates: Array | None = None
+    table: Array | None = None
+    count: Array | None = None
+    pivot: Array | None = None
+
+
+class _Rejection(NamedTuple):
+    """The pixels where something is rejected, and their new answer."""
+
+    mask: Array
+    answer: Answer
+    rejected_low: Array
+    rejected_high: Array
+    frame_rejected_low: Array
+    frame_rejected_high: Array
+
+
+def stack_chunk(
+    xp: Namespace,
+    samples: Samples,
+    options: StackOptions,
+    *,
+    maps: Collection[str] = (),
+    critical_values: Array | None = None,
+    strip_pixels: int | None = None,
+) -> ChunkResult:
+    """Reject and combine the samples of one chunk of one channel.
+
+    Parameters
+    ----------
+    xp : namespace
+        Array API namespace of the samples.
+    samples : Samples
+        At least one frame; none is written to.
+    options : StackOptions
+        Rule and combination; normalization and weighting have become numbers in `samples` by now.
+    maps : collection of str
+        ``"weight_map"`` and ``"variance"`` where they are wanted; the other maps come with every answer.
+    critical_values : array, or None
+        Critical values of ``gesd``, see `rejection.extremes.gesd`.
+    strip_pixels : int, or None
+        Pixels handled at once in steps 1 to 4, for the cache's sake; None for the whole chunk.
+
+    Returns
+    -------
+    ChunkResult
+        The same bits whatever the size of the chunk or the strip and whichever the namespace.
+    """
+    variance = "variance" in maps
+    task = _Task(
+        options=options,
+        rule=RULES.get(options.rejection),
+        weight_map="weight_map" in maps,
+        variance=variance,
+        accumulates=samples.weights is not None or (variance and samples.variances is not None),
+    )
+    pixels = samples.values[0].shape[0]
+    step = strip_pixels or pixels
+    strips = [
+        _stack_strip(xp, samples if step >= pixels else _part(samples, slice(start, min(start + step, pixels))), task)
+        for start in range(0, pixels, step)
+    ]
+    answer = Answer(*(_joined(xp, parts) for parts in zip(*(strip.answer for strip in strips), strict=True)))
+    missing = strips[0].missing
+    for strip in strips[1:]:
+        missing = missing + strip.missing
+    rejected_low, rejected_high = xp.zeros_like(answer.coverage), xp.zeros_like(answer.coverage)
+    frame_low, frame_high = xp.zeros_like(missing), xp.zeros_like(missing)
+    rejection = None if task.rule is None else _reject(xp, samples, task, task.rule, strips, critical_values)
+    if rejection is not None:
+        rejected_low[rejection.mask] = rejection.rejected_low
+        rejected_high[rejection.mask] = rejection.rejected_high
+        for whole, part in zip(answer, rejection.answer, strict=True):
+            if whole is not None:
+                whole[rejection.mask] = part
+        frame_low, frame_high = rejection.frame_rejected_low, rejection.frame_rejected_high
+    image, coverage, weights, spread = answer
+    return ChunkResult(
+        image, coverage, rejected_low, rejected_high, weights, spread, frame_low, frame_high, frame_missing=missing
+    )
+
+
+# --- all present samples ------------------------------------------------------------------------------------------
+
+
+def _stack_strip(xp: Namespace, samples: Samples, task: _Task) -> _Strip:
+    """Combine all present samples of a strip, and find the pixels that the rule must look at."""
+    present = _find_present(xp, samples)
+    first_row = present.rows[0]
+    frames, pixels = len(present.rows), first_row.shape[0]
+    count = xp.full_like(first_row, frames, dtype=xp.int32) if present.count is None else present.count
+    none = xp.zeros((), dtype=xp.int64, device=first_row.device)
+    missing = xp.stack(
+        [none if mask is None else pixels - xp.astype(xp.count_nonzero(mask), xp.int64) for mask in present.masks]
+    )
+    if not task.sorts:
+        return _Strip(task.combine(xp, samples, present, count, None), missing)
+    ranks = sort_frames(xp, present.rows)
+    chosen = _look(xp, ranks, present, squares=task.squares)
+    answer = task.combine(xp, samples, present, count, chosen)
+    if task.rule is None:
+        return _Strip(answer, missing)
+    if task.rule.first_bounds is None:
+        return _Strip(answer, missing, None, xp.stack(ranks), present.count, chosen.pivot)
+    candidates = _find_candidates(xp, task.rule.first_bounds, task.options, count, chosen)
+    lane = xp.nonzero(candidates)[0]
+    return _Strip(
+        answer,
+        missing,
+        candidates,
+        xp.stack([xp.take(row, lane, axis=0) for row in ranks]),
+        None if present.count is None else xp.take(present.count, lane, axis=0),
+        xp.take(chosen.pivot, lane, axis=0),
+    )
+
+
+def _find_present(xp: Namespace, samples: Samples) -> _Present:
+    """Normalize, and tell present samples from missing ones."""
+    rows: list[Array] = []
+    masks: list[Array | None] = []
+    count = filler = None
+    for frame, values in enumerate(samples.values):
+        row = values if values.dtype == xp.float32 else xp.astype(values, xp.float32)
+        if samples.scale is not None and samples.offset is not None:
+            row = row * samples.scale[frame]
+            row = row + samples.offset[frame]
+        is_present = None
+        if samples.has_missing is None or samples.has_missing[frame]:
+            is_present = xp.isfinite(row)
+            mask = None if samples.masks is None else samples.masks[frame]
+            if mask is not None:
+                is_present = is_present & ~mask
+            weight = None if samples.weights is None else samples.weights[frame]
+            if weight is not None and not isinstance(weight, float):
+                is_present = is_present & (weight > 0.0)
+            if filler is None:
+                filler = xp.full_like(row, LARGEST)
+                count = xp.zeros_like(row, dtype=xp.int32)
+            row = xp.where(is_present, row, filler)
+            count += xp.astype(is_present, xp.int32)
+        rows.append(row)
+        masks.append(is_present)
+    if count is not None:
+        count += sum(mask is None for mask in masks)
+    return _Present(rows, masks, count)
+
+
+def _look(xp: Namespace, ranks: Sequence[Array], present: _Present, *, squares: bool) -> Chosen:
+    """Take order statistics and moments of all present samples; the pivot is the lower median."""
+    frames = len(ranks)
+    smallest, largest, lower, upper = ranks[0], ranks[-1], ranks[(frames - 1) // 2], ranks[frames // 2]
+    never_empty = frames  # ranks that every pixel fills: as many as there are frames without a missing sample
+    if present.count is not None:
+        never_empty = sum(mask is None for mask in present.masks)
+        pixels = smallest.shape[0]
+        lane = xp.arange(pixels, dtype=xp.int64, device=smallest.device)
+        flat = xp.reshape(xp.stack(list(ranks)), (-1,))
+        last = xp.astype(xp.maximum(present.count - 1, xp.zeros_like(present.count)), xp.int64)
+        largest = xp.take(flat, last * pixels + lane, axis=0)
+        lower = xp.take(flat, last // 2 * pixels + lane, axis=0)
+        upper = xp.take(flat, (last + 1) // 2 * pixels + lane, axis=0)
+    pivot = xp.astype(lower, xp.float64)
+    median = (pivot + xp.astype(upper, xp.float64)) * 0.5
+    first = xp.zeros_like(pivot)
+    second = xp.zeros_like(pivot) if squares else None
+    for rank, row in enumerate(ranks):
+        d = xp.astype(row, xp.float64)
+        d -= pivot
+        if rank >= never_empty:
+            d *= xp.astype(present.count > rank, xp.float64)
+        first += d
+        if second is not None:
+            d *= d
+            second += d
+    return Chosen(median, smallest, largest, pivot, first, second)
+
+
+def _find_candidates(
+    xp: Namespace,
+    first_bounds: Callable[[Namespace, FirstLook, StackOptions], tuple[Array, Array]],
+    options: StackOptions,
+    count: Array,
+    chosen: Chosen,
+) -> Array:
+    """Tell the pixels that have a sample outside the rule's first bounds: a bool array."""
+    number = xp.astype(xp.maximum(count, xp.ones_like(count)), xp.float64)
+    deviation = None
+    if chosen.second is not None:
+        deviation = standard_deviation(xp, chosen.first, chosen.second, number, 0)
+    look = FirstLook(chosen.median, chosen.pivot + chosen.first / number, deviation)
+    low, high = first_bounds(xp, look, options)
+    is_outside = (xp.astype(chosen.smallest, xp.float64) < low) | (xp.astype(chosen.largest, xp.float64) > high)
+    candidates: Array = is_outside & (count > 0)
+    return candidates
+
+
+# --- what is rejected ---------------------------------------------------------------------------------------------
+
+
+def _reject(
+    xp: Namespace,
+    samples: Samples,
+    task: _Task,
+    rule: Rule,
+    strips: Sequence[_Strip],
+    critical_values: Array | None,
+) -> _Rejection | None:
+    """Apply the rule to the candidates of all strips; None where it rejects nothing."""
+    table, count, candidates, pivot = _candidates_of(xp, strips)
+    if table.shape[1] == 0:
+        return None
+    columns = columns_of(xp, table, count)
+    sums = interval_sums(xp, columns, pivot) if rule.uses_sums else None
+    kept = rule.shrink(xp, RuleInput(columns, task.options, sums, critical_values))
+    has_rejected = (kept.start > columns.start) | (kept.stop < columns.stop)
+    lane = xp.nonzero(has_rejected)[0]
+    if lane.shape[0] == 0:
+        return None
+    mask = has_rejected
+    if candidates is not None:
+        mask = xp.zeros_like(candidates)
+        mask[candidates] = has_rejected
+    if lane.shape[0] < columns.pixels:
+        kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
+    start, stop = xp.take(columns.start, lane, axis=0), xp.take(columns.stop, lane, axis=0)
+    if sums is None and (task.variance or not task.accumulates):
+        if lane.shape[0] < columns.pixels:
+            columns = columns_of(xp, xp.take(table, lane, axis=1), None if count is None else xp.take(count, lane, axis=0))
+            pivot = xp.take(pivot, lane, axis=0)
+            lane = columns.lane
+        sums = interval_sums(xp, columns, pivot)
+    low = xp.take(columns.values, kept.start * columns.pixels + lane, axis=0)
+    high = xp.take(columns.values, (kept.stop - 1) * columns.pixels + lane, axis=0)
+    median = median_of(xp, columns, kept.start, kept.stop, lane)
+    first, second = (median, None) if sums is None else sums.over(xp, kept.start, kept.stop, lane)
+    chosen = Chosen(median, low, high, xp.take(pivot, lane, axis=0), first, second)
+
+    pixels = xp.nonzero(mask)[0]
+    if pixels.shape[0] < mask.shape[0]:
+        samples = _part(samples, pixels, xp)
+    present = _find_present(xp, samples)
+    below, above, present = _split(xp, present, low, high, keeps_masks=task.accumulates)
+    coverage = xp.astype(kept.stop - kept.start, xp.int32)
+    answer = task.combine(xp, samples, present, coverage, chosen)
+    return _Rejection(
+        mask, answer, xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32), below, above
+    )
+
+
+def _candidates_of(
+    xp: Namespace, strips: Sequence[_Strip]
+) -> tuple[Array, Array | None, Array | None, Array]:
+    """Put the strips' candidates side by side: their sorted samples, counts, places in the chunk, and pivots."""
+    table = _joined(xp, [strip.table for strip in strips])
+    pivot = _joined(xp, [strip.pivot for strip in strips])
+    counts = [strip.count for strip in strips]
+    count = None
+    if any(part is not None for part in counts):
+        frames = strips[0].table.shape[0]
+        counts = [
+            xp.full_like(strip.pivot, frames, dtype=xp.int32) if part is None else part
+            for strip, part in zip(strips, counts, strict=True)
+        ]
+        count = xp.astype(_joined(xp, counts), xp.int64)
+    return table, count, _joined(xp, [strip.candidates for strip in strips]), pivot
+
+
+def _split(
+    xp: Namespace, present: _Present, low: Array, high: Array, *, keeps_masks: bool
+) -> tuple[Array, Array, _Present]:
+    """Count each frame's samples below and above the kept ones, and give the samples with masks of the kept ones."""
+    below, above = [], []
+    masks: list[Array | None] = []
+    for row, mask in zip(present.rows, present.masks, strict=True):
+        is_below, is_above = row < low, row > high
+        if mask is not None:
+            is_above = is_above & mask
+        below.append(xp.astype(xp.count_nonzero(is_below), xp.int64))
+        above.append(xp.astype(xp.count_nonzero(is_above), xp.int64))
+        if keeps_masks:
+            is_kept = ~(is_below | is_above)
+            masks.append(is_kept if mask is None else is_kept & mask)
+    return xp.stack(below), xp.stack(above), present._replace(masks=masks if keeps_masks else present.masks)
+
+
+# --- parts and wholes ---------------------------------------------------------------------------------------------
+
+
+def _part(samples: Samples, pixels: slice | Array, xp: Namespace | None = None) -> Samples:
+    """Give the samples of some pixels: of a slice, or (with `xp`) of an array of indices."""
+
+    def part(row: Array) -> Array:
+        return row[pixels] if xp is None else xp.take(row, pixels, axis=0)
+
+    masks, weights, variances = samples.masks, samples.weights, samples.variances
+    return samples._replace(
+        values=[part(row) for row in samples.values],
+        masks=None if masks is None else [None if row is None else part(row) for row in masks],
+        weights=None if weights is None else [row if isinstance(row, float) else part(row) for row in weights],
+        variances=None if variances is None else [part(row) for row in variances],
+    )
+
+
+def _joined(xp: Namespace, parts: Sequence[Array | None]) -> Array:
+    """Put the strips' parts end to end; None where there are none."""
+    present = [part for part in parts if part is not None]
+    if len(present) < 2:
+        return present[0] if present else None  # type: ignore[return-value]
+    joined: Array = xp.concat(present, axis=-1)
+    return joined

@@ -1,0 +1,143 @@
+"""Rules that clip about the median or the mean of the kept samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zemosaic_stack_core._typing import Array, Namespace
+from zemosaic_stack_core.columns import Columns, median_of, value_at
+from zemosaic_stack_core.options import StackOptions
+from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat, standard_deviation
+
+__all__ = ["expected_noise", "kappa_sigma", "mad_clip", "noise_clip", "percentile_bounds", "percentile_clip"]
+
+#: Scale of the median absolute deviation that makes it the standard deviation of Gaussian data: 1/Phi^-1(3/4).
+MAD_TO_SIGMA = 1.482602218505602
+
+INFINITY = float("inf")
+
+
+def _clip_repeatedly(
+    xp: Namespace, columns: Columns, bounds_of: Callable[[Interval, Array], Bounds], iterations: int
+) -> Interval:
+    """Reject outside ``bounds_of(kept, lane)`` until nothing more is rejected.
+
+    The answer is *all* present samples within the bounds of the last iteration that was applied: one that an early
+    iteration rejected can come back, as in `astropy.stats.sigma_clip`.
+    """
+
+    def shrink(kept: Interval, lane: Array) -> Step:
+        bounds = bounds_of(kept, lane)
+        return Step(peel(xp, columns, kept, lane, bounds), bounds)
+
+    kept, bounds = repeat(xp, columns, shrink, iterations=iterations)
+    return kept if bounds is None else expand(xp, columns, kept, bounds)
+
+
+def _kappa_bounds(center: Array, deviation: Array, options: StackOptions) -> Bounds:
+    """Give ``centre - kappa_low*s`` and ``centre + kappa_high*s``."""
+    return Bounds(center - deviation * options.kappa_low, center + deviation * options.kappa_high)
+
+
+def kappa_sigma(xp: Namespace, given: RuleInput) -> Interval:
+    """Clip about the median or the mean by the population standard deviation."""
+    columns, options, sums = given.columns, given.options, given.sums
+    assert sums is not None  # noqa: S101 - the catalogue says that this rule uses sums
+
+    def bounds_of(kept: Interval, lane: Array) -> Bounds:
+        first, second = sums.over(xp, kept.start, kept.stop, lane)
+        count = xp.astype(kept.stop - kept.start, xp.float64)
+        deviation = standard_deviation(xp, first, second, count, 0)
+        if options.center == "mean":
+            center = xp.take(sums.pivot, lane, axis=0) + first / count
+        else:
+            center = median_of(xp, columns, kept.start, kept.stop, lane)
+        return _kappa_bounds(center, deviation, options)
+
+    return _clip_repeatedly(xp, columns, bounds_of, options.max_iterations)
+
+
+def mad_clip(xp: Namespace, given: RuleInput) -> Interval:
+    """Clip about the median by the scaled median absolute deviation."""
+    columns, options = given.columns, given.options
+
+    def bounds_of(kept: Interval, lane: Array) -> Bounds:
+        median = median_of(xp, columns, kept.start, kept.stop, lane)
+        deviation = _median_distance(xp, columns, kept, lane, median) * MAD_TO_SIGMA
+        return _kappa_bounds(median, deviation, options)
+
+    return _clip_repeatedly(xp, columns, bounds_of, options.max_iterations)
+
+
+def noise_clip(xp: Namespace, given: RuleInput) -> Interval:
+    """Clip about the median by the noise that the detector should have there."""
+    columns, options = given.columns, given.options
+
+    def bounds_of(kept: Interval, lane: Array) -> Bounds:
+        median = median_of(xp, columns, kept.start, kept.stop, lane)
+        return _kappa_bounds(median, expected_noise(xp, median, options), options)
+
+    return _clip_repeatedly(xp, columns, bounds_of, options.max_iterations)
+
+
+def percentile_clip(xp: Namespace, given: RuleInput) -> Interval:
+    """Reject, once, what lies further from the median than a fraction of it."""
+    columns, options = given.columns, given.options
+
+    def bounds_of(kept: Interval, lane: Array) -> Bounds:
+        median = median_of(xp, columns, kept.start, kept.stop, lane)
+        return Bounds(*percentile_bounds(xp, median, options))
+
+    return _clip_repeatedly(xp, columns, bounds_of, 1)
+
+
+def expected_noise(xp: Namespace, median: Array, options: StackOptions) -> Array:
+    """Give sqrt((read_noise/gain)^2 + max(m, 0)/gain + (sensitivity*m)^2) (IRAF ccdclip)."""
+    read = (options.read_noise / options.gain) * (options.read_noise / options.gain)
+    photons = xp.maximum(median, xp.zeros_like(median)) / options.gain
+    sensitivity = median * options.sensitivity
+    return xp.sqrt(photons + read + sensitivity * sensitivity)
+
+
+def percentile_bounds(xp: Namespace, median: Array, options: StackOptions) -> tuple[Array, Array]:
+    """Give ``m - p_low*abs(m)`` and ``m + p_high*abs(m)``."""
+    size = xp.abs(median)
+    return median - size * options.p_low, median + size * options.p_high
+
+
+def _median_distance(xp: Namespace, columns: Columns, kept: Interval, lane: Array, center: Array) -> Array:
+    """Give the median of ``abs(value - center)`` over the kept samples, where `center` is their median.
+
+    The ``k + 1`` samples nearest to the centre are neighbours in the sorted list: a window ``[a, a + k]``. Moving it
+    up, the distance of its lower end falls and that of its upper end rises; the window of the nearest stands where
+    they cross, and a binary search over ``a`` finds it.
+    """
+    last = kept.stop - 1
+    count = kept.stop - kept.start
+    reach = (count - 1) // 2
+    windows = count - reach
+
+    def lower_distance(window: Array) -> Array:
+        return center - value_at(xp, columns, xp.maximum(kept.start + window, kept.start), lane)
+
+    def upper_distance(window: Array) -> Array:
+        return value_at(xp, columns, xp.minimum(kept.start + window + reach, last), lane) - center
+
+    crossing = xp.zeros_like(lane)
+    step = 1 << (columns.frames // 2 + 1).bit_length() - 1
+    while step:
+        ahead = crossing + step
+        goes_up = (ahead <= windows) & (lower_distance(ahead - 1) > upper_distance(ahead - 1))
+        crossing = crossing + xp.astype(goes_up, xp.int64) * step
+        step //= 2
+    # Windows below the crossing are limited by their lower end, the others by their upper end.
+    infinite = xp.full_like(center, INFINITY)
+    below = xp.where(crossing > 0, lower_distance(crossing - 1), infinite)
+    above = xp.where(crossing < windows, upper_distance(crossing), infinite)
+    distance = xp.minimum(below, above)
+    # The next sample in order of distance is a neighbour of that window.
+    window = crossing - xp.astype(below < above, xp.int64)
+    below = xp.where(window > 0, lower_distance(window - 1), infinite)
+    above = xp.where(window + reach < count - 1, upper_distance(window + 1), infinite)
+    following = xp.minimum(below, above)
+    return xp.where(count % 2 == 0, (distance + following) * 0.5, distance)
