@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .backends import Backend, cupy_backend, numpy_backend
 from .backends.gpu import GpuMemory, cupy_in_use, gpu_memory
+from .errors import BackendUnavailableError
 from .isolation import IsolatedCallError, call_in_process, call_in_thread
 from .kernel import Samples, stack_chunk
 from .options import StackOptions
@@ -66,13 +67,15 @@ def _advice(reason: str) -> str:
         return "no NVIDIA card is visible: check the card, its driver and CUDA_VISIBLE_DEVICES"
     if "can't be imported" in words or "not installed" in words:
         return f"{_INSTALL}; without an NVIDIA card the CPU does all the work"
+    if "differs from the cpu" in words:
+        return "this GPU computes other numbers than the CPU: report its name and the versions of CuPy and the driver"
     if "no answer within" in words:
         return "the driver hangs: restart the machine, then update NVIDIA's driver"
     return "restart the machine and update NVIDIA's driver; zemosaic-worker doctor says more"
 
 
-def _tiny_samples(backend: Backend, n_frames: int) -> tuple[Samples, npt.NDArray[np.float32]]:
-    """Return weighted samples of shape (frame, 96) with gaps and outliers, on the backend, and the same on the host."""
+def _tiny_samples(backend: Backend, n_frames: int) -> Samples:
+    """Return weighted samples of shape (frame, 96) with gaps and outliers, on the backend."""
     generator = np.random.default_rng(2024)
     cube = generator.normal(1000.0, 20.0, (n_frames, 96)).astype(np.float32)
     cube[generator.integers(0, n_frames, 24), generator.integers(0, 96, 24)] = np.float32(4000.0)
@@ -80,12 +83,12 @@ def _tiny_samples(backend: Backend, n_frames: int) -> tuple[Samples, npt.NDArray
     cube[:, 7] = np.nan
     has_missing = [bool(np.isnan(row).any()) for row in cube]
     weights = [1.0 + (frame % 3) / 4 for frame in range(n_frames)]
-    return Samples([backend.upload(row) for row in cube], has_missing=has_missing, weights=weights), cube
+    return Samples([backend.upload(row) for row in cube], has_missing=has_missing, weights=weights)
 
 
 def _kernel_answers(backend: Backend, n_frames: int, rule: str) -> list[npt.NDArray[Any]]:
     """Return the arrays that the kernel makes of a tiny cube, on the host."""
-    samples, _ = _tiny_samples(backend, n_frames)
+    samples = _tiny_samples(backend, n_frames)
     options = StackOptions(rejection=rule)
     chunk = stack_chunk(backend.xp, samples, options, maps=("weight_map", "variance"))
     answers = []
@@ -107,9 +110,12 @@ def _find_difference(expected: Sequence[npt.NDArray[Any]], found: Sequence[npt.N
 
 
 def check_gpu_here() -> dict[str, Any]:
-    """Check the GPU in this process and return a `GpuHealth` as a dictionary; see `check_gpu` for the safe way."""
-    backend = cupy_backend()
-    memory = asdict(gpu_memory())
+    """Check the GPU in this process and return the fields of a `GpuHealth`; see `check_gpu` for the safe way."""
+    try:
+        backend = cupy_backend()
+        memory = asdict(gpu_memory())
+    except BackendUnavailableError as error:
+        return {"usable": False, "reason": str(error), "memory": None}
     host = numpy_backend()
     for n_frames in _FRAMES:
         for rule in _RULES:
@@ -149,10 +155,9 @@ def check_gpu(timeout_s: float = HEALTH_TIMEOUT_S) -> GpuHealth:
     except IsolatedCallError as error:
         reason = str(error)
         return GpuHealth(usable=False, reason=reason, advice=_advice(reason))
-    memory = GpuMemory(**answer["memory"])
+    memory = None if answer["memory"] is None else GpuMemory(**answer["memory"])
     reason = answer.get("reason", "")
-    advice = f"do not trust this GPU; report it with the name {memory.name!r} and CuPy's version" if reason else ""
-    return GpuHealth(usable=answer["usable"], reason=reason, advice=advice, memory=memory)
+    return GpuHealth(usable=answer["usable"], reason=reason, advice=_advice(reason) if reason else "", memory=memory)
 
 
 @functools.cache
