@@ -86,7 +86,8 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     except OSError as error:
         if isinstance(error, OutputError) or error.errno is None:
             raise
-        raise OutputError(f"{path}: {error.strerror} while writing; expected room and permission in {folder}") from error
+        message = f"{path}: {error.strerror} while writing; expected room and permission in {folder}"
+        raise OutputError(message) from error
     finally:
         with suppress(OSError):  # renamed: it is gone; never made: there is nothing
             temporary.unlink()

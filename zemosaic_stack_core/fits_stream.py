@@ -1,7 +1,7 @@
 """FITS files written in one pass, band by band, with checksums; and the proof that such a file is whole.
 
-`astropy.io.fits` makes the headers, but its HDUs want the data byte-swapped in memory twice, for the checksum and for the
-file. Here a band of a few megabytes is swapped, summed and written, so that a master tile costs no second copy of itself.
+`astropy.io.fits` makes the headers, but its HDUs want the data byte-swapped in memory twice, for the checksum and for
+the file. Here a band of a few megabytes is swapped, summed and written, so that a master tile costs no second copy.
 
 References
 ----------
@@ -132,7 +132,8 @@ def write_hdu(file: BinaryIO, header: fits.Header, bands: Iterable[bytes]) -> No
 
 def _header_bytes(header: fits.Header) -> bytes:
     """Return a header as it stands in the file."""
-    return header.tostring(sep="", endcard=True, padding=True).encode("ascii")
+    text: str = header.tostring(sep="", endcard=True, padding=True)
+    return text.encode("ascii")
 
 
 def verify_checksum(path: str | os.PathLike[str]) -> bool:

@@ -20,7 +20,7 @@ from .errors import InvalidInputError
 from .observing import ObservingFacts, parse_date
 from .result import FrameRecord, StackResult
 
-__all__ = ["FrameRow", "TABLE_UNITS", "frames_table", "read_frames_table"]
+__all__ = ["TABLE_UNITS", "FrameRow", "frames_table", "read_frames_table"]
 
 TABLE_UNITS = {"SIZE": "byte", "EXPTIME": "s", "FWHM": "pix", "REJLOPCT": "%", "REJHIPCT": "%"}
 _SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -74,6 +74,7 @@ def frames_table(
         if len(values) not in (0, count):
             raise InvalidInputError(f"{label} has {len(values)} entries; expected one for each of {count} frames")
     pixels = result.image.size // _channels(result)
+    columns = [(name, kind) for name, kind in _COLUMNS if name != "SHA256" or any(sha256)]
     rows = [
         _row(frame, pixels, facts[i] if facts else None, (sha256[i] if sha256 else None) or "", folder)
         for i, frame in enumerate(result.frames)
@@ -81,7 +82,7 @@ def frames_table(
     channels = _channels(result)
     per_channel = () if channels == 1 else (channels,)
     types: list[tuple[Any, ...]] = []
-    for name, kind in _COLUMNS:
+    for name, kind in columns:
         if kind == "text":
             types.append((name, f"S{max([1, *(len(row[name]) for row in rows)])}"))
         elif kind.startswith("*"):
@@ -90,7 +91,7 @@ def frames_table(
             types.append((name, kind))
     table = np.zeros(count, dtype=types)
     for index, row in enumerate(rows):
-        for name, kind in _COLUMNS:
+        for name, kind in columns:
             value = row[name]
             table[name][index] = value[0] if kind.startswith("*") and channels == 1 else value
     return table
@@ -116,7 +117,10 @@ _COLUMNS = (
     ("REJHIPCT", "*>f4"),
     ("NOTE", "text"),
 )
-"""Name and type of each column; ``*`` has one value per channel, percentages are of the samples that were present."""
+"""Name and type of each column; ``*`` has one value per channel, percentages are of the samples that were present.
+
+SHA256 is left out where it was not computed for any frame.
+"""
 
 
 def _channels(result: StackResult) -> int:
@@ -124,9 +128,7 @@ def _channels(result: StackResult) -> int:
     return 1 if result.image.ndim == 2 else result.image.shape[2]
 
 
-def _row(
-    frame: FrameRecord, pixels: int, facts: ObservingFacts | None, sha256: str, folder: Path
-) -> dict[str, Any]:
+def _row(frame: FrameRecord, pixels: int, facts: ObservingFacts | None, sha256: str, folder: Path) -> dict[str, Any]:
     """Return one row, a value or a tuple per column."""
     facts = facts or ObservingFacts()
     unknown = (math.nan,) * len(frame.weight)
@@ -211,13 +213,14 @@ def _read_row(row: Any, folder: Path) -> FrameRow:
         fwhm=_known(row["FWHM"]),
         note=note,
     )
+    sha256 = str(row["SHA256"]) if "SHA256" in row.array.names else ""
     size, exposure = int(row["SIZE"]), float(row["EXPTIME"])
     facts = ObservingFacts(
         size=None if size < 0 else size,
         exposure=None if math.isnan(exposure) else exposure,
         start=parse_date(str(row["DATE_OBS"])),
     )
-    return FrameRow(record=record, name=name, relative=relative, facts=facts, sha256=str(row["SHA256"]))
+    return FrameRow(record=record, name=name, relative=relative, facts=facts, sha256=sha256)
 
 
 def _floats(values: Any) -> tuple[float, ...]:

@@ -41,7 +41,16 @@ from .result import FrameRecord, StackResult
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["ALGORITHM", "TileFacts", "add_exposure", "add_provenance", "add_tile", "copy_cards", "read_options", "reference_header"]
+__all__ = [
+    "ALGORITHM",
+    "TileFacts",
+    "add_exposure",
+    "add_provenance",
+    "add_tile",
+    "copy_cards",
+    "read_options",
+    "reference_header",
+]
 
 ALGORITHM = "1"
 """Version of the numeric definition: raised whenever the same input and options give other bits."""
@@ -70,22 +79,29 @@ _OPTION_CARDS = {
     "weighting": ("ZSC_WGHT", "weight of the frames"),
 }
 
-_STRUCTURAL = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+_STRUCTURAL = _names(
     "SIMPLE XTENSION BITPIX NAXIS EXTEND PCOUNT GCOUNT GROUPS TFIELDS THEAP BLOCKED EXTNAME EXTVER EXTLEVEL INHERIT "
-    "BZERO BSCALE BLANK DATAMIN DATAMAX CHECKSUM DATASUM ZHECKSUM ZDATASUM ZIMAGE ZCMPTYPE ZBITPIX ZNAXIS ZBLANK "
-    "ZQUANTIZ ZDITHER0 FZALGOR FZTILE FZQVALUE FZQMETHD NEXTEND END".split()
+    "BZERO BSCALE BLANK DATAMIN DATAMAX CHECKSUM DATASUM ZHECKSUM ZDATASUM ZIMAGE ZCMPTYPE ZBITPIX ZBLANK ZQUANTIZ "
+    "ZDITHER0 FZALGOR FZTILE FZQVALUE FZQMETHD NEXTEND END"
 )
 # They were true of one exposure and contradict the stack's own DATE-OBS, DATE-END, DATE-AVG, EXPTIME and EXPTOTAL.
-_ONE_EXPOSURE = frozenset(
-    "DATE DATE-OBS DATE-END DATE-AVG DATE-BEG DATE-LOC MJD MJD-OBS MJD-BEG MJD-AVG MJD-END JD JD-OBS JD_UTC JD-HELIO HJD BJD "
-    "TIME-OBS TIME-BEG TIME-END TIME-AVG UT UT-OBS UTC UTC-OBS UTSTART TELAPSE XPOSURE EXPTIME EXPTOTAL TOTALEXP LIVETIME "
-    "STACKCNT NCOMBINE ALPHAEXT".split()
+_ONE_EXPOSURE = _names(
+    "DATE DATE-OBS DATE-END DATE-AVG DATE-BEG DATE-LOC MJD MJD-OBS MJD-BEG MJD-AVG MJD-END JD JD-OBS JD_UTC JD-HELIO "
+    "HJD BJD TIME-OBS TIME-BEG TIME-END TIME-AVG UT UT-OBS UTC UTC-OBS UTSTART TELAPSE XPOSURE EXPTIME EXPTOTAL "
+    "TOTALEXP LIVETIME STACKCNT NCOMBINE ALPHAEXT"
 )
-_MOSAIC = frozenset("BAYERPAT XBAYROFF YBAYROFF COLORTYP".split())  # a viewer would debayer a colour image again
+_MOSAIC = _names("BAYERPAT XBAYROFF YBAYROFF COLORTYP")  # a viewer would debayer a color image again
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
-_KAPPA_RULES = frozenset(
-    "kappa_sigma mad_clip winsorized_sigma_clip winsorized_quantile linear_fit_clip noise_clip".split()
-)
+_KAPPA_RULES = _names("kappa_sigma mad_clip winsorized_sigma_clip winsorized_quantile linear_fit_clip noise_clip")
+# Cards of one axis or one column each, numbered.
+_AXIS_STEMS = _names("CTYPE CRVAL CRPIX CDELT CUNIT CROTA CNAME")
+_STRUCTURAL_STEMS = _names("NAXIS ZNAXIS ZTILE ZNAME ZVAL TTYPE TFORM TUNIT TDIM TNULL TZERO TSCAL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,19 +167,18 @@ def copy_cards(target: fits.Header, source: fits.Header, *, channels: int) -> in
     channels : int
         Channels of the stack; a mono stack takes no cards of a third axis, a colour stack no Bayer pattern.
     """
-    skipped = 0
     axes = 2 if channels == 1 else 3
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for card in source.cards:
-            usable = _usable_card(card)
-            if usable is None:
-                skipped += 1
-            elif _is_wanted(usable, axes, channels):
-                if usable.keyword == "WCSAXES" and usable.value > axes:
-                    usable.value = axes
-                target.append(usable, end=True)
-    return skipped
+        copies = [_usable_card(card) for card in source.cards]
+        usable = [copy for copy in copies if copy is not None and _is_wanted(copy, axes, channels)]
+        # The standard wants WCSAXES before all other WCS cards, which not every camera program knows.
+        for copy in sorted(usable, key=lambda copy: not copy.keyword.startswith("WCSAXES")):
+            if copy.keyword.startswith("WCSAXES") and isinstance(copy.value, int):
+                copy.value = min(copy.value, axes)
+            if copy.keyword in ("COMMENT", "HISTORY", "") or copy.keyword not in target:
+                target.append(copy, end=True)
+    return copies.count(None)
 
 
 def _usable_card(card: fits.Card) -> fits.Card | None:
@@ -171,19 +186,14 @@ def _usable_card(card: fits.Card) -> fits.Card | None:
     from astropy.io import fits
 
     try:
-        image = card.image
-        image.encode("ascii")
-        copy = fits.Card.fromstring(image)
+        copy = fits.Card.fromstring(card.image)
         copy.verify("silentfix+exception")
         copy.image.encode("ascii")
         value = copy.value
     except (fits.VerifyError, ValueError, TypeError, IndexError, AttributeError):
         return None
-    keyword = copy.keyword
-    is_date = keyword.startswith("DATE") and isinstance(value, str)
-    if isinstance(value, fits.card.Undefined) and keyword not in ("COMMENT", "HISTORY", ""):
-        return copy
-    return None if is_date and parse_date(value) is None else copy
+    is_bad_date = copy.keyword.startswith("DATE") and isinstance(value, str) and parse_date(value) is None
+    return None if is_bad_date else copy
 
 
 def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
@@ -195,13 +205,15 @@ def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
         return False
     if keyword == "COMMENT":
         return not str(card.value).lstrip().startswith(_BOILERPLATE)
-    stem, digits = keyword.rstrip("0123456789"), keyword[len(keyword.rstrip("0123456789")) :]
-    if stem in ("NAXIS", "ZNAXIS", "ZTILE", "ZNAME", "ZVAL", "TTYPE", "TFORM", "TUNIT", "TDIM", "TNULL", "TZERO", "TSCAL"):
+    stem = keyword.rstrip("0123456789")
+    digits = keyword[len(stem) :]
+    if stem in _STRUCTURAL_STEMS:
         return False
-    if stem in ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CROTA", "CNAME") and digits:
+    if stem in _AXIS_STEMS and digits:
         return int(digits) <= axes
-    if stem in ("CD", "PC") or (stem[:2] in ("CD", "PC") and stem[2:].rstrip("_").isdigit()):
-        return all(int(axis) <= axes for axis in keyword[2:].split("_") if axis.isdigit())
+    if keyword[:2] in ("CD", "PC", "PV", "PS") and "_" in keyword and keyword[2:].replace("_", "").isdigit():
+        indices = [int(index) for index in keyword[2:].split("_") if index]
+        return all(index <= axes for index in (indices if keyword[0:2] in ("CD", "PC") else indices[:1]))
     return True
 
 

@@ -1,15 +1,15 @@
 """Master tiles on the disk: `write_master`, `read_master`.
 
 A master tile is one FITS file: the image in the primary HDU, float32, planes of channels first, NaN where nothing was
-combined; ``ALPHA`` for mosaic programs; the maps that were asked for as ``COVERAGE``, ``WEIGHT``, ``REJLO``, ``REJHI``, ``VARIANCE``;
-and the table ``FRAMES``. The same result gives the same bytes: no card tells the time of writing.
+combined; ``ALPHA`` for mosaic programs; the maps that were asked for as ``COVERAGE``, ``WEIGHT``, ``REJLO``, ``REJHI``,
+``VARIANCE``; and the table ``FRAMES``. The same result gives the same bytes: no card tells the time of writing.
 `master_header` lists the cards, `frames_table` the columns.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .atomic import atomic_output, check_output
-from .errors import FrameReadError, InvalidInputError
+from .errors import FrameReadError, InvalidInputError, ZemosaicError
 from .fits_stream import bands_of_planes, find_damage, verify_checksum, write_hdu
 from .frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table
 from .master_header import (
@@ -46,6 +46,10 @@ _MAPS = (
     ("REJLO", "rejected_low", "samples rejected below"),
     ("REJHI", "rejected_high", "samples rejected above"),
     ("VARIANCE", "variance", "variance of the combined value"),
+)
+_WCS_STEMS = (
+    *("WCSAXES", "WCSNAME", "CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CROTA", "LONPOLE", "LATPOLE", "RADESYS"),
+    *("CD1_", "CD2_", "CD3_", "PC1_", "PC2_", "PC3_", "PV1_", "PV2_", "A_", "B_", "AP_", "BP_", "RADECSYS", "EQUINOX"),
 )
 _BITPIX = {">u1": 8, ">i2": 16, ">i4": 32, ">f4": -32}
 
@@ -201,7 +205,10 @@ def _image_header(shape: tuple[int, ...], stored: str, name: str | None, comment
 
     lengths = [shape[1], shape[0], *shape[2:]]
     header = fits.Header()
-    header["XTENSION" if name else "SIMPLE"] = ("IMAGE", "image extension") if name else (True, "conforms to FITS standard")
+    if name:
+        header["XTENSION"] = ("IMAGE", "image extension")
+    else:
+        header["SIMPLE"] = (True, "conforms to FITS standard")
     header["BITPIX"] = (_BITPIX[stored], "array data type")
     header["NAXIS"] = (len(lengths), "number of array dimensions")
     for axis, length in enumerate(lengths, start=1):
@@ -216,14 +223,10 @@ def _image_header(shape: tuple[int, ...], stored: str, name: str | None, comment
 
 
 def _wcs_cards(header: fits.Header) -> fits.Header:
-    """Return the WCS cards of the primary header, for the maps: any viewer then shows them at their place in the sky."""
+    """Return the WCS cards of the primary header, for the maps: any viewer then shows them in their place."""
     from astropy.io import fits
 
-    stems = (
-        ("WCSAXES", "WCSNAME", "CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CROTA", "CD1_", "CD2_", "CD3_", "PC1_", "PC2_")
-        + ("PC3_", "PV1_", "PV2_", "A_", "B_", "AP_", "BP_", "LONPOLE", "LATPOLE", "RADESYS", "RADECSYS", "EQUINOX")
-    )
-    return fits.Header([card for card in header.cards if card.keyword.startswith(stems)])
+    return fits.Header([card for card in header.cards if card.keyword.startswith(_WCS_STEMS)])
 
 
 def _integer_type(frames: int) -> str:
@@ -236,9 +239,7 @@ def _alpha_bands(image: _Image) -> Iterator[bytes]:
     rows = max(1, 4 * 1024 * 1024 // max(1, image[:1].nbytes))
     for start in range(0, image.shape[0], rows):
         band = image[start : start + rows]
-        valid = ~np.isnan(band)
-        if valid.ndim == 3:
-            valid = valid.all(axis=2)
+        valid = np.isfinite(band if band.ndim == 3 else band[..., np.newaxis]).all(axis=2)
         yield (valid.astype(np.uint8) * np.uint8(255)).tobytes()
 
 
@@ -260,37 +261,39 @@ def read_master(path: str | os.PathLike[str]) -> MasterTile:
     source = Path(path)
     try:
         with fits.open(source, memmap=True) as hdus:
-            header = hdus[0].header.copy()
-            options = read_options(header, str(source))
-            names = {hdu.name for hdu in hdus[1:]}
-            if "FRAMES" not in names or hdus[0].data is None:
-                raise FrameReadError(f"{source}: HDUs {sorted(names)}; expected an image and a table FRAMES")
-            rows = read_frames_table(hdus["FRAMES"].data, Path(os.path.realpath(source)).parent)
-            arrays: dict[str, _Image] = {}
-            for name, field, _ in _MAPS:
-                if name in names:
-                    arrays[field] = _from_planes(hdus[name].data, np.int32 if hdus[name].header["BITPIX"] > 0 else np.float32)
-            result = StackResult(
-                image=_from_planes(hdus[0].data, np.float32),
-                frames=tuple(row.record for row in rows),
-                backend=str(header.get("ZSC_BACK", "")),
-                options=options,
-                reference=header.get("ZSC_REFI"),
-                **arrays,
-            )
-            alpha = np.array(hdus["ALPHA"].data, dtype=np.uint8) if "ALPHA" in names else None
-    except FrameReadError:
+            return _read_hdus(hdus, source)
+    except ZemosaicError:
         raise
     except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
         raise FrameReadError(f"{source}: {error}; expected a master tile written by zemosaic-stack-core") from error
+
+
+def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:
+    """Take an open master tile apart."""
+    header = hdus[0].header.copy()
+    options = read_options(header, str(source))
+    by_name = {hdu.name: hdu for hdu in hdus[1:]}
+    if "FRAMES" not in by_name or hdus[0].data is None:
+        raise FrameReadError(f"{source}: HDUs {sorted(by_name)}; expected an image and a table FRAMES")
+    rows = read_frames_table(by_name["FRAMES"].data, Path(os.path.realpath(source)).parent)
+    maps: dict[str, Any] = {field: _from_planes(by_name[name].data) for name, field, _ in _MAPS if name in by_name}
+    result = StackResult(
+        image=_from_planes(hdus[0].data),
+        frames=tuple(row.record for row in rows),
+        backend=str(header.get("ZSC_BACK", "")),
+        options=options,
+        reference=header.get("ZSC_REFI"),
+        **maps,
+    )
+    alpha = np.array(by_name["ALPHA"].data, dtype=np.uint8) if "ALPHA" in by_name else None
     return MasterTile(result=result, rows=rows, header=header, alpha=alpha)
 
 
-def _from_planes(planes: _Image, dtype: Callable[..., Any]) -> _Image:
-    """Return an image as ``(row, column[, channel])`` in native byte order."""
-    if planes.ndim == 2:
-        return np.array(planes, dtype=dtype)
-    image = np.empty((*planes.shape[1:], planes.shape[0]), dtype=dtype)
-    for channel, plane in enumerate(planes):
+def _from_planes(planes: _Image) -> _Image:
+    """Return ``(row, column[, channel])``, float32 or int32, in native byte order, not tied to the file."""
+    dtype = np.float32 if planes.dtype.kind == "f" else np.int32
+    stacked = planes[np.newaxis] if planes.ndim == 2 else planes
+    image: _Image = np.empty((*stacked.shape[1:], stacked.shape[0]), dtype=dtype)
+    for channel, plane in enumerate(stacked):
         image[..., channel] = plane
-    return image
+    return image[..., 0] if planes.ndim == 2 else image

@@ -1,7 +1,7 @@
 """When, for how long and through what a frame was taken: the few cards that a stack needs of every frame.
 
-A night has thousands of frames and `astropy.io.fits` takes milliseconds per header, so the cards are picked out of the first blocks
-of the file here; nothing else is interpreted.
+A night has thousands of frames and `astropy.io.fits` takes milliseconds per header, so the cards are picked out of
+the first blocks of the file here; nothing else is interpreted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gzip
 import os
 import zlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -60,9 +60,9 @@ class ObservingFacts:
 def observing_facts(path: str | os.PathLike[str]) -> ObservingFacts:
     """Read the observing cards of a frame.
 
-    Of a FITS file (plain or ``.gz``), the primary header counts, then the first extension's where the primary has no pixels. A
-    file of any other kind, or one that can't be read, has no facts but its size: whether it is a frame is for
-    others to say.
+    Of a FITS file (plain or ``.gz``), the primary header counts, then the first extension's where the primary has no
+    pixels. A file of any other kind, or one that can't be read, has no facts but its size: whether it is a frame is
+    for others to say.
 
     Parameters
     ----------
@@ -169,4 +169,4 @@ def parse_date(date: str | None, time: str | None = None) -> datetime | None:
         return None
     if not 1850 <= moment.year <= 2999:  # a camera without a clock; and date arithmetic stays far from its limits
         return None
-    return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
