@@ -12,8 +12,8 @@ The order of work:
 4. bounds from those: pixels with no sample outside them, most of them, are done;
 5. gather the others, let the rule shrink their kept interval, and combine again what it kept.
 
-Steps 1 to 4 go over a chunk strip by strip, so that a strip's rows stay in the processor's cache; step 5 is made of
-many small calls and takes the gathered pixels of all strips at once.
+Steps 1 to 4 go over a chunk strip by strip, so that a strip's rows stay in the processor's cache. Step 5 is made of
+many small calls, so it waits until the strips have gathered about a strip of pixels.
 """
 
 from __future__ import annotations
@@ -126,6 +126,11 @@ class _Strip(NamedTuple):
     count: Array | None = None
     pivot: Array | None = None
 
+    @property
+    def gathered(self) -> int:
+        """Number of pixels that the rule must look at."""
+        return 0 if self.table is None else self.table.shape[1]
+
 
 class _Rejection(NamedTuple):
     """The pixels where something is rejected, and their new answer."""
@@ -179,14 +184,29 @@ def stack_chunk(
     )
     pixels = samples.values[0].shape[0]
     step = strip_pixels or pixels
-    strips = [
-        _stack_strip(xp, samples if step >= pixels else _part(samples, slice(start, min(start + step, pixels))), task)
-        for start in range(0, pixels, step)
-    ]
+    results: list[ChunkResult] = []
+    strips: list[_Strip] = []
+    first = gathered = 0
+    for start in range(0, pixels, step):
+        stop = min(start + step, pixels)
+        strips.append(_stack_strip(xp, _part(samples, slice(start, stop)), task))
+        gathered += strips[-1].gathered
+        if gathered >= step or stop == pixels:
+            results.append(_finish(xp, _part(samples, slice(first, stop)), task, strips, critical_values))
+            first, gathered, strips = stop, 0, []
+    if len(results) == 1:
+        return results[0]
+    per_pixel = [_joined(xp, parts) for parts in list(zip(*results, strict=True))[:6]]
+    per_frame = [_total(counts) for counts in list(zip(*results, strict=True))[6:]]
+    return ChunkResult(*per_pixel, *per_frame)
+
+
+def _finish(
+    xp: Namespace, samples: Samples, task: _Task, strips: Sequence[_Strip], critical_values: Array | None
+) -> ChunkResult:
+    """Put strips together and let the rule act on them; `samples` are those of the strips."""
     answer = Answer(*(_joined(xp, parts) for parts in zip(*(strip.answer for strip in strips), strict=True)))
-    missing = strips[0].missing
-    for strip in strips[1:]:
-        missing = missing + strip.missing
+    missing = _total([strip.missing for strip in strips])
     rejected_low, rejected_high = xp.zeros_like(answer.coverage), xp.zeros_like(answer.coverage)
     frame_low, frame_high = xp.zeros_like(missing), xp.zeros_like(missing)
     rejection = None if task.rule is None else _reject(xp, samples, task, task.rule, strips, critical_values)
@@ -431,3 +451,11 @@ def _joined(xp: Namespace, parts: Sequence[Array | None]) -> Array:
         return present[0] if present else None  # type: ignore[return-value]
     joined: Array = xp.concat(present, axis=-1)
     return joined
+
+
+def _total(counts: Sequence[Array]) -> Array:
+    """Add counts up, element by element."""
+    total = counts[0]
+    for count in counts[1:]:
+        total = total + count
+    return total
