@@ -47,6 +47,8 @@ class Panel:
         Another image's, so that the two can be compared; default is the image's own.
     unit : str
         What the numbers of a map's color bar are.
+    limits : tuple of float, optional
+        Values of a map's first and last color; default is its range.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Panel:
     subtitle: str = ""
     stretch: Stretch | None = None
     unit: str = ""
+    limits: tuple[float, float] | None = None
 
 
 def color_map(values: _Array, low: float, high: float) -> npt.NDArray[np.uint8]:
@@ -88,20 +91,23 @@ def save_panels(
     title: str = "",
     footer: str = "",
     width: int = 1920,
+    columns: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write images side by side, each with its title; row 0 of each is at the bottom.
+    """Write images in rows, each with its title; row 0 of each image is at the bottom.
 
     Parameters
     ----------
     path : path
         The PNG file to write.
     panels : sequence of Panel
-        From left to right. All get the same height.
+        From left to right, then down. Those of a row get the same height.
     title, footer : str
         A line above and below all of them.
     width : int
         Of the picture, pixels, at least 400.
+    columns : int, optional
+        Panels in a row; default is all.
     overwrite : bool
         An existing file may be replaced.
 
@@ -119,37 +125,52 @@ def save_panels(
     """
     from PIL import Image, ImageDraw
 
-    if not panels or width < 400:
-        raise InvalidInputError(f"{len(panels)} panels on a width of {width}; expected at least 1 panel on 400 pixels")
+    columns = columns or len(panels)
+    if not panels or width < 400 or columns < 1:
+        raise InvalidInputError(
+            f"{len(panels)} panels, {columns} in a row, on a width of {width}; expected at least 1, 1 and 400 pixels"
+        )
     unit = max(12, width // 100)  # everything is measured in text heights
-    margin, gap = 2 * unit, (3 * unit) // 2
-    room = width - 2 * margin - gap * (len(panels) - 1)
-    aspects = [panel.image.shape[1] / panel.image.shape[0] for panel in panels]
-    height = max(1, int(room / sum(aspects)))
+    margin = 2 * unit
+    strips = [_draw_row(panels[i : i + columns], width, unit, columns) for i in range(0, len(panels), columns)]
     head = margin + (int(3.2 * unit) if title else 0)
-    top = head + int(3.4 * unit)
-    has_bar = any(panel.kind == "map" for panel in panels)
-    bottom = top + height + (int(3.0 * unit) if has_bar else unit)
+    bottom = head + sum(strip.height for strip in strips)
     canvas = Image.new("RGB", (width, bottom + (int(1.8 * unit) if footer else 0) + unit), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    if title:
-        _write(draw, (margin, margin), title, int(2.0 * unit), _BRIGHT)
-    left = margin
-    for panel, aspect in zip(panels, aspects, strict=True):
-        size = (max(1, int(height * aspect)), height)
-        _write(draw, (left, head), panel.title, int(1.35 * unit), _BRIGHT)
-        _write(draw, (left, head + int(1.75 * unit)), panel.subtitle, unit, _DIM)
-        picture, limits = _picture(panel, max(size))
-        canvas.paste(_resize(picture, size), (left, top))
-        draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=_FRAME)
-        if limits is not None:
-            _draw_bar(canvas, (left, top + height + int(0.8 * unit)), size[0], unit, limits, panel.unit)
-        left += size[0] + gap
-    if footer:
-        _write(draw, (margin, bottom), footer, unit, _DIM)
+    _write(draw, (margin, margin), title, int(2.0 * unit), _BRIGHT)
+    for strip in strips:
+        canvas.paste(strip, (0, head))
+        head += strip.height
+    _write(draw, (margin, bottom), footer, unit, _DIM)
     with atomic_output(path, overwrite=overwrite) as file:
         canvas.save(file, format="PNG")
     return Path(path)
+
+
+def _draw_row(panels: Sequence[Panel], width: int, unit: int, columns: int) -> Image.Image:
+    """Return one row of panels on a strip of the picture's width; an incomplete row keeps its panels' size."""
+    from PIL import Image, ImageDraw
+
+    margin, gap = 2 * unit, (3 * unit) // 2
+    aspects = [panel.image.shape[1] / panel.image.shape[0] for panel in panels]
+    room = width - 2 * margin - gap * (columns - 1)
+    height = max(1, int(room / (sum(aspects) * columns / len(panels))))
+    top = int(3.4 * unit)
+    has_bar = any(panel.kind == "map" for panel in panels)
+    strip = Image.new("RGB", (width, top + height + (int(3.4 * unit) if has_bar else 2 * unit)), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    left = margin
+    for panel, aspect in zip(panels, aspects, strict=True):
+        size = (max(1, int(height * aspect)), height)
+        _write(draw, (left, 0), panel.title, int(1.35 * unit), _BRIGHT)
+        _write(draw, (left, int(1.75 * unit)), panel.subtitle, unit, _DIM)
+        picture, limits = _picture(panel, max(size))
+        strip.paste(_resize(picture, size), (left, top))
+        draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=_FRAME)
+        if limits is not None:
+            _draw_bar(strip, (left, top + height + int(0.8 * unit)), size[0], unit, limits, panel.unit)
+        left += size[0] + gap
+    return strip
 
 
 def _picture(panel: Panel, largest: int) -> tuple[npt.NDArray[np.uint8], tuple[float, float] | None]:
@@ -159,7 +180,7 @@ def _picture(panel: Panel, largest: int) -> tuple[npt.NDArray[np.uint8], tuple[f
         return apply_stretch(small, panel.stretch or find_stretch(small)), None
     values = (small if small.ndim == 2 else small.mean(axis=2)).astype(np.float64)
     finite = panel.image[np.isfinite(panel.image)]
-    limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    limits = panel.limits or ((float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0))
     return color_map(values, *limits), limits
 
 
@@ -167,7 +188,9 @@ def _resize(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image.Imag
     """Return a picture of the wanted size, turned so that row 0 is at the bottom."""
     from PIL import Image
 
-    return Image.fromarray(np.ascontiguousarray(picture[::-1])).resize(size, Image.Resampling.LANCZOS)
+    # Enlarged, a pixel stays a square: an interpolated noise looks like stars.
+    method = Image.Resampling.NEAREST if size[0] >= 2 * picture.shape[1] else Image.Resampling.LANCZOS
+    return Image.fromarray(np.ascontiguousarray(picture[::-1])).resize(size, method)
 
 
 def _draw_bar(

@@ -26,7 +26,7 @@ _Image = npt.NDArray[Any]
 _Picture = npt.NDArray[np.uint8]
 
 _SHADOWS = -2.8  # black point, in spreads from the median; PixInsight's STF and Siril use the same
-_TARGET = 0.22  # where the median lands, 0 black to 1 white
+_TARGET = 0.17  # where the median lands, 0 black to 1 white
 _WHITE_PERCENTILE = 99.97  # of the pixels; a few hundred star cores are white in a megapixel
 _STATISTICS_SAMPLES = 2**18
 _CURVE_STEPS = 4096
@@ -80,7 +80,7 @@ def find_stretch(image: _Image, *, linked: bool = False) -> Stretch:
     Notes
     -----
     Black is the median less 2.8 normalized MAD; white a high percentile. The midtones transfer function
-    ``(m - 1) x / ((2 m - 1) x - m)`` takes the median to a gray of 0.22 (PixInsight's screen transfer function).
+    ``(m - 1) x / ((2 m - 1) x - m)`` takes the median to a gray of 0.17 (PixInsight's screen transfer function).
     """
     channels = _channels(image)
     step = max(1, int((channels.shape[0] * channels.shape[1] / _STATISTICS_SAMPLES) ** 0.5))

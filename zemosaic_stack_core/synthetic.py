@@ -1,11 +1,12 @@
 """A night that never was: frames whose truth is known, for the demonstration and for tests.
 
-`SyntheticNight` draws a spiral galaxy among stars as a small smart telescope would see it: sky that drifts and tilts, clouds,
-photon and read noise, hot pixels, cosmic rays, two satellites, and a camera that is moved a little between exposures. The frames come
-aligned (moved back by whole pixels, NaN where the camera did not look) or raw, as the camera gave them.
+`SyntheticNight` draws a spiral galaxy among stars as a small smart telescope would see it: sky that drifts and tilts,
+clouds, photon and read noise, hot pixels, cosmic rays, two satellites, and a camera that is moved a little between
+exposures. The frames come aligned (moved back by whole pixels, NaN where the camera did not look) or raw, as the camera
+gave them.
 
-The same seed gives the same frames on every system: random numbers are PCG64's, everything that goes through `exp` or a power is
-rounded to 1/64 electron before it is used, and a frame depends on the seed and its own index only.
+The same seed gives the same frames on every system: random numbers are PCG64's, everything that goes through `exp` or a
+power is rounded to 1/64 electron before it is used, and a frame depends on the seed and its own index only.
 """
 
 from __future__ import annotations
@@ -82,22 +83,22 @@ class SyntheticNight:
     Notes
     -----
     In data units, at a pixel of frame i that the camera saw,
-    ``frame = bias + (sky_i + transparency_i * scene + noise) / gain``, rounded, plus defects; the variance of the noise is that of
-    the photons plus the square of the read noise. Its normal distribution differs from Poisson's by less than the rounding, at
-    hundreds of electrons.
+    ``frame = bias + (sky_i + transparency_i * scene + noise) / gain``, rounded, plus defects; the variance of the noise
+    is that of the photons plus the square of the read noise. The noise is drawn as normal, which at these hundreds of
+    electrons differs little from Poisson's and, unlike it, is the same on every system.
     """
 
     n_frames: int = 24
     shape: tuple[int, int] = (540, 960)
     color: bool = True
     seed: int = 20260314
-    dither: int = 12
+    dither: int = 24
 
     def __post_init__(self) -> None:
         if self.n_frames < 1 or min(self.shape) < 16 or self.seed < 0 or not 0 <= self.dither < min(self.shape) // 2:
             raise InvalidInputError(
-                f"{self.n_frames} frames of {self.shape}, seed {self.seed}, dither {self.dither}; expected at least 1 frame of "
-                "16 x 16, a seed of at least 0, a dither below half the frame"
+                f"{self.n_frames} frames of {self.shape}, seed {self.seed}, dither {self.dither}; "
+                "expected at least 1 frame of 16 x 16, a seed of at least 0, a dither below half the frame"
             )
 
     @property
@@ -177,7 +178,7 @@ class SyntheticNight:
         disk, bulge = np.exp(-radius / 0.32), np.exp(-((radius / 0.012) ** 0.45))
         lumps = self._lumps((rows, columns), size)
         companion = np.exp(-(((x - 0.95 * size) ** 2 + 1.7 * (y - 0.72 * size) ** 2) ** 0.5) / (0.075 * size))
-        tints = ((155.0, 95.0, 2300.0, 130.0), (150.0, 118.0, 1900.0, 112.0), (165.0, 165.0, 1400.0, 88.0))
+        tints = ((150.0, 84.0, 2700.0, 140.0), (140.0, 118.0, 1900.0, 112.0), (140.0, 190.0, 1100.0, 78.0))
         for channel in range(self.channels):
             smooth, arms, core, near = tints[channel] if self.color else tints[1]
             glow = (smooth * disk + arms * arm * lumps) * dust + core * bulge
@@ -209,8 +210,8 @@ class SyntheticNight:
             u, v = size * radius * math.cos(along), size * radius * math.sin(along) * tilt
             column = center[1] + u * math.cos(angle) - v * math.sin(angle) - self.dither
             row = center[0] + u * math.sin(angle) + v * math.cos(angle) - self.dither
-            flux = 350.0 + 1500.0 * random.random() ** 3
-            tint = (flux, 0.42 * flux, 0.66 * flux) if self.color else (flux,)
+            flux = 1200.0 + 5200.0 * random.random() ** 3
+            tint = (flux, 0.28 * flux, 0.5 * flux) if self.color else (flux,)
             self._add_star(canvas, SyntheticStar(row, column, tint))
 
     @cached_property
