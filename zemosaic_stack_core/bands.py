@@ -28,7 +28,7 @@ class Band:
     Parameters
     ----------
     samples : list of arrays of shape (channels, rows, columns)
-        One per frame, of that frame's dtype, in input units. Parts of the buffers, or read-only views of arrays in memory.
+        One per frame, of that frame's dtype, in input units. Parts of the buffers, or read-only views of the arrays.
     masks : list of (bool array or None)
         Shape (channels, rows, columns), or (1, rows, columns) where it counts for all channels; True = missing. None
         where nothing is masked in this band.
@@ -123,9 +123,9 @@ class BandReader:
                 samples = buffer[:, : stop - start]
                 source.read_rows(start, stop, samples, self._files)
             mask = self._mask(group.masks[frame], start, stop)
-            if samples.dtype.kind == "f":
-                # While the rows are in the cache: 0.15 to 0.25 ns per sample.
-                band.has_missing[index] = [not np.isfinite(plane).all() for plane in samples]
+            # While the rows are in the cache: 0.15 to 0.25 ns per sample.
+            if samples.dtype.kind == "f" and not np.logical_and.reduce(np.isfinite(samples), axis=None):
+                band.has_missing[index] = ~np.isfinite(samples).all(axis=(1, 2))
             if mask is not None:
                 band.has_missing[index] |= mask.any(axis=(1, 2))
             band.samples.append(samples)

@@ -1,8 +1,8 @@
 """Find the pixels of a FITS image: a small strict reader of the structural cards.
 
 `astropy.io.fits` takes 0.4 s to import and milliseconds per file, and ten thousand headers are read before a stack
-begins. This reader takes the cards that say where the pixels are and what they mean, and nothing else; it believes no size
-that the file itself does not bear out.
+begins. This reader takes the cards that say where the pixels are and what they mean, and nothing else; it believes no
+size that the file itself does not bear out.
 
 References
 ----------
@@ -21,13 +21,13 @@ import numpy as np
 from .errors import FrameReadError
 from .pixel_rows import PixelLayout
 
-__all__ = ["CompressedImage", "ReadAt", "find_fits_image"]
+__all__ = ["FIRST_READ", "CompressedImage", "ReadAt", "find_fits_image"]
 
 ReadAt = Callable[[int, int], bytes]
 """``read_at(offset, count)`` returns the bytes there, fewer at the end of the file."""
 
 _BLOCK = 2880
-_FIRST_READ = 4 * _BLOCK  # most headers of aligned frames fit: one system call per file
+FIRST_READ = 4 * _BLOCK  # most headers of aligned frames fit: one system call per file
 _STORED = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _KEYWORDS = frozenset(
     ["SIMPLE", "XTENSION", "BITPIX", "NAXIS", "BZERO", "BSCALE", "BLANK", "PCOUNT", "GCOUNT", "EXTNAME"]
@@ -114,7 +114,7 @@ def find_fits_image(
 
 def _read_header(read_at: ReadAt, size: int, name: str, offset: int, *, is_primary: bool) -> tuple[_Cards, int]:
     """Return the structural cards of the header at `offset` and where its data begin."""
-    block = read_at(offset, _FIRST_READ)
+    block = read_at(offset, FIRST_READ)
     if is_primary and not block.startswith(b"SIMPLE  ="):
         raise FrameReadError(f"{name}: {_describe_start(block)}; expected a FITS file, which starts with SIMPLE  =")
     cards: _Cards = {}
@@ -129,12 +129,12 @@ def _read_header(read_at: ReadAt, size: int, name: str, offset: int, *, is_prima
                 cards.setdefault(keyword, _value(block[start + 10 : start + 80]))
         if not block.isascii() or b"\0" in block:
             raise FrameReadError(
-                f"{name}: bytes that are not text in the header at {position}; expected an END card before"
+                f"{name}: no END card before byte {position}, which is not text; expected END (cut off?)"
             )
         position += len(block) - len(block) % _BLOCK
         if len(block) % _BLOCK:
             break
-        block = read_at(position, _FIRST_READ)
+        block = read_at(position, FIRST_READ)
     raise FrameReadError(f"{name}: header without an END card in {size} bytes; expected END (is the file cut off?)")
 
 
@@ -154,15 +154,14 @@ def _text(value: str) -> str:
 def _integer(cards: _Cards, keyword: str, name: str, default: int | None = None) -> int:
     """Return a card's whole number."""
     value = cards.get(keyword)
-    if value is None and default is not None:
+    if value is None:
+        if default is None:
+            raise FrameReadError(f"{name}: no card {keyword} in the header; expected a whole number")
         return default
     try:
-        if value is None:
-            raise ValueError
         return int(value)
     except ValueError:
-        found = "no card" if value is None else repr(value)
-        raise FrameReadError(f"{name}: {keyword} is {found}; expected a whole number") from None
+        raise FrameReadError(f"{name}: {keyword} is {value!r}; expected a whole number") from None
 
 
 def _real(cards: _Cards, keyword: str, name: str, default: float) -> float:

@@ -27,9 +27,9 @@ def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
     Parameters
     ----------
     arguments : sequence of str
-        Each a file; a folder, which means its frames (by suffix, not recursive) in natural name order; ``@list.txt``, a UTF-8
-        text of one path a line, relative to the list's folder, blank lines and ``#`` comments ignored; or a
-        pattern with ``*`` or ``?`` that no shell has expanded.
+        Each a file; a folder, which means its frames (by suffix, not recursive) in natural name order;
+        ``@list.txt``, a UTF-8 text of one path a line, relative to the list's folder, blank lines and ``#`` comments
+        ignored; or a pattern with ``*`` or ``?`` that no shell has expanded.
 
     Returns
     -------

@@ -13,12 +13,12 @@ A worker that drops bad frames one by one does::
             report(error)
     group = group_frames(sources)          # InvalidInputError where the shapes differ (see also `check_same_shape`)
 
-Types: uint8, int16 and uint16 values (after ``BZERO``) are handed out as they are, everything else as float32, rounded once.
-Missing samples of a file are NaN; ``BLANK`` in an integer image makes it float32 with NaN there.
+Types: uint8, int16 and uint16 values (after ``BZERO``) are handed out as they are, everything else as float32, rounded
+once. Missing samples of a file are NaN; ``BLANK`` in an integer image makes it float32 with NaN there.
 
-Color: ``(row, column, channel)`` arrays and FITS images with planes have a channel axis, and so has the stack. An array of
-shape ``(row, column, 1)`` keeps its axis; a FITS image with ``NAXIS3 = 1`` is mono. In files (not in arrays, whose
-last axis always is the channel) an image of 3 or 4 channels is recognized whichever end its channel axis is at.
+Color: ``(row, column, channel)`` arrays and FITS images with planes have a channel axis, and so has the stack. An
+array of shape ``(row, column, 1)`` keeps its axis; a FITS image with ``NAXIS3 = 1`` is mono. In files (not in arrays,
+whose last axis always is the channel) an image of 3 or 4 channels is recognized whichever end its channel axis is at.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from .array_frames import ArrayFrame, array_frame
 from .errors import FrameReadError, InvalidInputError
-from .fits_rows import ReadAt, find_fits_image
+from .fits_rows import FIRST_READ, find_fits_image
 from .masks import ArrayMask, FileMask, MaskSource, array_mask
 from .npy_rows import MAGIC, find_npy_image
 from .pixel_rows import FilePool, PixelLayout
@@ -110,7 +110,7 @@ class FileFrame:
         The path as given.
     path : Path
         The file that the user named.
-    data_path : Path
+    data_path : str
         The file with the rows: `path`, or its decoded copy in a scratch folder.
     layout : PixelLayout
         Where the rows are.
@@ -122,7 +122,7 @@ class FileFrame:
 
     name: str
     path: Path
-    data_path: Path
+    data_path: str
     layout: PixelLayout
     is_color: bool
     scratch: ScratchFolder | None = field(default=None, repr=False, compare=False)
@@ -205,27 +205,24 @@ def probe_frame(
     Raises
     ------
     FrameReadError
-        The file is missing, not an image, cut off, or contradicts itself. One line that says what was found and expected.
+        The file is missing, not an image, cut off, or contradicts itself: one line, what was found and expected.
     OSError
         The scratch folder is full or can't be written; the frame itself may be good.
     """
-    path, name = Path(path), os.fspath(path)
+    path, name = path if isinstance(path, Path) else Path(path), os.fspath(path)
     scratch = ScratchFolder() if scratch is None else scratch
-    data_path = path
-    with _open_regular(path, name) as file:
-        head = file.read(len(MAGIC))
-        if not head.startswith(_GZIP_MAGIC):
-            return _probe_open(file, head, path, data_path, name, scratch, extension)
-    data_path = scratch.inflate(path, name)
-    keep = False
+    head = _Head(path, name)
+    if head.read_at(0, 2) != _GZIP_MAGIC:
+        return _probe_plain(head, path, scratch, extension)
+    inflated = scratch.inflate(path, name)
+    is_used = False
     try:
-        with _open_regular(data_path, name) as file:
-            frame = _probe_open(file, file.read(len(MAGIC)), path, data_path, name, scratch, extension)
-        keep = frame.data_path == data_path
-        return replace(frame, scratch=scratch)
+        frame = _probe_plain(_Head(inflated, name), path, scratch, extension)
+        is_used = frame.data_path == os.fspath(inflated)
     finally:
-        if not keep:
-            data_path.unlink(missing_ok=True)
+        if not is_used:
+            inflated.unlink(missing_ok=True)
+    return frame
 
 
 def plane_source(frame: FileFrame, extension: str, *, scratch: ScratchFolder | None = None) -> FileFrame:
@@ -305,8 +302,8 @@ def open_frames(
     Parameters
     ----------
     frames : sequence of array, str or Path
-        ``(row, column)`` or ``(row, column, channel)`` arrays of NumPy or any other array-API library, and files. A masked
-        array, or an object with ``data`` and ``mask`` like astropy's ``CCDData``, brings its mask.
+        ``(row, column)`` or ``(row, column, channel)`` arrays of NumPy or any other array-API library, and files. A
+        masked array, or an object with ``data`` and ``mask`` like astropy's ``CCDData``, brings its mask.
     masks : sequence of (bool array or None), optional
         One per frame; True marks a missing sample. Shape ``(row, column)`` or the frame's.
     mask_extension : str, optional
@@ -369,52 +366,64 @@ def _shape(source: FrameSource | ArrayMask) -> str:
     return f"{source.rows} x {source.columns} (rows x columns), {channels}"
 
 
-def _open_regular(path: Path, name: str) -> FileIO:
-    """Open a file that is an ordinary one (a pipe would wait forever)."""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise FrameReadError(f"{name}: is a folder; expected a file")
-        if not stat.S_ISREG(mode):
-            raise FrameReadError(f"{name}: is not an ordinary file; expected a file")
-        return FileIO(path)
-    except FrameReadError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise FrameReadError(f"{name}: {reason}; expected a readable file") from None
+class _Head:
+    """The beginning of a file, in one read, and the rest of its headers when asked for."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would wait forever
+                found = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
+                raise FrameReadError(f"{name}: is {found}; expected a file")
+            self.size = status.st_size
+            self._begin = self._read(0, FIRST_READ)
+        except ValueError as error:  # a zero byte in the name
+            raise FrameReadError(f"{name}: {error}; expected the name of a file") from None
+        except OSError as error:
+            if isinstance(error, FrameReadError):
+                raise
+            raise FrameReadError(f"{name}: {error.strerror}; expected a readable file") from None
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return `count` bytes at `offset`, fewer at the end of the file."""
+        end = offset + count
+        if end <= len(self._begin) or len(self._begin) == self.size:
+            return self._begin[offset:end]
+        try:
+            return self._read(offset, count)
+        except OSError as error:
+            raise FrameReadError(f"{self.name}: {error.strerror} at byte {offset}; expected a header") from None
+
+    def _read(self, offset: int, count: int) -> bytes:
+        """Read from the file; it does not stay open, so that any number of frames can be probed."""
+        with FileIO(self.path) as file:
+            if offset:
+                file.seek(offset)
+            return file.read(count)
 
 
-def _probe_open(
-    file: FileIO, head: bytes, path: Path, data_path: Path, name: str, scratch: ScratchFolder, extension: str | None
-) -> FileFrame:
-    """Return the frame in an open file; `head` is how the file begins."""
-    size = os.fstat(file.fileno()).st_size
-    read_at = _reader(file, name)
-    if head == MAGIC:
+def _probe_plain(head: _Head, path: Path, scratch: ScratchFolder, extension: str | None) -> FileFrame:
+    """Return the frame in a file that is not gzipped; `path` is the file that the user named."""
+    name, rows_path = head.name, head.path
+    if head.read_at(0, len(MAGIC)) == MAGIC:
         if extension is not None:
             raise FrameReadError(f"{name}: a .npy file has no extensions; expected a FITS file with {extension}")
-        layout, is_color, fortran_order = find_npy_image(read_at, size, name)
-        if not fortran_order:
-            return FileFrame(name=name, path=path, data_path=data_path, layout=layout, is_color=is_color)
-        rows_path, layout = scratch.transpose(data_path, layout, name)
+        layout, is_color, fortran_order = find_npy_image(head.read_at, head.size, name)
+        if fortran_order:
+            rows_path, layout = scratch.transpose(head.path, layout, name)
     else:
-        image = find_fits_image(read_at, size, name, extension)
+        image = find_fits_image(head.read_at, head.size, name, extension)
         if isinstance(image, PixelLayout):
-            return FileFrame(name=name, path=path, data_path=data_path, layout=image, is_color=image.channels > 1)
-        is_color = image.layout.channels > 1
-        rows_path, layout = scratch.decode_image(data_path, image, name)
-    return FileFrame(name=name, path=path, data_path=rows_path, layout=layout, is_color=is_color, scratch=scratch)
-
-
-def _reader(file: FileIO, name: str) -> ReadAt:
-    """Return a function that reads bytes of `file` by position."""
-
-    def read_at(offset: int, count: int) -> bytes:
-        try:
-            file.seek(offset)
-            return file.read(count)
-        except (OSError, OverflowError) as error:
-            raise FrameReadError(f"{name}: {error} at byte {offset}; expected a header") from None
-
-    return read_at
+            layout = image
+        else:
+            rows_path, layout = scratch.decode_image(head.path, image, name)
+        is_color = layout.channels > 1
+    return FileFrame(
+        name=name,
+        path=path,
+        data_path=os.fspath(rows_path),
+        layout=layout,
+        is_color=is_color,
+        scratch=None if rows_path is path else scratch,
+    )

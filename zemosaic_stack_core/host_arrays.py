@@ -38,15 +38,12 @@ def to_host(array: object, name: str) -> npt.NDArray[Any]:
         return np.asarray(array)
     import array_api_compat
 
-    array = cast("Any", array)
     try:
         return np.asarray(array_api_compat.to_device(array, "cpu"))
     except (AttributeError, TypeError, ValueError, RuntimeError):
         pass  # array-api-strict calls its CPU by another name, others have no devices at all
     try:
-        return np.from_dlpack(array)
+        return np.from_dlpack(cast("Any", array))
     except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
-        raise InvalidInputError(
-            f"{name}: {type(array).__module__}.{type(array).__name__} on {getattr(array, 'device', 'its device')} can't be "
-            "brought to the host; expected an array-API array"
-        ) from None
+        kind = f"{type(array).__module__}.{type(array).__name__}"
+        raise InvalidInputError(f"{name}: {kind} can't be brought to the host; expected an array-API array") from None

@@ -92,7 +92,8 @@ class FileMask:
         plane.read_rows(start, stop, values, files)
         if self.bits is not None and values.dtype.kind in "ui":
             values &= np.array(self.bits & ((1 << 8 * values.itemsize) - 1), f"u{values.itemsize}").view(values.dtype)
-        return values != 0
+        missing: _Bools = values != 0
+        return missing
 
 
 def array_mask(mask: object, name: str) -> ArrayMask:

@@ -8,20 +8,20 @@ import warnings
 import numpy as np
 
 from .errors import FrameReadError
-from .fits_rows import ReadAt
+from .fits_rows import FIRST_READ, ReadAt
 from .pixel_rows import PixelLayout
 
 __all__ = ["MAGIC", "find_npy_image"]
 
 MAGIC = np.lib.format.MAGIC_PREFIX
-_FIRST_READ = 12 * 1024  # above numpy's own limit of 10,000 bytes on a header
 
 
 def find_npy_image(read_at: ReadAt, size: int, name: str) -> tuple[PixelLayout, bool, bool]:
     """Return where the image of a ``.npy`` file is, whether it is a color image, whether it is in Fortran order.
 
     A third axis is the channels. It is the last one, ``(row, column, channel)``, unless the last is longer than 4 and
-    the first is not: then it is ``(channel, row, column)``. ``(row, column, 1)`` keeps its axis, ``(1, row, column)`` is mono.
+    the first is not: then it is ``(channel, row, column)``. ``(row, column, 1)`` keeps its axis,
+    ``(1, row, column)`` is mono.
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def find_npy_image(read_at: ReadAt, size: int, name: str) -> tuple[PixelLayout, 
     FrameReadError
         The header is damaged, the array has a wrong type or shape, or the file is cut off.
     """
-    head = io.BytesIO(read_at(0, _FIRST_READ))
+    # The first read is above numpy's own limit of 10,000 bytes on a header.
+    head = io.BytesIO(read_at(0, FIRST_READ))
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         version = np.lib.format.read_magic(head)
@@ -69,8 +70,7 @@ def find_npy_image(read_at: ReadAt, size: int, name: str) -> tuple[PixelLayout, 
         interleaved=len(shape) == 3 and not planes_first and channels > 1,
     )
     if layout.offset + layout.data_bytes > size:
-        raise FrameReadError(
-            f"{name}: {size - layout.offset} bytes of pixels; expected {layout.data_bytes} for shape {shape} (is the file cut off?)"
-        )
+        found = f"{size - layout.offset} bytes of pixels"
+        raise FrameReadError(f"{name}: {found}; expected {layout.data_bytes} for shape {shape} (is the file cut off?)")
     is_color = len(shape) == 3 and not (planes_first and channels == 1)
     return layout, is_color, fortran_order

@@ -119,7 +119,7 @@ class ScratchFolder:
         size = image.layout.data_bytes
         if size > _LARGEST_RATIO * max(image.stored_bytes, 1):
             raise FrameReadError(
-                f"{name}: {image.stored_bytes} compressed bytes; expected far more for the {size} bytes the header claims"
+                f"{name}: {image.stored_bytes} compressed bytes; expected more for the {size} bytes in its header"
             )
         target = self._new_file()
         with _removed_on_error(target), _disk_errors(name, target), target.open("xb") as out:
@@ -218,10 +218,8 @@ def _disk_errors(name: str, target: Path) -> Iterator[None]:
     except FrameReadError:
         raise
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{name}: can't be decoded into {target.parent}: {error.strerror or error}; expected room there (TMPDIR names another folder)",
-        ) from None
+        reason = f"{name}: can't be decoded into {target.parent}: {error.strerror or error}"
+        raise OSError(error.errno, f"{reason}; expected room there (TMPDIR names another folder)") from None
 
 
 def _check_room(target: Path, size: int) -> None:
