@@ -1,0 +1,175 @@
+"""The health check says whether the GPU can be used, and why not, without ever raising or hanging."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from conftest import cupy_unusable
+from zemosaic_stack_core import gpu_health as module
+from zemosaic_stack_core.backends import numpy_backend
+from zemosaic_stack_core.gpu_health import GpuHealth, check_gpu, gpu_health, gpu_is_usable, reset_gpu_health
+from zemosaic_stack_core.isolation import IsolatedCallError
+
+MEMORY = {
+    "name": "a card",
+    "total": 8 << 30,
+    "free": 6 << 30,
+    "pool_free": 0,
+    "pool_used": 0,
+    "allocatable": 6 << 30,
+    "float64_ratio": 32,
+}
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    """Leave no answer of a test for the next."""
+    reset_gpu_health()
+    yield
+    reset_gpu_health()
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Let the isolated check answer, or raise, what a test puts here; says how often it was asked."""
+    waiting = []
+    asked = []
+
+    def call(target, arguments, *, timeout_s):
+        asked.append((target, list(arguments), timeout_s))
+        answer = waiting.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module, "call_in_thread", call)
+    monkeypatch.setattr(module, "call_in_process", call)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: object())
+    return waiting, asked
+
+
+def test_a_healthy_gpu(answers):
+    answers[0].append({"usable": True, "memory": MEMORY})
+    health = check_gpu(5)
+    assert health.usable
+    assert health.reason == health.advice == ""
+    assert health.memory.name == "a card"
+    assert answers[1] == [("zemosaic_stack_core.gpu_health:check_gpu_here", [], 5)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "advice"),
+    [
+        (IsolatedCallError("no answer within 120 s"), "no answer within 120 s", "the driver hangs"),
+        (IsolatedCallError("the check ended with exit code -11: x"), "exit code -11", "update NVIDIA's driver"),
+        (
+            IsolatedCallError("RuntimeError: Failed to find CUDA headers. Please install"),
+            "CUDA headers",
+            'pip install "zemosaic-stack-core[cuda12]"',
+        ),
+        (
+            {"usable": False, "reason": "no CUDA device answers: cudaErrorInsufficientDriver: x", "memory": None},
+            "cudaErrorInsufficientDriver",
+            "install NVIDIA's driver",
+        ),
+        (
+            {"usable": False, "reason": "no CUDA device answers: cudaErrorNoDevice: x", "memory": None},
+            "cudaErrorNoDevice",
+            "no NVIDIA card is visible",
+        ),
+        (
+            {"usable": False, "reason": "CuPy can't be imported (ImportError: x)", "memory": None},
+            "can't be imported",
+            'pip install "zemosaic-stack-core[cuda12]"',
+        ),
+        (
+            {"usable": False, "reason": "9 frames, gesd: array 0 differs from the CPU's", "memory": MEMORY},
+            "differs",
+            "other numbers than the CPU",
+        ),
+    ],
+)
+def test_each_failure_has_a_reason_and_advice(answers, answer, reason, advice):
+    answers[0].append(answer)
+    health = check_gpu()
+    assert not health.usable
+    assert reason in health.reason
+    assert advice in health.advice
+
+
+def test_without_cupy_nothing_is_started(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    assert check_gpu() == GpuHealth(
+        usable=False,
+        reason="CuPy is not installed",
+        advice='pip install "zemosaic-stack-core[cuda12]"; without an NVIDIA card the CPU does all the work',
+    )
+
+
+def test_the_answer_is_kept_until_it_is_reset(answers, caplog):
+    answers[0].append({"usable": False, "reason": "out of order", "memory": None})
+    answers[0].append({"usable": True, "memory": MEMORY})
+    logger = logging.getLogger("a test")
+    with caplog.at_level("INFO"):
+        assert not gpu_is_usable(logger)
+        assert not gpu_is_usable()
+    assert [record.getMessage() for record in caplog.records] == ["[P3][GPU] GPU not usable: out of order"]
+    reset_gpu_health()
+    assert gpu_is_usable(logger)
+    assert gpu_health().memory.total == 8 << 30
+    assert len(answers[1]) == 2
+
+
+def test_a_different_bit_is_found():
+    first = [np.array([1.0, np.nan], dtype=np.float32), np.array([1, 2])]
+    same = [array.copy() for array in first]
+    assert module._find_difference(first, same) == ""
+    same[1][0] = 3
+    assert "array 1" in module._find_difference(first, same)
+    same = [np.nextafter(first[0], np.float32(2)), first[1]]
+    assert "array 0" in module._find_difference(first, same)
+
+
+def test_the_checks_cubes_have_something_to_do():
+    for n_frames in module._FRAMES:
+        for rule in module._RULES:
+            image, coverage, low, high = module._kernel_answers(numpy_backend(), n_frames, rule)[:4]
+            assert np.isnan(image).any()
+            assert coverage.min() == 0
+            assert low.any() or high.any()
+
+
+def test_this_gpu_passes():
+    if cupy_unusable():
+        pytest.skip(cupy_unusable())
+    health = check_gpu()
+    assert health.usable, health.reason
+    assert health.memory.free > 0
+
+
+def test_no_driver_is_found_out_in_a_process_of_its_own():
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    if not cupy_unusable() and "cupyemu" not in sys.modules:
+        pytest.skip("this machine has a GPU")
+    code = """
+        import sys
+        from zemosaic_stack_core.gpu_health import check_gpu
+        health = check_gpu()
+        print(health.usable, "cupy" in sys.modules)
+        print(health.reason)
+        print(health.advice)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "False False"
+    assert lines[1].startswith("no CUDA device answers")
+    assert "driver" in lines[2] or "card" in lines[2]
