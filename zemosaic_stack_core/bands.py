@@ -15,7 +15,7 @@ from .frames import FileFrame, FrameGroup
 from .masks import MaskSource
 from .pixel_rows import FilePool
 
-__all__ = ["Band", "BandReader"]
+__all__ = ["Band", "BandReader", "is_viewed"]
 
 _Array = npt.NDArray[Any]
 _Bools = npt.NDArray[np.bool_]
@@ -83,7 +83,7 @@ class BandReader:
         """
         group = self.group
         return [
-            np.empty((group.channels, 0 if _is_viewed(source) else rows, group.columns), source.dtype)
+            np.empty((group.channels, 0 if is_viewed(source) else rows, group.columns), source.dtype)
             for source in group.sources
         ]
 
@@ -147,6 +147,6 @@ class BandReader:
         return mask if mask is not None and mask.any() else None
 
 
-def _is_viewed(source: object) -> bool:
+def is_viewed(source: object) -> bool:
     """Whether a source's rows are handed out without a copy."""
     return isinstance(source, ArrayFrame) and source.can_view

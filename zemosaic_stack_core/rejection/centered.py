@@ -118,7 +118,7 @@ def _median_distance(xp: Namespace, columns: Columns, kept: Interval, lane: Arra
     windows = count - reach
 
     def lower_distance(window: Array) -> Array:
-        return center - value_at(xp, columns, xp.maximum(kept.start + window, kept.start), lane)
+        return center - value_at(xp, columns, xp.minimum(xp.maximum(kept.start + window, kept.start), last), lane)
 
     def upper_distance(window: Array) -> Array:
         return value_at(xp, columns, xp.minimum(kept.start + window + reach, last), lane) - center

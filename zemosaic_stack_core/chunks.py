@@ -1,0 +1,182 @@
+"""How much of the image is read and computed at once: integers in, integers out, no arrays.
+
+A *chunk* is a band of rows, or, where one row is too much, a part of a row. No number of the result depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .errors import OutOfMemoryError
+
+__all__ = ["Chunk", "ChunkPlan", "Workload", "plan_chunks"]
+
+#: Samples of a strip: its rows and their sorted copy, 4 bytes each, and what is made of them stay in the cache.
+STRIP_SAMPLES = 1 << 19
+#: Below this many pixels a strip's calls cost more than its work; above it a float64 row no longer fits the cache.
+STRIP_PIXELS = (2048, 16384)
+#: A chunk of this many pixels is enough for every cost per chunk to vanish.
+CHUNK_PIXELS = 1 << 17
+#: Bytes of the kernel's working set per sample of a strip: rows, ranks, the gathered table, its float64 deviations
+#: and their two running sums.
+STRIP_BYTES = 44
+#: Bytes of the kernel's working set per sample when a strip is combined without sorting.
+PLAIN_BYTES = 12
+#: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
+PIXEL_BYTES = 160
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows ``start`` to ``stop``, columns ``first`` to ``last`` (all columns unless it is part of one row)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one channel."""
+        return (self.stop - self.start) * (self.last - self.first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What has to be stacked, as far as memory is concerned.
+
+    Parameters
+    ----------
+    frames, rows, columns, channels : int
+        Shape of the cube.
+    sample_bytes : int
+        Bytes that the samples of all frames at one pixel of one channel take as read, with their masks, weights and
+        variances.
+    sorts : bool
+        Whether the kernel sorts.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    channels: int
+    sample_bytes: int
+    sorts: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkPlan:
+    """Chunks of one stack.
+
+    Parameters
+    ----------
+    workload : Workload
+        What is stacked.
+    rows_per_chunk, columns_per_chunk : int
+        Size of a chunk; fewer columns than the image has only with one row.
+    strip_pixels : int or None
+        Pixels of a strip inside the kernel; None for a whole chunk.
+    chunk_bytes : int
+        Predicted working set of one chunk, bytes.
+    """
+
+    workload: Workload
+    rows_per_chunk: int
+    columns_per_chunk: int
+    strip_pixels: int | None
+    chunk_bytes: int
+
+    def __len__(self) -> int:
+        per_row = -(-self.workload.columns // self.columns_per_chunk)
+        return per_row * -(-self.workload.rows // self.rows_per_chunk)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        rows, columns = self.workload.rows, self.workload.columns
+        for start in range(0, rows, self.rows_per_chunk):
+            stop = min(start + self.rows_per_chunk, rows)
+            for first in range(0, columns, self.columns_per_chunk):
+                yield Chunk(start, stop, first, min(first + self.columns_per_chunk, columns))
+
+
+def plan_chunks(
+    workload: Workload,
+    *,
+    budget: int | None,
+    rows_cap: int | None = None,
+    in_strips: bool = True,
+    shares: int = 1,
+) -> ChunkPlan:
+    """Choose the largest chunk that fits.
+
+    Parameters
+    ----------
+    workload : Workload
+        What is stacked.
+    budget : int or None
+        Bytes that one chunk may take; None for no limit.
+    rows_cap : int, optional
+        Most rows of a chunk: a cap, never a floor.
+    in_strips : bool
+        Whether the kernel goes strip by strip (a processor with a cache) or takes the chunk at once (a GPU).
+    shares : int
+        Workers that should each get a few chunks.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Not even one pixel fits; the message says what would.
+    """
+    strip = _strip_pixels(workload) if in_strips else None
+    wanted = CHUNK_PIXELS if in_strips else workload.rows * workload.columns
+    pixels = min(wanted, workload.rows * workload.columns)
+    if budget is not None:
+        pixels = min(pixels, _pixels_within(workload, budget, strip))
+        if pixels < 1:
+            need = _chunk_bytes(workload, 1, strip and 1)
+            raise OutOfMemoryError(
+                f"one pixel of {workload.frames} frames takes {need:,} bytes; the memory budget is {budget:,} bytes"
+            )
+    rows = pixels // workload.columns
+    if rows >= 1:
+        rows = min(rows, workload.rows, rows_cap or workload.rows)
+        if shares > 1:  # some four chunks a worker, so that none waits long for the last
+            rows = max(1, min(rows, -(-workload.rows // (4 * shares))))
+        columns = workload.columns
+    else:
+        rows, columns = 1, pixels
+    if strip is not None:
+        strip = min(strip, rows * columns)
+    return ChunkPlan(
+        workload=workload,
+        rows_per_chunk=rows,
+        columns_per_chunk=columns,
+        strip_pixels=strip,
+        chunk_bytes=_chunk_bytes(workload, rows * columns, strip),
+    )
+
+
+def _strip_pixels(workload: Workload) -> int:
+    """Give the pixels of a strip: few enough for the cache, enough for the calls."""
+    low, high = STRIP_PIXELS
+    return max(low, min(high, STRIP_SAMPLES // workload.frames))
+
+
+def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
+    """Predict the working set of a chunk of so many pixels."""
+    at_once = pixels if strip is None else min(pixels, 2 * strip)
+    per_sample = STRIP_BYTES if workload.sorts else PLAIN_BYTES
+    read = workload.sample_bytes * workload.channels * pixels
+    return read + per_sample * workload.frames * at_once + PIXEL_BYTES * pixels
+
+
+def _pixels_within(workload: Workload, budget: int, strip: int | None) -> int:
+    """Give the most pixels whose working set fits the budget, by bisection."""
+    low, high = 0, workload.rows * workload.columns
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _chunk_bytes(workload, middle, strip) <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    return low

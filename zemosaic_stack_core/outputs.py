@@ -1,0 +1,99 @@
+"""Where the bands of a stack write their results: arrays of the whole image, in memory that workers can share."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["OutputPlanes", "SharedFile", "output_bytes"]
+
+#: Name and type of every plane that can be asked for.
+PLANES: dict[str, type[np.generic]] = {
+    "image": np.float32,
+    "coverage": np.int32,
+    "rejected_low": np.int32,
+    "rejected_high": np.int32,
+    "weight_map": np.float32,
+    "variance": np.float32,
+}
+
+
+def output_bytes(maps: Collection[str], shape: tuple[int, int, int]) -> int:
+    """Give the bytes of the image and the maps, `shape` being (channel, row, column)."""
+    return 4 * (1 + len(set(maps))) * int(np.prod(shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class OutputPlanes:
+    """The image and the maps that are wanted, each of shape (channel, row, column), by name."""
+
+    planes: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def over(cls, maps: Collection[str], shape: tuple[int, int, int], memory: Any | None = None) -> Self:
+        """Lay the planes out in `memory` (a writable buffer), or in new memory."""
+        names = [name for name in PLANES if name == "image" or name in maps]
+        size = 4 * int(np.prod(shape, dtype=np.int64))
+        if memory is None:
+            return cls({name: np.empty(shape, PLANES[name]) for name in names})
+        whole = np.frombuffer(memory, dtype=np.uint8)
+        return cls(
+            {
+                name: whole[place * size : (place + 1) * size].view(PLANES[name]).reshape(shape)
+                for place, name in enumerate(names)
+            }
+        )
+
+
+class SharedFile:
+    """Memory that worker processes share: a mapped temporary file, removed in every case.
+
+    A file in the temporary folder and not POSIX shared memory: that is often limited to 64 MB in containers, where
+    writing past it kills the process.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        descriptor, name = tempfile.mkstemp(prefix="zemosaic-", suffix=".planes")
+        self.path = Path(name)
+        try:
+            with os.fdopen(descriptor, "r+b") as file:
+                file.truncate(size)
+                self.memory = mmap.mmap(file.fileno(), size)
+        except BaseException:
+            self.remove()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the file's name; the mapping lives on with whoever holds it."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except PermissionError:  # Windows keeps a mapped file; it goes with the temporary folder
+            return
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a file that another process made."""
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), 0)

@@ -1,0 +1,352 @@
+"""`stack`: frames in, master out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Backend, resolve_backend
+from .bands import BandReader
+from .chunks import Chunk, ChunkPlan, Workload, plan_chunks
+from .errors import InvalidInputError
+from .frames import FrameGroup, open_frames
+from .job import FrameCounts, StackJob, compute_chunks
+from .memory import chunk_budget
+from .options import MAPS, StackOptions, check_choice
+from .outputs import OutputPlanes, SharedFile, output_bytes
+from .planes import PlaneStack, plane_stack
+from .result import FrameRecord, StackResult
+from .statistics import FrameNumbers, estimate_frame_numbers
+from .workers import choose_workers, compute_in_processes
+
+__all__ = ["prepare_job", "stack", "stack_group"]
+
+Progress = Callable[[int, int], None]
+
+
+def stack(
+    frames: Sequence[object],
+    *,
+    options: StackOptions | None = None,
+    weights: object | None = None,
+    masks: Sequence[object] | None = None,
+    variances: object | None = None,
+    exposures: Sequence[float] | None = None,
+    maps: Sequence[str] | str = ("coverage",),
+    backend: str | Backend = "numpy",
+    rows_per_chunk: int | None = None,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    progress: Progress | None = None,
+) -> StackResult:
+    """Combine aligned frames, pixel by pixel, rejecting what does not belong.
+
+    Parameters
+    ----------
+    frames : sequence of arrays or paths
+        Arrays of shape (row, column) or (row, column, channel), of NumPy or any array API library, in any real type;
+        FITS and ``.npy`` files; or a mix. All of one shape, on one grid, in one unit. None is written to.
+    options : StackOptions, optional
+        Normalization, weighting, rejection, combination.
+    weights : array, optional
+        Finite and not negative: shape (frame,), (frame, channel), or broadcastable to (frame, row, column[, channel]).
+        Multiplied with those of ``options.weighting``. A sample of zero weight is missing.
+    masks : sequence of (bool array or None), optional
+        One per frame, of its shape or (row, column); True marks a missing sample.
+    variances : array, optional
+        Variances of the samples as read, input units squared, broadcastable to (frame, row, column[, channel]).
+    exposures : sequence of float, optional
+        Exposure times, seconds, for ``weighting="exposure"``; by default those in the files' headers.
+    maps : sequence of str, or "all"
+        Which of ``coverage``, ``weight_map``, ``rejected_low``, ``rejected_high``, ``variance`` to return.
+    backend : str or Backend
+        ``"numpy"``, ``"cupy"`` or what `zemosaic_stack_core.backends` gives.
+    rows_per_chunk : int, optional
+        Most rows computed at once: a cap, never a floor. No number depends on it.
+    workers : int, optional
+        Worker processes; by default the cores where that pays. No number depends on it.
+    memory_limit : int, optional
+        Bytes that the working set of all workers may take; by default a quarter of the memory that is free.
+    progress : callable, optional
+        Called as ``progress(done_rows, total_rows)``. An exception raised there ends the stack and passes through.
+
+    Returns
+    -------
+    StackResult
+        Image, maps and one record per frame.
+
+    Raises
+    ------
+    InvalidInputError
+        An option, a shape, a weight or a mask does not fit; found before any work is done.
+    FrameReadError
+        A file can't be read as a frame.
+    OutOfMemoryError
+        Not even one pixel of all frames fits the memory limit.
+    BackendUnavailableError
+        The backend can't be had on this machine.
+
+    Notes
+    -----
+    The numbers are defined in "What a stack is" in the documentation. They are the same bits for any chunk, number of
+    workers and backend.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from zemosaic_stack_core import StackOptions, stack
+    >>> frames = [np.full((2, 3), value, np.float32) for value in (10, 11, 12, 99)]
+    >>> result = stack(frames, options=StackOptions(rejection="minmax"))
+    >>> result.image[0]
+    array([11.5, 11.5, 11.5], dtype=float32)
+    """
+    chosen = StackOptions() if options is None else options
+    if not isinstance(chosen, StackOptions):
+        raise InvalidInputError(f"options is {type(chosen).__name__}; expected StackOptions")
+    resolved = resolve_backend(backend)
+    group = open_frames(frames, masks)
+    return stack_group(
+        group,
+        options=chosen,
+        weights=weights,
+        variances=variances,
+        exposures=exposures,
+        maps=maps,
+        backend=resolved,
+        rows_per_chunk=rows_per_chunk,
+        workers=workers,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+
+
+def stack_group(
+    group: FrameGroup,
+    *,
+    options: StackOptions,
+    backend: Backend,
+    weights: object | None = None,
+    variances: object | None = None,
+    exposures: Sequence[float] | None = None,
+    maps: Sequence[str] | str = ("coverage",),
+    rows_per_chunk: int | None = None,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    progress: Progress | None = None,
+) -> StackResult:
+    """Combine frames that are open already; see `stack`."""
+    began = time.perf_counter()
+    count = choose_workers(group, workers, is_host=backend.is_host)
+    wanted = check_maps(maps)
+    job, numbers = prepare_job(
+        group,
+        options=options,
+        backend=backend,
+        weights=weights,
+        variances=variances,
+        exposures=exposures,
+        maps=wanted,
+        rows_per_chunk=rows_per_chunk,
+        workers=count,
+        memory_limit=memory_limit,
+    )
+    report = _Rows(group.rows, progress)
+    shape = (group.channels, group.rows, group.columns)
+    count = min(count, len(job.plan))
+    if count > 1:
+        with SharedFile(output_bytes(wanted, shape)) as shared:
+            outputs = OutputPlanes.over(wanted, shape, shared.memory)
+            counts = compute_in_processes(job, count, shared.path, outputs, report.done)
+    else:
+        outputs = OutputPlanes.over(wanted, shape)
+        with BandReader(group) as reader:
+            counts = compute_chunks(job, backend, reader, job.plan, outputs, report.done)
+    details = {
+        "chunks": len(job.plan),
+        "rows_per_chunk": job.plan.rows_per_chunk,
+        "columns_per_chunk": job.plan.columns_per_chunk,
+        "workers": count,
+        "seconds": time.perf_counter() - began,
+    }
+    return _result(job, numbers, counts, outputs, backend.name, details)
+
+
+def prepare_job(
+    group: FrameGroup,
+    *,
+    options: StackOptions,
+    backend: Backend,
+    weights: object | None = None,
+    variances: object | None = None,
+    exposures: Sequence[float] | None = None,
+    maps: frozenset[str] = frozenset({"coverage"}),
+    rows_per_chunk: int | None = None,
+    workers: int = 1,
+    memory_limit: int | None = None,
+) -> tuple[StackJob, FrameNumbers]:
+    """Check everything, estimate the frames' numbers and plan the chunks: all that comes before the first chunk."""
+    if options.combine != "mean" and weights is not None:
+        raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
+    per_frame, per_sample = _split_weights(weights, group)
+    spread = None if variances is None else plane_stack(variances, group, "variances")
+    plan = plan_job(
+        group,
+        options,
+        backend,
+        planes=(per_sample is not None) + (spread is not None),
+        rows_per_chunk=rows_per_chunk,
+        workers=workers,
+        memory_limit=memory_limit,
+        maps=maps,
+    )
+    numbers = estimate_frame_numbers(
+        group, options, manual_weights=per_frame, exposures=exposures, workers=workers
+    )
+    weight = numbers.weight.copy()
+    weight[list(numbers.excluded)] = 0.0
+    if not (weight > 0.0).any(axis=0).all():
+        raise InvalidInputError("no frame of positive weight is left; expected at least one")
+    job = StackJob(
+        group=group,
+        options=options,
+        maps=maps,
+        weight=weight,
+        scale=numbers.scale,
+        offset=numbers.offset,
+        sample_weights=per_sample,
+        variances=spread,
+        plan=plan,
+    )
+    return job, numbers
+
+
+def plan_job(
+    group: FrameGroup,
+    options: StackOptions,
+    backend: Backend,
+    *,
+    planes: int,
+    rows_per_chunk: int | None,
+    workers: int,
+    memory_limit: int | None,
+    maps: frozenset[str],
+) -> ChunkPlan:
+    """Plan the chunks of a stack; `planes` counts the float32 planes that go with every sample."""
+    if rows_per_chunk is not None and (not isinstance(rows_per_chunk, int) or rows_per_chunk < 1):
+        raise InvalidInputError(f"rows_per_chunk is {rows_per_chunk!r}; expected a whole number of at least 1")
+    sample_bytes = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * len(group.sources)
+    sample_bytes += sum(bool(masks) for masks in group.masks)
+    workload = Workload(
+        frames=len(group.sources),
+        rows=group.rows,
+        columns=group.columns,
+        channels=group.channels,
+        sample_bytes=sample_bytes,
+        sorts=options.rejection != "none" or options.combine != "mean" or "variance" in maps,
+    )
+    return plan_chunks(
+        workload,
+        budget=chunk_budget(memory_limit, workers, backend.free_memory()),
+        rows_cap=rows_per_chunk,
+        in_strips=backend.is_host,
+        shares=workers,
+    )
+
+
+def check_maps(maps: Sequence[str] | str) -> frozenset[str]:
+    """Give the maps asked for as a set; ``"all"`` is all of them."""
+    if maps == "all":
+        return frozenset(MAPS)
+    names = (maps,) if isinstance(maps, str) else tuple(maps)
+    for name in names:
+        check_choice("maps", name, MAPS)
+    return frozenset(names)
+
+
+def _split_weights(
+    weights: object | None, group: FrameGroup
+) -> tuple[npt.NDArray[np.float64] | None, PlaneStack | None]:
+    """Tell weights per frame, shape (frame, channel), from weights per sample."""
+    if weights is None:
+        return None, None
+    array = np.asarray(weights)
+    frames, channels = len(group.sources), group.channels
+    if array.shape == (frames,) or array.shape == (frames, channels):
+        plane_like = array.reshape(frames, -1)
+        checked = plane_stack(
+            np.broadcast_to(plane_like[:, None, None, :] if group.is_color else plane_like[:, :1, None], (
+                (frames, 1, 1, channels) if group.is_color else (frames, 1, 1)
+            )),
+            group,
+            "weights",
+        )
+        per_frame = checked.values[:, :, 0, 0].astype(np.float64)
+        if not (per_frame > 0.0).any(axis=0).all():
+            raise InvalidInputError("weights are all zero; expected at least one frame of positive weight")
+        return per_frame, None
+    stack = plane_stack(weights, group, "weights")
+    if not array.any():
+        raise InvalidInputError("weights are all zero; expected at least one positive weight")
+    return None, stack
+
+
+class _Rows:
+    """Turns finished chunks into rows done."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._pixels = 0.0
+
+    def done(self, chunk: Chunk, columns: int | None = None) -> None:
+        """Count a chunk and report."""
+        del columns
+        if self._progress is None:
+            return
+        self._pixels += (chunk.stop - chunk.start) if chunk.first == 0 else 0
+        self._progress(min(int(self._pixels), self._total), self._total)
+
+
+def _result(
+    job: StackJob,
+    numbers: FrameNumbers,
+    counts: FrameCounts,
+    outputs: OutputPlanes,
+    backend: str,
+    details: dict[str, Any],
+) -> StackResult:
+    """Put the result together."""
+    group = job.group
+    ones = np.ones(group.channels, np.float32)
+    zeros = np.zeros(group.channels, np.float32)
+
+    def values(row: npt.NDArray[Any] | None) -> tuple[float, ...] | None:
+        return None if row is None else tuple(float(value) for value in row)
+
+    records = tuple(
+        FrameRecord(
+            name=source.name,
+            path=source.path,
+            weight=values(job.weight[frame]) or (),
+            scale=values(ones if job.scale is None else job.scale[frame]) or (),
+            offset=values(zeros if job.offset is None else job.offset[frame]) or (),
+            rejected_low=tuple(map(int, counts.rejected_low[frame])),
+            rejected_high=tuple(map(int, counts.rejected_high[frame])),
+            missing=tuple(map(int, counts.missing[frame])),
+            sky=values(None if numbers.sky is None else numbers.sky[frame]),
+            noise=values(None if numbers.noise is None else numbers.noise[frame]),
+            fwhm=values(None if numbers.fwhm is None else numbers.fwhm[frame]),
+            note=numbers.notes[frame],
+        )
+        for frame, source in enumerate(group.sources)
+    )
+    planes = {
+        name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in outputs.planes.items()
+    }
+    return StackResult(
+        **planes, frames=records, backend=backend, options=job.options, reference=numbers.reference, details=details
+    )
