@@ -95,16 +95,18 @@ class _Task(NamedTuple):
     weight_map: bool
     variance: bool
     accumulates: bool
+    propagates: bool
 
     @property
     def sorts(self) -> bool:
         """Whether anything needs the samples in order."""
-        return self.rule is not None or self.options.combine != "mean" or (self.variance and not self.accumulates)
+        return self.rule is not None or self.options.combine != "mean" or (self.variance and not self.propagates)
 
     @property
     def squares(self) -> bool:
         """Whether anything needs the sum of squares of all present samples."""
-        return self.variance or (self.rule is not None and self.rule.uses_deviation)
+        is_empirical = self.variance and not self.propagates
+        return is_empirical or (self.rule is not None and self.rule.uses_deviation)
 
     def combine(self, xp: Namespace, samples: Samples, present: _Present, coverage: Array, chosen: Chosen | None) -> Answer:
         """Combine the samples that `present` tells of."""
@@ -175,12 +177,14 @@ def stack_chunk(
         The same bits whatever the size of the chunk or the strip and whichever the namespace.
     """
     variance = "variance" in maps
+    propagates = variance and samples.variances is not None
     task = _Task(
         options=options,
         rule=RULES.get(options.rejection),
         weight_map="weight_map" in maps,
         variance=variance,
-        accumulates=samples.weights is not None or (variance and samples.variances is not None),
+        accumulates=samples.weights is not None or propagates,
+        propagates=propagates,
     )
     pixels = samples.values[0].shape[0]
     step = strip_pixels or pixels
@@ -366,7 +370,7 @@ def _reject(
     if lane.shape[0] < columns.pixels:
         kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
     start, stop = xp.take(columns.start, lane, axis=0), xp.take(columns.stop, lane, axis=0)
-    if sums is None and (task.variance or not task.accumulates):
+    if sums is None and ((task.variance and not task.propagates) or not task.accumulates):
         if lane.shape[0] < columns.pixels:
             columns = columns_of(xp, xp.take(table, lane, axis=1), None if count is None else xp.take(count, lane, axis=0))
             pivot = xp.take(pivot, lane, axis=0)

@@ -8,6 +8,9 @@ from .intervals import Interval, RuleInput, narrow, standard_deviation, with_tie
 
 __all__ = ["gesd", "minmax"]
 
+#: `gesd` leaves at least so many samples: of fewer, the deviate tested is the same for any samples.
+FEWEST = 3
+
 
 def minmax(xp: Namespace, given: RuleInput) -> Interval:
     """Reject the smallest and the largest samples, a fixed number of each."""
@@ -31,7 +34,7 @@ def gesd(xp: Namespace, given: RuleInput) -> Interval:
     count = columns.stop - columns.start
     allowed = xp.astype(xp.floor(xp.astype(count, xp.float64) * options.outlier_fraction), xp.int64)
     answer_start, answer_stop = columns.start + 0, columns.stop + 0
-    live = (allowed >= 1) & (count >= 3)
+    live = (allowed >= 1) & (count > FEWEST)
     lane = xp.nonzero(live)[0]
     start, stop, count, allowed = (
         xp.take(vector, lane, axis=0) for vector in (columns.start, columns.stop, count, allowed)
@@ -53,7 +56,7 @@ def gesd(xp: Namespace, given: RuleInput) -> Interval:
         start, stop = start + 1 - is_high, stop - is_high
         answer_start[live] = xp.where(is_outlier, start, xp.take(answer_start, lane, axis=0))
         answer_stop[live] = xp.where(is_outlier, stop, xp.take(answer_stop, lane, axis=0))
-        goes_on = (allowed > step) & (stop - start >= 3) & (deviation > 0.0)
+        goes_on = (allowed > step) & (stop - start > FEWEST) & (deviation > 0.0)
         live = narrow(xp, live, goes_on)
         chosen = xp.nonzero(goes_on)[0]
         lane, start, stop, count, allowed = (
