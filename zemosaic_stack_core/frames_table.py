@@ -90,10 +90,9 @@ def frames_table(
         else:
             types.append((name, kind))
     table = np.zeros(count, dtype=types)
-    for index, row in enumerate(rows):
-        for name, kind in columns:
-            value = row[name]
-            table[name][index] = value[0] if kind.startswith("*") and channels == 1 else value
+    for name, kind in columns:
+        values = [row[name] for row in rows]
+        table[name] = [value[0] for value in values] if kind.startswith("*") and channels == 1 else values
     return table
 
 
@@ -192,48 +191,44 @@ def read_frames_table(table: npt.NDArray[Any], folder: Path) -> tuple[FrameRow, 
     folder : Path
         The master tile's.
     """
-    return tuple(_read_row(row, folder) for row in table)
+    present = [name for name, _ in _COLUMNS if name in (table.dtype.names or ())]
+    # Column by column: a row of an astropy table takes a millisecond.
+    columns = [np.asarray(table[name]).tolist() for name in present]
+    return tuple(_read_row(dict(zip(present, row, strict=True)), folder) for row in zip(*columns, strict=True))
 
 
-def _read_row(row: Any, folder: Path) -> FrameRow:
+def _read_row(row: dict[str, Any], folder: Path) -> FrameRow:
     """Return one row."""
     name, relative, note = _decode(row["FILE"]), _decode(row["RELFILE"]), _decode(row["NOTE"])
     candidates = [Path(name), folder / relative] if relative else []
     record = FrameRecord(
         name=name,
         path=next((path for path in candidates if path.is_file()), None),
-        weight=_floats(row["WEIGHT"]),
-        scale=_floats(row["SCALE"]),
-        offset=_floats(row["OFFSET"]),
-        rejected_low=_integers(row["REJLO"]),
-        rejected_high=_integers(row["REJHI"]),
-        missing=_integers(row["MISSING"]),
+        weight=_per_channel(row["WEIGHT"]),
+        scale=_per_channel(row["SCALE"]),
+        offset=_per_channel(row["OFFSET"]),
+        rejected_low=_per_channel(row["REJLO"]),
+        rejected_high=_per_channel(row["REJHI"]),
+        missing=_per_channel(row["MISSING"]),
         sky=_known(row["SKY"]),
         noise=_known(row["NOISE"]),
         fwhm=_known(row["FWHM"]),
         note=note,
     )
-    sha256 = str(row["SHA256"]) if "SHA256" in row.array.names else ""
-    size, exposure = int(row["SIZE"]), float(row["EXPTIME"])
     facts = ObservingFacts(
-        size=None if size < 0 else size,
-        exposure=None if math.isnan(exposure) else exposure,
-        start=parse_date(str(row["DATE_OBS"])),
+        size=None if row["SIZE"] < 0 else row["SIZE"],
+        exposure=None if math.isnan(row["EXPTIME"]) else row["EXPTIME"],
+        start=parse_date(row["DATE_OBS"]),
     )
-    return FrameRow(record=record, name=name, relative=relative, facts=facts, sha256=sha256)
+    return FrameRow(record=record, name=name, relative=relative, facts=facts, sha256=row.get("SHA256", ""))
 
 
-def _floats(values: Any) -> tuple[float, ...]:
-    """Return one float per channel."""
-    return tuple(float(value) for value in np.atleast_1d(values))
-
-
-def _integers(values: Any) -> tuple[int, ...]:
-    """Return one integer per channel."""
-    return tuple(int(value) for value in np.atleast_1d(values))
+def _per_channel(values: Any) -> tuple[Any, ...]:
+    """Return one number per channel."""
+    return tuple(values) if isinstance(values, list) else (values,)
 
 
 def _known(values: Any) -> tuple[float, ...] | None:
     """Return one float per channel, None where nothing was measured."""
-    numbers = _floats(values)
+    numbers = _per_channel(values)
     return None if all(math.isnan(number) for number in numbers) else numbers

@@ -185,15 +185,23 @@ def _usable_card(card: fits.Card) -> fits.Card | None:
     """Return a standard copy of a card, or None where there is none."""
     from astropy.io import fits
 
+    is_standard = True
     try:
-        copy = fits.Card.fromstring(card.image)
-        copy.verify("silentfix+exception")
+        card.verify("exception")
+    except fits.VerifyError:
+        is_standard = False
+    try:
+        copy = fits.Card.fromstring(card.image)  # asking for the image repairs the card
+        copy.verify("exception")
         copy.image.encode("ascii")
         value = copy.value
     except (fits.VerifyError, ValueError, TypeError, IndexError, AttributeError):
         return None
-    is_bad_date = copy.keyword.startswith("DATE") and isinstance(value, str) and parse_date(value) is None
-    return None if is_bad_date else copy
+    if not isinstance(value, str) or copy.keyword in ("COMMENT", "HISTORY", ""):
+        return copy
+    # astropy repairs what it can't read into a string: a number with two points, a quote that is never closed.
+    is_bad_date = copy.keyword.startswith("DATE") and parse_date(value) is None
+    return copy if is_standard and not is_bad_date else None
 
 
 def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:

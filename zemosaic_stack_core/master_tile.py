@@ -97,7 +97,7 @@ def write_master(
         The stack. Every map that it has is written.
     reference : Header or path, optional
         Where the WCS and the observing cards come from. Default: the file of the reference frame, or of the first
-        frame that has one; without any, there are none. An empty header asks for none.
+        frame that has one; without any, or where astropy can't read it, there are none. An empty header asks for none.
     facts : sequence of ObservingFacts or None, optional
         Per frame. Default: read from the frames' files.
     sha256 : sequence of str or None
@@ -119,7 +119,7 @@ def write_master(
     InvalidInputError
         The file exists and `overwrite` is false, or a map or the alpha does not have the image's shape.
     FrameReadError
-        The reference's header can't be read.
+        `reference` is a file whose header can't be read.
     OutputError
         The file can't be written; an older one of that name is untouched.
     """
@@ -137,16 +137,19 @@ def write_master(
     if has_alpha:
         header["ALPHAEXT"] = ("ALPHA", "extension with the alpha plane")
     header["ZSC_NHDU"] = (2 + has_alpha + len(maps), "HDUs in this file")
+    wcs = _wcs_cards(header)
     with atomic_output(target, overwrite=overwrite) as file:
         write_hdu(file, header, bands_of_planes(result.image, ">f4"))
         if has_alpha:
             shape = result.image.shape[:2]
             bands = _alpha_bands(result.image) if alpha is None else bands_of_planes(alpha, ">u1")
-            write_hdu(file, _image_header(shape, ">u1", "ALPHA", "255 where valid, 0 elsewhere"), bands)
+            alpha_header = _image_header(shape, ">u1", "ALPHA", "255 where valid, 0 elsewhere")
+            copy_cards(alpha_header, wcs, channels=1)
+            write_hdu(file, alpha_header, bands)
         for name, array, comment in maps:
             stored = ">f4" if array.dtype.kind == "f" else _integer_type(len(result.frames))
             map_header = _image_header(array.shape, stored, name, comment)
-            copy_cards(map_header, _wcs_cards(header), channels=_channels(result))
+            copy_cards(map_header, wcs, channels=_channels(result))
             write_hdu(file, map_header, bands_of_planes(array, stored))
         hdu = fits.BinTableHDU(table, name="FRAMES")
         for index, column in enumerate(hdu.columns, start=1):
@@ -173,12 +176,18 @@ def _channels(result: StackResult) -> int:
 def _resolve_reference(
     reference: fits.Header | str | os.PathLike[str] | None, result: StackResult
 ) -> fits.Header | None:
-    """Return the header that the observing cards come from."""
+    """Return the header that the observing cards come from.
+
+    A file that the caller names must be readable; of the frames, the stack is worth more than their cards.
+    """
     if reference is not None:
         return reference_header(Path(reference)) if isinstance(reference, (str, os.PathLike)) else reference
     preferred = [] if result.reference is None else [result.frames[result.reference]]
     path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
-    return None if path is None else reference_header(path)
+    try:
+        return None if path is None else reference_header(path)
+    except FrameReadError:
+        return None
 
 
 def _primary_header(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from typing import BinaryIO, cast
 __all__ = ["ObservingFacts", "observing_facts", "parse_date"]
 
 _BLOCK = 2880
+_FITS_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d|$)")
 _MOST_BLOCKS = 400  # a megabyte of header: more is not a header
 _KEYWORDS = ("EXPTIME", "EXPOSURE", "DATE-OBS", "DATE-END", "TIME-OBS", "FILTER", "OBJECT", "CTYPE1", "CRVAL1")
 _WANTED = {keyword.ljust(8).encode() + b"=": keyword for keyword in (*_KEYWORDS, "NAXIS")}
@@ -161,7 +163,7 @@ def parse_date(date: str | None, time: str | None = None) -> datetime | None:
         text = f"19{text[6:]}-{text[3:5]}-{text[:2]}"
     if len(text) == 10 and time and time.strip():
         text = f"{text}T{time.strip()}"
-    if len(text) < 10 or text[4] != "-":  # what fromisoformat also takes (weeks, no dashes) is not a FITS date
+    if not _FITS_DATE.match(text):  # fromisoformat takes more: weeks, dates without dashes
         return None
     try:
         moment = datetime.fromisoformat(text)

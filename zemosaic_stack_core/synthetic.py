@@ -238,12 +238,12 @@ class SyntheticNight:
         It grows brighter and dimmer in the course of the night, and its gradient turns.
         """
         phase = 2.0 * math.pi * (index / self.n_frames)
-        level = 1.0 + 0.22 * math.sin(phase) + 0.1 * index / self.n_frames
+        level = round(1.0 + 0.22 * math.sin(phase) + 0.1 * index / self.n_frames, 6)
+        along_row, along_column = (round(0.05 * part(phase + 0.6), 6) for part in (math.sin, math.cos))
         y = np.linspace(-0.5, 0.5, self.shape[0])[:, np.newaxis]
         x = np.linspace(-0.5, 0.5, self.shape[1])
-        field = level + 0.05 * math.cos(phase + 0.6) * x + 0.04 * math.sin(phase + 0.6) * y
-        colors = np.asarray(_SKY if self.color else (sum(_SKY) / 3.0,))
-        return np.asarray(np.rint(field[..., np.newaxis] * colors * 64.0) / 64.0)
+        field = level + along_column * x + along_row * y
+        return np.asarray(field[..., np.newaxis] * np.asarray(_SKY if self.color else (sum(_SKY) / 3.0,)))
 
     @property
     def satellite_frames(self) -> tuple[int, ...]:
