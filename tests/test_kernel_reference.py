@@ -210,3 +210,26 @@ def test_negative_and_small_levels(rejection):
         frames[3][0] *= np.float32(1.5)
         options = StackOptions(rejection=rejection, kappa_low=1.5, kappa_high=1.5)
         check(frames, options, allow_narrow=0.3 if level == 3e7 else 0.05)  # 3e7 +- 5 is a few steps of float32
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_input_variances_are_propagated(rejection):
+    rng = np.random.default_rng(13)
+    frames, masks = make_frames(13, 9, shape=(4, 5), pattern="masks")
+    options = StackOptions(rejection=rejection, kappa_low=1.5, kappa_high=1.5)
+    variances = rng.uniform(0.5, 30.0, (9, 4, 5)).astype(np.float32)
+    for weights in (None, rng.uniform(0.1, 1.0, 9), rng.uniform(0.1, 1.0, (9, 4, 5))):
+        result = stack(
+            frames, options=options, weights=weights, masks=masks, variances=variances, maps="all", workers=1
+        )
+        assert_matches_reference(
+            result, frames, options, weights=weights, masks=masks, variances=variances, allow_narrow=0.05
+        )
+
+
+def test_a_mask_of_rows_and_columns_covers_every_channel():
+    frames, _ = make_frames(14, 5, shape=(4, 5, 3))
+    masks = [np.random.default_rng(k).random((4, 5)) < 0.3 if k != 2 else None for k in range(5)]
+    whole = [None if mask is None else np.repeat(mask[..., None], 3, axis=2) for mask in masks]
+    result = stack(frames, masks=masks, maps="all", workers=1)
+    assert_matches_reference(result, frames, StackOptions(), masks=whole, allow_narrow=0.05)
