@@ -71,9 +71,7 @@ def _frames_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise FrameReadError(f"{folder}: {error.strerror}; expected a readable folder") from None
     if not found:
-        raise InvalidInputError(
-            f"{folder}: no frames in this folder; expected files ending in {', '.join(FRAME_SUFFIXES)}"
-        )
+        raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {', '.join(FRAME_SUFFIXES)}")
     return sorted(found, key=natural_key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tokenize
 import warnings
 
 import numpy as np
@@ -12,6 +13,9 @@ from .fits_rows import FIRST_READ, ReadAt
 from .pixel_rows import PixelLayout
 
 __all__ = ["MAGIC", "find_npy_image"]
+
+# numpy evaluates the header as a Python literal, and tokenizes it again in case Python 2 wrote it.
+_HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
 MAGIC = np.lib.format.MAGIC_PREFIX
 
@@ -47,7 +51,7 @@ def find_npy_image(read_at: ReadAt, size: int, name: str) -> tuple[PixelLayout, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a header written by Python 2 is as good
             shape, fortran_order, dtype = read_header[version](head)
-    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+    except _HEADER_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FrameReadError(f"{name}: damaged .npy header ({reason}); expected a .npy file") from None
     if dtype.hasobject:

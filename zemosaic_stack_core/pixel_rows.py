@@ -6,6 +6,7 @@ a band of rows is a `pread` into a small buffer that stays in the cache, and one
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from dataclasses import dataclass
@@ -156,12 +157,18 @@ class FilePool:
         if file is None:
             while len(self._files) >= self.max_open_files:
                 self._files.popitem()[1].close()
-            try:
-                file = FileIO(path)
-            except OSError as error:
-                raise FrameReadError(f"{name}: {error.strerror}; expected a readable file") from None
-            self._files[path] = file
+            file = self._files[path] = self._open(path, name)
         return file
+
+    def _open(self, path: str, name: str) -> FileIO:
+        """Open a file; close others where the program has used up the descriptors that the pool counted on."""
+        while True:
+            try:
+                return FileIO(path)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._files:
+                    raise FrameReadError(f"{name}: {error.strerror}; expected a readable file") from None
+            self._files.popitem()[1].close()
 
     def read_into(self, path: str, name: str, offset: int, view: memoryview) -> None:
         """Fill `view` (of bytes) with those at `offset`.
@@ -179,7 +186,7 @@ class FilePool:
                 raise FrameReadError(f"{name}: {error.strerror} at byte {offset}; expected pixels") from None
             if count == 0:
                 raise FrameReadError(
-                    f"{name}: ends at byte {offset} while it is read; expected {len(view)} more bytes of pixels"
+                    f"{name}: nothing at byte {offset}, the file became shorter; expected {len(view)} bytes of pixels"
                 )
             view = view[count:]
             offset += count

@@ -193,7 +193,17 @@ def _decoded_rows(path: Path, image: CompressedImage, name: str) -> Iterator[np.
                 for start in range(0, length, step):
                     yield section[(*plane, slice(start, min(start + step, length)), slice(None))]
     # astropy's decoders report damaged data with whatever their parts raise.
-    except (OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, EOFError, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+        EOFError,
+        MemoryError,
+        zlib.error,
+    ) as error:
         if isinstance(error, FrameReadError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
