@@ -13,7 +13,14 @@ from astropy.wcs import WCS
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.master_header import ALGORITHM
-from zemosaic_stack_core.master_tile import TileFacts, find_damage, read_master, verify_checksum, write_master
+from zemosaic_stack_core.master_tile import (
+    TileFacts,
+    find_damage,
+    read_master,
+    read_signature,
+    verify_checksum,
+    write_master,
+)
 from zemosaic_stack_core.observing import ObservingFacts
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
@@ -226,7 +233,14 @@ def test_broken_cards_are_left_out_and_counted(tmp_path):
     path = make_frames(tmp_path, 1, KEEP1="x", BROKEN1="AAAAAAAA", KEEP2=2)[0]
     content = path.read_bytes()
     card = content.index(b"BROKEN1")
-    replacements = [b"BROKEN1 = 'never closed", b"BROKEN1 = 12..5e/", b"BROKEN1\xe9= 5", b"DATE-LST= '12/31/2026'"]
+    replacements = [
+        b"BROKEN1 = 'never closed",
+        b"BROKEN1 = 12..5e/",
+        b"BROKEN1\xe9= 5",
+        b"=== BROKEN1 ===",
+        b"broken1 = 5 x",
+        b"DATE-LST= '12/31/2026'",
+    ]
     for broken in replacements:
         path.write_bytes(content[:card] + broken.ljust(80) + content[card + 80 :])
         write_master(tmp_path / "a.fits", make_result(count=1, paths=[path]), overwrite=True)
@@ -460,6 +474,15 @@ def test_what_is_no_master_tile_is_an_error_with_its_name(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(FrameReadError, match=r"a\.fits: .*expected a master tile written by"):
         read_master(path)
+
+
+def test_the_signature_is_read_without_the_rest(tmp_path):
+    write_master(tmp_path / "a.fits", make_result(), signature="0123456789abcdef" * 4)
+    write_master(tmp_path / "b.fits", make_result())
+    (tmp_path / "c.fits").write_bytes(b"no FITS")
+    found = [read_signature(tmp_path / f"{name}.fits") for name in "abcd"]
+    assert found == ["0123456789abcdef" * 4, "", "", ""]
+    assert_valid(tmp_path / "a.fits")
 
 
 def test_importing_does_not_import_astropy():

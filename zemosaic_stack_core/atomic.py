@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,7 +72,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     check_output(path, overwrite=overwrite)
     target = Path(os.path.realpath(path))
     folder = _folder_of(target)
-    temporary = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    temporary = folder / f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}"
     try:
         # O_EXCL by way of "x": never write into a file that somebody else put there.
         with temporary.open("x+b") as file:

@@ -24,7 +24,7 @@ from .errors import FrameReadError
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["bands_of_planes", "find_damage", "verify_checksum", "write_hdu"]
+__all__ = ["bands_of_planes", "find_damage", "read_first_cards", "verify_checksum", "write_hdu"]
 
 _BLOCK = 2880
 _BAND_BYTES = 4 * 1024 * 1024
@@ -157,6 +157,15 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
             return _find_damage(file)
     except OSError as error:
         raise FrameReadError(f"{path}: {error.strerror}; expected a file that can be read") from error
+
+
+def read_first_cards(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the values of the primary header as text; empty where the file is absent, unreadable or not FITS."""
+    try:
+        with Path(path).open("rb") as file:
+            return _structural(_read_header(file) or b"")
+    except OSError:
+        return {}
 
 
 def _find_damage(file: BinaryIO) -> str | None:

@@ -18,6 +18,7 @@ ZSC_SENS    sensitivity                                     ZSC_OUTF    outlier_
 ZSC_ALPH    alpha                                           ZSC_COMB    combine
 ZSC_NORM    normalization                                   ZSC_REF     reference as asked (index or "auto")
 ZSC_UNNO    on_unnormalizable                               ZSC_WGHT    weighting
+ZSC_SIGN    signature of inputs and options (by caller)     ZSC_SKIP    unusable cards of the reference left out
 NCOMBINE    frames with a sample in the image               EXPTOTAL    sum of their exposure times, seconds
 ==========  ==============================================  ==========  ==============================================
 """
@@ -25,11 +26,11 @@ NCOMBINE    frames with a sample in the image               EXPTOTAL    sum of t
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ _ONE_EXPOSURE = _names(
     "TOTALEXP LIVETIME STACKCNT NCOMBINE ALPHAEXT"
 )
 _MOSAIC = _names("BAYERPAT XBAYROFF YBAYROFF COLORTYP")  # a viewer would debayer a color image again
+# A keyword and a value, or text without a value; a line without these astropy takes for a keyword.
+_STANDARD_CARD = re.compile(r"(?=[A-Z0-9_-]{1,8} *= ).{8}= |HIERARCH [ -~]+= |COMMENT |HISTORY | {8}")
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
 _KAPPA_RULES = _names("kappa_sigma mad_clip winsorized_sigma_clip winsorized_quantile linear_fit_clip noise_clip")
 # Cards of one axis or one column each, numbered.
@@ -193,9 +196,10 @@ def _usable_card(card: fits.Card) -> fits.Card | None:
     try:
         copy = fits.Card.fromstring(card.image)  # asking for the image repairs the card
         copy.verify("exception")
-        copy.image.encode("ascii")
-        value = copy.value
+        image, value = copy.image, copy.value
     except (fits.VerifyError, ValueError, TypeError, IndexError, AttributeError):
+        return None
+    if not _STANDARD_CARD.match(image) or not image.isascii() or isinstance(value, fits.card.Undefined):
         return None
     if not isinstance(value, str) or copy.keyword in ("COMMENT", "HISTORY", ""):
         return copy
@@ -227,6 +231,8 @@ def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
 
 def add_provenance(header: fits.Header, result: StackResult) -> None:
     """Add the cards that say what software made the image, how, and with which options."""
+    from importlib import metadata  # 15 ms that reading options does not need
+
     try:
         version = metadata.version("zemosaic-stack-core")
     except metadata.PackageNotFoundError:  # used from its folder, not installed

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .atomic import atomic_output, check_output
 from .errors import FrameReadError, InvalidInputError, ZemosaicError
-from .fits_stream import bands_of_planes, find_damage, verify_checksum, write_hdu
+from .fits_stream import bands_of_planes, find_damage, read_first_cards, verify_checksum, write_hdu
 from .frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table
 from .master_header import (
     TileFacts,
@@ -36,7 +36,7 @@ from .result import StackResult
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["MasterTile", "TileFacts", "find_damage", "read_master", "verify_checksum", "write_master"]
+__all__ = ["MasterTile", "TileFacts", "find_damage", "read_master", "read_signature", "verify_checksum", "write_master"]
 
 _Image = npt.NDArray[Any]
 
@@ -85,6 +85,7 @@ def write_master(
     sha256: Sequence[str | None] = (),
     tile: TileFacts | None = None,
     alpha: npt.NDArray[np.uint8] | None = None,
+    signature: str = "",
     overwrite: bool = False,
 ) -> Path:
     """Write a stack as a master tile, whole or not at all.
@@ -106,6 +107,8 @@ def write_master(
         Makes it a tile for a mosaic program: adds its cards and the ALPHA extension.
     alpha : array of shape (row, column), uint8, optional
         ALPHA itself, where a caller has a better one than "255 where every channel has coverage, else 0".
+    signature : str
+        Up to 68 characters that tell one set of inputs and options from another, for `read_signature`.
     overwrite : bool
         An existing file may be replaced.
 
@@ -136,6 +139,8 @@ def write_master(
     maps = [(name, array, comment) for name, field, comment in _MAPS if (array := getattr(result, field)) is not None]
     if has_alpha:
         header["ALPHAEXT"] = ("ALPHA", "extension with the alpha plane")
+    if signature:
+        header["ZSC_SIGN"] = signature
     header["ZSC_NHDU"] = (2 + has_alpha + len(maps), "HDUs in this file")
     wcs = _wcs_cards(header)
     with atomic_output(target, overwrite=overwrite) as file:
@@ -275,6 +280,11 @@ def read_master(path: str | os.PathLike[str]) -> MasterTile:
         raise
     except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
         raise FrameReadError(f"{source}: {error}; expected a master tile written by zemosaic-stack-core") from error
+
+
+def read_signature(path: str | os.PathLike[str]) -> str:
+    """Return the signature that a master tile was written with; empty without one, or without such a file."""
+    return read_first_cards(path).get("ZSC_SIGN", "")
 
 
 def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:

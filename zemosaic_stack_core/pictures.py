@@ -103,7 +103,8 @@ def _find_channel_stretch(values: npt.NDArray[np.float64]) -> tuple[float, float
     black = max(float(values.min()), median + _SHADOWS * spread)
     white = max(float(np.percentile(values, _WHITE_PERCENTILE)), median + 5.0 * spread)
     if not white > black:
-        return median - 1.0, median + 1.0, _midtones(0.5, _TARGET)
+        margin = max(1.0, 1e-3 * abs(median))
+        return median - margin, median + margin, _midtones(0.5, _TARGET)
     return black, white, _midtones((median - black) / (white - black), _TARGET)
 
 
