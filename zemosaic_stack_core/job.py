@@ -5,16 +5,17 @@ A job holds no file and no array of a backend: it is made once, and travels to w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Backend, Slot, Transfer
+from .backends import Backend, Slot, Transfer, TransferTimes
 from .bands import Band, BandReader, is_viewed
 from .chunks import Chunk, ChunkPlan
 from .critical_values import gesd_critical_values
@@ -24,7 +25,7 @@ from .options import StackOptions
 from .outputs import OutputPlanes
 from .planes import PlaneStack
 
-__all__ = ["FrameCounts", "StackJob", "compute_chunks"]
+__all__ = ["FrameCounts", "StackJob", "StepTimes", "compute_chunks"]
 
 #: Normalized values beyond this may leave float32's range, and are looked at as if one could be missing.
 SAFE_VALUE = 1e30
@@ -91,6 +92,33 @@ class FrameCounts:
             total += part
 
 
+@dataclass
+class StepTimes:
+    """Milliseconds that each step of a stack took, summed over its chunks.
+
+    Off the host the device's own clock tells them, and they overlap. On the host nothing is copied, and what worker
+    processes take is not counted.
+    """
+
+    upload_ms: float = 0.0
+    compute_ms: float = 0.0
+    download_ms: float = 0.0
+
+    def add(self, other: TransferTimes) -> None:
+        """Add what a transfer measured."""
+        self.upload_ms += other.upload_ms
+        self.compute_ms += other.compute_ms
+        self.download_ms += other.download_ms
+
+
+class _PartialCounts(NamedTuple):
+    """Counts of some frames in one chunk and channel: shape (3, frame), of which the rows are as in `FrameCounts`."""
+
+    frames: list[int]
+    channel: int
+    numbers: npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """A chunk on its way: the slot its arrays are in, and what the host knows about them."""
@@ -108,6 +136,7 @@ def compute_chunks(
     chunks: Iterable[Chunk],
     outputs: OutputPlanes,
     done: Callable[[Chunk], None] | None = None,
+    times: StepTimes | None = None,
 ) -> FrameCounts:
     """Read, compute and store chunks, one after the other.
 
@@ -127,6 +156,8 @@ def compute_chunks(
         Where the results go.
     done : callable, optional
         Called after each chunk.
+    times : StepTimes, optional
+        Gets the time of each step added.
 
     Returns
     -------
@@ -134,19 +165,29 @@ def compute_chunks(
         Of these chunks.
     """
     counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
+    parts: list[_PartialCounts] = []
     critical_values = None
-    if job.options.rejection == "gesd":
-        critical_values = backend.upload(gesd_critical_values(len(job.group.sources), job.options))
     with ExitStack() as stack:
         transfer = stack.enter_context(backend.open_transfer())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
+        if job.options.rejection == "gesd":
+            with transfer.computing():  # in the order of the kernel's calls, which read it
+                critical_values = backend.upload(gesd_critical_values(len(job.group.sources), job.options))
         for loaded in stack.enter_context(_loading(job, backend, reader, transfer, chunks)):
+            began = time.perf_counter()
             with transfer.computing():
-                _compute(job, backend, transfer, loaded, outputs, critical_values, counts)
+                parts += _compute(job, backend, transfer, loaded, outputs, critical_values, counts)
                 transfer.release(loaded.slot)
+            if times is not None and backend.is_host:
+                times.compute_ms += (time.perf_counter() - began) * 1e3
             if done is not None:
                 done(loaded.chunk)
         transfer.finish()
+        if times is not None:
+            times.add(transfer.times)
+    for used, channel, numbers in parts:
+        for total, row in zip((counts.rejected_low, counts.rejected_high, counts.missing), numbers, strict=True):
+            total[used, channel] += row
     return counts
 
 
@@ -222,8 +263,9 @@ def _compute(
     outputs: OutputPlanes,
     critical_values: Any | None,
     counts: FrameCounts,
-) -> None:
-    """Stack a chunk, channel by channel, and send the results home."""
+) -> list[_PartialCounts]:
+    """Stack a chunk, channel by channel, and send the results home; the counts are complete when the transfer is."""
+    parts: list[_PartialCounts] = []
     chunk, band = loaded.chunk, loaded.band
     arrays = iter(transfer.arrive(loaded.slot))
     n_frames = len(job.group.sources)
@@ -261,23 +303,26 @@ def _compute(
             critical_values=critical_values,
             strip_pixels=job.plan.strip_pixels,
         )
-        _store(backend, transfer, result, chunk, channel, outputs)
-        for total, of_chunk in (
-            (counts.rejected_low, result.frame_rejected_low),
-            (counts.rejected_high, result.frame_rejected_high),
-            (counts.missing, result.frame_missing),
-        ):
-            numbers = np.empty(len(used), np.int64)
-            backend.download(of_chunk, numbers)
-            total[used, channel] += numbers
+        partial = _PartialCounts(used, channel, np.empty((3, len(used)), np.int64))
+        _store(backend, transfer, result, chunk, channel, outputs, partial.numbers)
+        parts.append(partial)
+    return parts
 
 
 def _store(
-    backend: Backend, transfer: Transfer, result: ChunkResult, chunk: Chunk, channel: int, outputs: OutputPlanes
+    backend: Backend,
+    transfer: Transfer,
+    result: ChunkResult,
+    chunk: Chunk,
+    channel: int,
+    outputs: OutputPlanes,
+    numbers: npt.NDArray[np.int64],
 ) -> None:
-    """Bring a chunk's results to their place in the image and the maps."""
+    """Bring a chunk's results to their place in the image and the maps, and its counts to `numbers`."""
     pairs = []
     for name, plane in outputs.planes.items():
         place = plane[channel, chunk.start : chunk.stop, chunk.first : chunk.last]
         pairs.append((getattr(result, name), place.reshape(-1)))
+    counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
+    pairs.append((backend.xp.stack(counted), numbers))  # together: one copy, and nobody waits for it
     transfer.download(pairs)

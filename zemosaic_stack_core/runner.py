@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .bands import BandReader
 from .chunks import Chunk, ChunkPlan, Workload, plan_chunks
 from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
-from .job import FrameCounts, StackJob, compute_chunks
+from .job import FrameCounts, StackJob, StepTimes, compute_chunks
 from .memory import chunk_budget
 from .options import MAPS, StackOptions, check_choice
 from .outputs import OutputPlanes, SharedFile, output_bytes
@@ -23,7 +24,7 @@ from .result import FrameRecord, StackResult
 from .statistics import FrameNumbers, estimate_frame_numbers
 from .workers import choose_workers, compute_in_processes
 
-__all__ = ["prepare_job", "stack", "stack_group"]
+__all__ = ["check_maps", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
 
 Progress = Callable[[int, int], None]
 
@@ -139,9 +140,7 @@ def stack_group(
     progress: Progress | None = None,
 ) -> StackResult:
     """Combine frames that are open already; see `stack`."""
-    began = time.perf_counter()
     count = choose_workers(group, workers, is_host=backend.is_host)
-    wanted = check_maps(maps)
     job, numbers = prepare_job(
         group,
         options=options,
@@ -149,28 +148,58 @@ def stack_group(
         weights=weights,
         variances=variances,
         exposures=exposures,
-        maps=wanted,
+        maps=check_maps(maps),
         rows_per_chunk=rows_per_chunk,
         workers=count,
         memory_limit=memory_limit,
     )
+    return run_job(job, numbers, backend, workers=count, progress=progress)
+
+
+def run_job(
+    job: StackJob, numbers: FrameNumbers, backend: Backend, *, workers: int = 1, progress: Progress | None = None
+) -> StackResult:
+    """Compute a job that is prepared, and put its result together.
+
+    Parameters
+    ----------
+    job : StackJob
+        With a plan for this backend.
+    numbers : FrameNumbers
+        Of the job's frames.
+    backend : Backend
+        Where to compute.
+    workers : int
+        Processes, at most; 1 off the host.
+    progress : callable, optional
+        As in `stack`.
+
+    Returns
+    -------
+    StackResult
+        Its `details` say how it was computed.
+    """
+    began = time.perf_counter()
+    group = job.group
     report = _Rows(group.rows, progress)
+    times = StepTimes()
     shape = (group.channels, group.rows, group.columns)
-    count = min(count, len(job.plan))
+    count = min(workers, len(job.plan))
     if count > 1:
-        with SharedFile(output_bytes(wanted, shape)) as shared:
-            outputs = OutputPlanes.over(wanted, shape, shared.memory)
+        with SharedFile(output_bytes(job.maps, shape)) as shared:
+            outputs = OutputPlanes.over(job.maps, shape, shared.memory)
             counts = compute_in_processes(job, count, shared.path, outputs, report.done)
     else:
-        outputs = OutputPlanes.over(wanted, shape)
+        outputs = OutputPlanes.over(job.maps, shape)
         with BandReader(group) as reader:
-            counts = compute_chunks(job, backend, reader, job.plan, outputs, report.done)
+            counts = compute_chunks(job, backend, reader, job.plan, outputs, report.done, times)
     details = {
         "chunks": len(job.plan),
         "rows_per_chunk": job.plan.rows_per_chunk,
         "columns_per_chunk": job.plan.columns_per_chunk,
         "workers": count,
         "seconds": time.perf_counter() - began,
+        **asdict(times),
     }
     return _result(job, numbers, counts, outputs, backend.name, details)
 

@@ -10,6 +10,7 @@ from .base import (
     Slot,
     Transfer,
     TransferClosed,
+    TransferTimes,
     namespace_backend,
     numpy_backend,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Slot",
     "Transfer",
     "TransferClosed",
+    "TransferTimes",
     "cupy_backend",
     "namespace_backend",
     "numpy_backend",

@@ -181,7 +181,7 @@ class Transfer(Protocol):
         """Wait until every download is in its place."""
 
     def close(self) -> None:
-        """Free the slots and wake the reading thread; safe to call twice."""
+        """Take no more uploads and wake the reading thread; safe to call twice. Leaving the context does it too."""
 
     @property
     def times(self) -> TransferTimes:
@@ -280,10 +280,9 @@ class HostTransfer:
         """Do nothing: downloads are done when they return."""
 
     def close(self) -> None:
-        """Wake the reading thread and drop the free slots."""
+        """Wake the reading thread."""
         with self._changed:
             self._closed = True
-            self._free.clear()
             self._changed.notify_all()
 
 

@@ -222,11 +222,13 @@ class CupyTransfer:
                 self.finish()
                 # Every band was computed: the reading thread is through with the pinned memory, the next tile gets it.
                 self._backend.keep_pinned([slot.give_memory() for slot in self._free])
-            self._stop_uploads()
+            self.close()
             if error is not None and not is_device_lost(error):
                 self._settle()
         finally:
             self.close()
+            self._downloads.clear()
+            self._free.clear()
 
     @property
     def times(self) -> Self:
@@ -317,22 +319,15 @@ class CupyTransfer:
         self._collect()
 
     def close(self) -> None:
-        """Forget the slots and wake the reading thread."""
-        self._stop_uploads()
-        self._downloads.clear()
-        with self._changed:
-            self._free.clear()
+        """Let the reading thread queue nothing more and wake it; an upload that is being queued is waited for."""
+        with self._uploading, self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _check_open(self) -> None:
         """Raise where the transfer was closed."""
         if self._closed:
             raise TransferClosed
-
-    def _stop_uploads(self) -> None:
-        """Let the reading thread queue nothing more; an upload that is being queued is waited for."""
-        with self._uploading, self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
     def _settle(self) -> None:
         """Wait for what is queued, so that no copy still runs into memory that is about to be used for other things."""
