@@ -134,6 +134,8 @@ class FilePool:
         self.max_open_files = default_open_files() if max_open_files is None else max(1, max_open_files)
         self._files: dict[str, FileIO] = {}
         self._buffer = bytearray()
+        self._raw_key: tuple[np.dtype[Any], int, int] | None = None
+        self._raw_views: tuple[memoryview, _Array] = (memoryview(b""), np.empty((0, 0)))
         self._seek_lock = threading.Lock()
 
     def __enter__(self) -> FilePool:
@@ -149,7 +151,8 @@ class FilePool:
         """Close every file and let the buffer go."""
         while self._files:
             self._files.popitem()[1].close()
-        self._buffer = bytearray()
+        self._buffer, self._raw_key = bytearray(), None
+        self._raw_views = (memoryview(b""), np.empty((0, 0)))
 
     def file(self, path: str, name: str) -> FileIO:
         """Return the open file `path`; an error calls it `name`."""
@@ -234,8 +237,6 @@ class FilePool:
         row_bytes = row_values * layout.stored.itemsize
         step = max(1, _BUFFER_BYTES // row_bytes)
         is_plain = layout.is_plain and out.dtype == layout.stored
-        if not is_plain and len(self._buffer) < step * row_bytes:
-            self._buffer = bytearray(step * row_bytes)
         for plane in range(planes):
             plane_offset = layout.offset + plane * layout.rows * row_bytes
             for first in range(start, stop, step):
@@ -245,14 +246,22 @@ class FilePool:
                 if is_plain:
                     self.read_into(path, name, offset, memoryview(cast("Any", rows)).cast("B"))
                     continue
-                size = (last - first) * row_values
-                self.read_into(path, name, offset, memoryview(self._buffer)[: size * layout.stored.itemsize])
-                raw: _Array = np.frombuffer(self._buffer, layout.stored, size)
+                view, raw = self._raw(layout.stored, last - first, row_values)
+                self.read_into(path, name, offset, view)
                 if layout.interleaved:
                     raw = raw.reshape(last - first, layout.columns, layout.channels).transpose(2, 0, 1)
-                else:
-                    raw = raw.reshape(last - first, layout.columns)
                 _convert(raw, layout, rows)
+
+    def _raw(self, stored: np.dtype[Any], rows: int, row_values: int) -> tuple[memoryview, _Array]:
+        """Return the buffer's memory as bytes and as an array of shape (rows, row_values), reused if alike."""
+        key = (stored, rows, row_values)
+        if key != self._raw_key:
+            size = rows * row_values * stored.itemsize
+            if len(self._buffer) < size:
+                self._buffer = bytearray(max(size, _BUFFER_BYTES))
+            array: _Array = np.frombuffer(self._buffer, stored, rows * row_values).reshape(rows, row_values)
+            self._raw_key, self._raw_views = key, (memoryview(self._buffer)[:size], array)
+        return self._raw_views
 
 
 def _convert(raw: _Array, layout: PixelLayout, out: _Array) -> None:
