@@ -239,7 +239,7 @@ class SyntheticNight:
         """
         phase = 2.0 * math.pi * (index / self.n_frames)
         level = round(1.0 + 0.22 * math.sin(phase) + 0.1 * index / self.n_frames, 6)
-        along_row, along_column = (round(0.05 * part(phase + 0.6), 6) for part in (math.sin, math.cos))
+        along_row, along_column = (round(0.03 * part(phase + 0.6), 6) for part in (math.sin, math.cos))
         y = np.linspace(-0.5, 0.5, self.shape[0])[:, np.newaxis]
         x = np.linspace(-0.5, 0.5, self.shape[1])
         field = level + along_column * x + along_row * y
