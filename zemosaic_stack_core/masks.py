@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidInputError
+from .file_frames import FileFrame
 from .host_arrays import is_array, shape_of, to_host
 from .pixel_rows import FilePool
-
-if TYPE_CHECKING:
-    from .frames import FileFrame
 
 __all__ = ["ArrayMask", "FileMask", "MaskSource", "array_mask"]
 
