@@ -3,7 +3,7 @@
 A master tile is one FITS file: the image in the primary HDU, float32, planes of channels first, NaN where nothing was
 combined; ``ALPHA`` for mosaic programs; the maps that were asked for as ``COVERAGE``, ``WEIGHT``, ``REJLO``, ``REJHI``,
 ``VARIANCE``; and the table ``FRAMES``. The same result gives the same bytes: no card tells the time of writing.
-`master_header` lists the cards, `frames_table` the columns.
+`option_cards` lists the cards, `frames_table` the columns.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from .frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table
 from .master_header import (
     TileFacts,
     add_exposure,
-    add_provenance,
     add_tile,
     copy_cards,
-    read_options,
     reference_header,
 )
 from .observing import ObservingFacts, observing_facts
+from .option_cards import add_provenance, read_options
 from .result import StackResult
 
 if TYPE_CHECKING:
@@ -139,6 +138,8 @@ def write_master(
     maps = [(name, array, comment) for name, field, comment in _MAPS if (array := getattr(result, field)) is not None]
     if has_alpha:
         header["ALPHAEXT"] = ("ALPHA", "extension with the alpha plane")
+    for keyword, value, comment in cards:
+        header[keyword] = (value, comment)
     if signature:
         header["ZSC_SIGN"] = signature
     header["ZSC_NHDU"] = (2 + has_alpha + len(maps), "HDUs in this file")
