@@ -8,23 +8,46 @@ outside the interval, leaves no rounding behind.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ._typing import Array, Namespace
 
-__all__ = ["LARGEST", "Columns", "IntervalSums", "columns_of", "count_below", "interval_sums", "median_of", "value_at"]
+__all__ = [
+    "LARGEST",
+    "Columns",
+    "CoreSums",
+    "IntervalSums",
+    "chosen_columns",
+    "columns_of",
+    "count_below",
+    "gather_windows",
+    "interval_sums",
+    "median_of",
+    "value_at",
+    "window_columns",
+    "windows_of",
+]
 
 #: Largest float32: stands where a sample is missing. It sorts last, its square is finite in float64, and a sample
 #: that really has this value is told from a missing one by the counts.
 LARGEST = 3.4028234663852886e38
 
+#: Fewest ranks of a window. At 3 sigma a pixel of 400 clean frames loses about one sample.
+WINDOW = 8
+
 
 class Columns(NamedTuple):
     """Sorted samples of some pixels.
 
-    `values` is flat, float32: rank ``r`` of pixel ``k`` stands at ``r * pixels + k``. The present samples of pixel
-    ``k`` have the ranks ``start[k] <= r < stop[k]`` (int64); below them stands `-LARGEST`, above `LARGEST`.
-    `lane` numbers the pixels; `is_complete` says that no sample is missing.
+    `values` is flat, float32, `pixels` values a row. The present samples of pixel ``k`` have the ranks
+    ``start[k] <= r < stop[k]`` (int64). `lane` numbers the pixels; `is_complete` says that no sample is missing.
+
+    A full table has a row for every rank, in order: below a pixel's present samples stands `-LARGEST`, above them
+    `LARGEST`. With many frames hardly a pixel loses more than a few samples, and a table is then made of windows: the
+    `window` lowest ranks, the middle ones that a median can come to, and the `window` highest; the row of rank ``r``
+    is ``r``, ``r - middle`` or ``r - upper``. Behind the lowest and before the highest stands a row that no bound
+    rejects, so that a walk inwards ends there: a pixel that has come so far must be looked at again in a full table.
     """
 
     values: Array
@@ -34,31 +57,84 @@ class Columns(NamedTuple):
     stop: Array
     lane: Array
     is_complete: bool
+    window: int | None = None
+    middle: int = 0
+    upper: int = 0
 
 
 class IntervalSums(NamedTuple):
     """Sums over intervals of ranks, ready to be looked up.
 
-    Each flat float64 array has ``frames + 1`` ranks and holds, at ``r * pixels + k``, the sum from the middle rank
-    up to ``r`` (negative below the middle); the sum over ``[i, j)`` is the difference of two entries. `first` sums
-    ``d = value - pivot``, `second` ``d * d``.
+    Each flat float64 array holds, at ``r * pixels + k``, the sum from the middle rank up to ``r`` (negative below the
+    middle); the sum over ``[i, j)`` is the difference of two entries. `first` sums ``d = value - pivot``, `second`
+    ``d * d``. Where the columns are windows there are entries for the lowest and highest ranks only, the latter at
+    ``r - upper``.
     """
 
     pivot: Array
     first: Array
     second: Array
     pixels: int
+    upper: int = 0
 
     def over(self, xp: Namespace, start: Array, stop: Array, lane: Array) -> tuple[Array, Array]:
         """Give the sums of ``d`` and ``d * d`` over ``[start, stop)`` of the pixels `lane`."""
-        low, high = start * self.pixels + lane, stop * self.pixels + lane
+        low, high = start * self.pixels + lane, (stop - self.upper) * self.pixels + lane
         first = xp.take(self.first, high, axis=0) - xp.take(self.first, low, axis=0)
         second = xp.take(self.second, high, axis=0) - xp.take(self.second, low, axis=0)
         return first, second
 
 
+class CoreSums(NamedTuple):
+    """Sums of ``d`` and ``d * d`` from the middle rank out to the windows, float64; those below are negative."""
+
+    first_below: Array
+    second_below: Array
+    first_above: Array
+    second_above: Array
+
+
+def windows_of(frames: int) -> int | None:
+    """Give the size of the windows for a number of frames; None where a full table is not much larger."""
+    return max(WINDOW, frames // 64) if frames >= 8 * WINDOW else None
+
+
+def gather_windows(xp: Namespace, ranks: Sequence[Array], window: int, chosen: Array) -> Array:
+    """Gather the windows of the chosen pixels out of sorted rows: shape (row, pixel), float32."""
+    frames = len(ranks)
+    low, middle, high = ranks[:window], ranks[_lowest_median(frames, window) : (frames + window) // 2 + 1], ranks[-window:]
+    low, middle, high = ([xp.take(row, chosen, axis=0) for row in rows] for rows in (low, middle, high))
+    never_below = xp.full_like(low[0], LARGEST)
+    table: Array = xp.stack([*low, never_below, *middle, -never_below, *high])
+    return table
+
+
+def window_columns(xp: Namespace, table: Array, frames: int, window: int) -> Columns:
+    """Make columns of gathered windows; no sample is missing."""
+    pixels = table.shape[1]
+    lane = xp.arange(pixels, dtype=xp.int64, device=table.device)
+    start = xp.zeros_like(lane)
+    return Columns(
+        xp.reshape(table, (-1,)),
+        frames,
+        pixels,
+        start,
+        start + frames,
+        lane,
+        is_complete=True,
+        window=window,
+        middle=_lowest_median(frames, window) - window - 1,
+        upper=frames - table.shape[0],
+    )
+
+
+def _lowest_median(frames: int, window: int) -> int:
+    """Give the lowest rank that a median comes to after up to `window` samples are rejected above."""
+    return (frames - window - 1) // 2
+
+
 def columns_of(xp: Namespace, table: Array, count: Array | None) -> Columns:
-    """Make columns of sorted samples.
+    """Make columns of a full table.
 
     Parameters
     ----------
@@ -74,7 +150,8 @@ def columns_of(xp: Namespace, table: Array, count: Array | None) -> Columns:
     if count is None:
         start = xp.zeros_like(lane)
         return Columns(values, frames, pixels, start, start + frames, lane, is_complete=True)
-    start = (frames - count) // 2
+    # The middle rank then is each pixel's sample n // 2, as without the missing ones: the sums keep their order.
+    start = frames // 2 - count // 2
     below = xp.full(pixels, -LARGEST, dtype=xp.float32, device=device)
     rows = []
     for rank in range(frames):
@@ -84,15 +161,30 @@ def columns_of(xp: Namespace, table: Array, count: Array | None) -> Columns:
     return Columns(xp.reshape(xp.stack(rows), (-1,)), frames, pixels, start, start + count, lane, is_complete=False)
 
 
-def value_at(xp: Namespace, columns: Columns, rank: Array, lane: Array) -> Array:
-    """Give the sample of each pixel of `lane` at its own rank, float64."""
-    return xp.astype(xp.take(columns.values, rank * columns.pixels + lane, axis=0), xp.float64)
+def chosen_columns(xp: Namespace, columns: Columns, lane: Array) -> Columns:
+    """Keep the pixels `lane` of columns."""
+    pixels = lane.shape[0]
+    if pixels == columns.pixels:
+        return columns
+    table = xp.take(xp.reshape(columns.values, (-1, columns.pixels)), lane, axis=1)
+    return columns._replace(
+        values=xp.reshape(table, (-1,)),
+        pixels=pixels,
+        start=xp.take(columns.start, lane, axis=0),
+        stop=xp.take(columns.stop, lane, axis=0),
+        lane=xp.arange(pixels, dtype=xp.int64, device=lane.device),
+    )
+
+
+def value_at(xp: Namespace, columns: Columns, row: Array, lane: Array) -> Array:
+    """Give the sample of each pixel of `lane` in its own row of the table, float64."""
+    return xp.astype(xp.take(columns.values, row * columns.pixels + lane, axis=0), xp.float64)
 
 
 def median_of(xp: Namespace, columns: Columns, start: Array, stop: Array, lane: Array) -> Array:
     """Give the median over the ranks ``[start, stop)``, float64; the midpoint of two where they are even in number."""
-    lower = value_at(xp, columns, (start + stop - 1) // 2, lane)
-    upper = value_at(xp, columns, (start + stop) // 2, lane)
+    lower = value_at(xp, columns, (start + stop - 1) // 2 - columns.middle, lane)
+    upper = value_at(xp, columns, (start + stop) // 2 - columns.middle, lane)
     return (lower + upper) * 0.5
 
 
@@ -115,30 +207,49 @@ def count_below(xp: Namespace, columns: Columns, bound: Array, lane: Array, *, i
     return position // columns.pixels
 
 
-def interval_sums(xp: Namespace, columns: Columns, pivot: Array) -> IntervalSums:
+def interval_sums(xp: Namespace, columns: Columns, pivot: Array, core: CoreSums | None = None) -> IntervalSums:
     """Accumulate ``value - pivot`` and its square from the middle rank outwards, float64.
 
-    Ranks without a sample add exactly zero.
+    Ranks without a sample add exactly zero. Columns made of windows go on from the sums over their `core`: the order
+    of the additions, and so every bit, is that of a full table.
     """
-    pixels, frames = columns.pixels, columns.frames
-    table = xp.reshape(columns.values, (frames, pixels))
-    d = xp.astype(table, xp.float64)
-    d -= pivot
-    if not columns.is_complete:
-        rank = xp.reshape(xp.arange(frames, dtype=xp.int64, device=pivot.device), (frames, 1))
-        d *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
-    first = _running_sum(xp, d)
-    d *= d
-    return IntervalSums(pivot, first, _running_sum(xp, d), pixels)
+    pixels = columns.pixels
+    table = xp.reshape(columns.values, (-1, pixels))
+    window = columns.window
+    if window is None or core is None:
+        d = xp.astype(table, xp.float64)
+        d -= pivot
+        if not columns.is_complete:
+            rank = xp.reshape(xp.arange(columns.frames, dtype=xp.int64, device=pivot.device), (-1, 1))
+            d *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
+        middle = columns.frames // 2
+        zero = xp.zeros_like(pivot)
+        first = xp.concat(_running_sums(xp, d[:middle, ...], d[middle:, ...], zero, None))
+        d *= d
+        second = xp.concat(_running_sums(xp, d[:middle, ...], d[middle:, ...], zero, None))
+        return IntervalSums(pivot, first, second, pixels)
+    below = xp.astype(table[:window, ...], xp.float64)
+    above = xp.astype(table[-window:, ...], xp.float64)
+    below -= pivot
+    above -= pivot
+    first = xp.concat(_running_sums(xp, below, above, core.first_below, core.first_above))
+    below *= below
+    above *= above
+    second = xp.concat(_running_sums(xp, below, above, core.second_below, core.second_above))
+    return IntervalSums(pivot, first, second, pixels, upper=columns.frames - 2 * window - 1)
 
 
-def _running_sum(xp: Namespace, table: Array) -> Array:
-    """Sum rows of (rank, pixel) from the middle outwards: ``rank + 1`` rows, flat, negative below the middle."""
-    frames = table.shape[0]
-    middle = frames // 2
-    rows: list[Array] = [xp.zeros_like(table[0, ...])] * (frames + 1)
-    for rank in range(middle, frames):
-        rows[rank + 1] = rows[rank] + table[rank, ...]
-    for rank in range(middle - 1, -1, -1):
-        rows[rank] = rows[rank + 1] - table[rank, ...]
-    return xp.reshape(xp.stack(rows), (-1,))
+def _running_sums(
+    xp: Namespace, below: Array, above: Array, start_below: Array, start_above: Array | None
+) -> list[Array]:
+    """Go on with two sums outwards, down over `below` (subtracting) and up over `above`: rows, lowest rank first.
+
+    Without a `start_above` the upper sum begins where the lower one does, and that entry stands once.
+    """
+    lower = [start_below]
+    for rank in range(below.shape[0] - 1, -1, -1):
+        lower.append(lower[-1] - below[rank, ...])
+    upper = [start_below if start_above is None else start_above]
+    for rank in range(above.shape[0]):
+        upper.append(upper[-1] + above[rank, ...])
+    return [*reversed(lower), *(upper[1:] if start_above is None else upper)]

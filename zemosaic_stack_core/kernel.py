@@ -14,6 +14,10 @@ The order of work:
 
 Steps 1 to 4 go over a chunk strip by strip, so that a strip's rows stay in the processor's cache. Step 5 is made of
 many small calls, so it waits until the strips have gathered about a strip of pixels.
+
+Where few samples of a strip are missing, nobody looks for them: a pixel that has one shows it, because its sum is not
+finite. Such pixels, and those that a rule peels deeper than was gathered, are stacked again on their own, with
+everything looked at. That changes no bit: what a pixel gives depends on its present samples alone.
 """
 
 from __future__ import annotations
@@ -22,8 +26,19 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from ._typing import Array, Namespace
-from .columns import LARGEST, Columns, columns_of, interval_sums, median_of
-from .combination import Answer, Chosen, Weight, accumulate, combine
+from .columns import (
+    LARGEST,
+    Columns,
+    CoreSums,
+    chosen_columns,
+    columns_of,
+    gather_windows,
+    interval_sums,
+    median_of,
+    window_columns,
+    windows_of,
+)
+from .combination import Accumulated, Answer, Chosen, Weight, accumulate, combine
 from .options import StackOptions
 from .rejection import RULES, FirstLook, Interval, Rule, RuleInput
 from .rejection.intervals import standard_deviation
@@ -79,16 +94,26 @@ class ChunkResult(NamedTuple):
     frame_missing: Array
 
 
+#: The first so many fields of a `ChunkResult` have a value per pixel, the others one per frame.
+PER_PIXEL = 6
+#: Where fewer than one in so many pixels can have a missing sample, it pays to stack those pixels again.
+FEW_INCOMPLETE = 4
+
+
 class _Present(NamedTuple):
-    """Normalized samples, `LARGEST` where missing; where they are present and how many (None: all, everywhere)."""
+    """Normalized samples, `LARGEST` where missing; where they are present and how many (None: all, everywhere).
+
+    `may_miss`: some of all those samples are missing after all, and NaN.
+    """
 
     rows: list[Array]
     masks: list[Array | None]
     count: Array | None
+    may_miss: bool = False
 
 
 class _Task(NamedTuple):
-    """What has to be done, from the options and the maps."""
+    """What has to be done, from the options and the maps. `is_careful`: look for missing samples, gather full tables."""
 
     options: StackOptions
     rule: Rule | None
@@ -96,6 +121,9 @@ class _Task(NamedTuple):
     variance: bool
     accumulates: bool
     propagates: bool
+    critical_values: Array | None
+    step: int
+    is_careful: bool = False
 
     @property
     def sorts(self) -> bool:
@@ -108,25 +136,33 @@ class _Task(NamedTuple):
         is_empirical = self.variance and not self.propagates
         return is_empirical or (self.rule is not None and self.rule.uses_deviation)
 
-    def combine(self, xp: Namespace, samples: Samples, present: _Present, coverage: Array, chosen: Chosen | None) -> Answer:
-        """Combine the samples that `present` tells of."""
-        accumulated = None
-        if self.accumulates or chosen is None:
-            accumulated = accumulate(xp, present.rows, present.masks, samples.weights, samples.variances, samples.scale)
+    def accumulate(self, xp: Namespace, samples: Samples, present: _Present) -> Accumulated:
+        """Sum the samples that `present` tells of."""
+        return accumulate(xp, present.rows, present.masks, samples.weights, samples.variances, samples.scale)
+
+    def combine(
+        self, xp: Namespace, coverage: Array, chosen: Chosen | None, accumulated: Accumulated | None
+    ) -> Answer:
+        """Combine samples from their order statistics, moments and sums."""
         return combine(
             xp, self.options.combine, coverage, chosen, accumulated, weight_map=self.weight_map, variance=self.variance
         )
 
 
 class _Strip(NamedTuple):
-    """A strip with nothing rejected, and what the rule must look at: which pixels, their sorted samples and pivots."""
+    """A strip with nothing rejected, and what the rule must look at: which pixels, their sorted samples and pivots.
+
+    `candidates` is None for all pixels; `incomplete` tells the pixels to be stacked again, None for none.
+    """
 
     answer: Answer
     missing: Array
+    incomplete: Array | None = None
     candidates: Array | None = None
     table: Array | None = None
     count: Array | None = None
     pivot: Array | None = None
+    core: CoreSums | None = None
 
     @property
     def gathered(self) -> int:
@@ -135,8 +171,9 @@ class _Strip(NamedTuple):
 
 
 class _Rejection(NamedTuple):
-    """The pixels where something is rejected, and their new answer."""
+    """The pixels where something is rejected, and their new answer; and those that were peeled too deep, or None."""
 
+    deep: Array | None
     mask: Array
     answer: Answer
     rejected_low: Array
@@ -185,35 +222,44 @@ def stack_chunk(
         variance=variance,
         accumulates=samples.weights is not None or propagates,
         propagates=propagates,
+        critical_values=critical_values,
+        step=strip_pixels or samples.values[0].shape[0],
     )
+    return _stack(xp, samples, task)
+
+
+def _stack(xp: Namespace, samples: Samples, task: _Task) -> ChunkResult:
+    """Stack strip by strip; let the rule act when enough pixels are gathered."""
     pixels = samples.values[0].shape[0]
-    step = strip_pixels or pixels
     results: list[ChunkResult] = []
     strips: list[_Strip] = []
     first = gathered = 0
-    for start in range(0, pixels, step):
-        stop = min(start + step, pixels)
+    for start in range(0, pixels, task.step):
+        stop = min(start + task.step, pixels)
         strips.append(_stack_strip(xp, _part(samples, slice(start, stop)), task))
         gathered += strips[-1].gathered
-        if gathered >= step or stop == pixels:
-            results.append(_finish(xp, _part(samples, slice(first, stop)), task, strips, critical_values))
+        if gathered >= task.step or stop == pixels:
+            results.append(_finish(xp, _part(samples, slice(first, stop)), task, strips))
             first, gathered, strips = stop, 0, []
     if len(results) == 1:
         return results[0]
-    per_pixel = [_joined(xp, parts) for parts in list(zip(*results, strict=True))[:6]]
-    per_frame = [_total(counts) for counts in list(zip(*results, strict=True))[6:]]
-    return ChunkResult(*per_pixel, *per_frame)
+    columns = list(zip(*results, strict=True))
+    return ChunkResult(*(_joined(xp, parts) for parts in columns[:PER_PIXEL]), *map(_total, columns[PER_PIXEL:]))
 
 
-def _finish(
-    xp: Namespace, samples: Samples, task: _Task, strips: Sequence[_Strip], critical_values: Array | None
-) -> ChunkResult:
+def _finish(xp: Namespace, samples: Samples, task: _Task, strips: Sequence[_Strip]) -> ChunkResult:
     """Put strips together and let the rule act on them; `samples` are those of the strips."""
     answer = Answer(*(_joined(xp, parts) for parts in zip(*(strip.answer for strip in strips), strict=True)))
     missing = _total([strip.missing for strip in strips])
     rejected_low, rejected_high = xp.zeros_like(answer.coverage), xp.zeros_like(answer.coverage)
     frame_low, frame_high = xp.zeros_like(missing), xp.zeros_like(missing)
-    rejection = None if task.rule is None else _reject(xp, samples, task, task.rule, strips, critical_values)
+    again = None
+    if any(strip.incomplete is not None for strip in strips):
+        nowhere = [xp.zeros_like(strip.answer.coverage, dtype=xp.bool) for strip in strips]
+        again = _joined(
+            xp, [none if strip.incomplete is None else strip.incomplete for strip, none in zip(strips, nowhere, strict=True)]
+        )
+    rejection = None if task.rule is None else _reject(xp, samples, task, task.rule, strips)
     if rejection is not None:
         rejected_low[rejection.mask] = rejection.rejected_low
         rejected_high[rejection.mask] = rejection.rejected_high
@@ -221,10 +267,26 @@ def _finish(
             if whole is not None:
                 whole[rejection.mask] = part
         frame_low, frame_high = rejection.frame_rejected_low, rejection.frame_rejected_high
+        if rejection.deep is not None:
+            again = rejection.deep if again is None else again | rejection.deep
     image, coverage, weights, spread = answer
-    return ChunkResult(
+    result = ChunkResult(
         image, coverage, rejected_low, rejected_high, weights, spread, frame_low, frame_high, frame_missing=missing
     )
+    return result if again is None else _stack_again(xp, samples, task, result, again)
+
+
+def _stack_again(xp: Namespace, samples: Samples, task: _Task, result: ChunkResult, again: Array) -> ChunkResult:
+    """Stack some pixels on their own, with everything looked at, and put them in their places."""
+    pixels = xp.nonzero(again)[0]
+    if pixels.shape[0] == 0:
+        return result
+    part = _stack(xp, _part(samples, pixels, xp), task._replace(is_careful=True))
+    for whole, values in zip(result[:PER_PIXEL], part[:PER_PIXEL], strict=True):
+        if whole is not None:
+            whole[again] = values
+    counts = [whole + more for whole, more in zip(result[PER_PIXEL:], part[PER_PIXEL:], strict=True)]
+    return ChunkResult(*result[:PER_PIXEL], *counts)
 
 
 # --- all present samples ------------------------------------------------------------------------------------------
@@ -232,40 +294,56 @@ def _finish(
 
 def _stack_strip(xp: Namespace, samples: Samples, task: _Task) -> _Strip:
     """Combine all present samples of a strip, and find the pixels that the rule must look at."""
-    present = _find_present(xp, samples)
+    present, missing = _find_present(xp, samples, is_careful=task.is_careful)
     first_row = present.rows[0]
-    frames, pixels = len(present.rows), first_row.shape[0]
+    frames = len(present.rows)
     count = xp.full_like(first_row, frames, dtype=xp.int32) if present.count is None else present.count
-    none = xp.zeros((), dtype=xp.int64, device=first_row.device)
-    missing = xp.stack(
-        [none if mask is None else pixels - xp.astype(xp.count_nonzero(mask), xp.int64) for mask in present.masks]
-    )
     if not task.sorts:
-        return _Strip(task.combine(xp, samples, present, count, None), missing)
+        accumulated = task.accumulate(xp, samples, present)
+        incomplete = ~xp.isfinite(accumulated.value) if present.may_miss else None
+        return _Strip(task.combine(xp, count, None, accumulated), missing, incomplete)
     ranks = sort_frames(xp, present.rows)
-    chosen = _look(xp, ranks, present, squares=task.squares)
-    answer = task.combine(xp, samples, present, count, chosen)
+    window = None
+    if task.rule is not None and task.rule.first_bounds is not None and not task.is_careful and present.count is None:
+        window = windows_of(frames)
+    chosen, core = _look(xp, ranks, present, squares=task.squares, window=window)
+    incomplete = ~xp.isfinite(chosen.first) if present.may_miss else None
+    accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
+    answer = task.combine(xp, count, chosen, accumulated)
     if task.rule is None:
-        return _Strip(answer, missing)
+        return _Strip(answer, missing, incomplete)
+    if task.rule.first_bounds is None and incomplete is None:
+        return _Strip(answer, missing, None, None, xp.stack(ranks), present.count, chosen.pivot)
     if task.rule.first_bounds is None:
-        return _Strip(answer, missing, None, xp.stack(ranks), present.count, chosen.pivot)
-    candidates = _find_candidates(xp, task.rule.first_bounds, task.options, count, chosen)
+        candidates = ~incomplete
+    else:
+        candidates = _find_candidates(xp, task.rule.first_bounds, task.options, count, chosen)
+        if incomplete is not None:
+            candidates = candidates & ~incomplete
     lane = xp.nonzero(candidates)[0]
+    if window is None:
+        table = xp.stack([xp.take(row, lane, axis=0) for row in ranks])
+    else:
+        table = gather_windows(xp, ranks, window, lane)
     return _Strip(
         answer,
         missing,
+        incomplete,
         candidates,
-        xp.stack([xp.take(row, lane, axis=0) for row in ranks]),
+        table,
         None if present.count is None else xp.take(present.count, lane, axis=0),
         xp.take(chosen.pivot, lane, axis=0),
+        None if core is None else CoreSums(*(xp.take(sums, lane, axis=0) for sums in core)),
     )
 
 
-def _find_present(xp: Namespace, samples: Samples) -> _Present:
-    """Normalize, and tell present samples from missing ones."""
+def _find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[_Present, Array]:
+    """Normalize, and tell present samples from missing ones; count the missing ones of each frame where all is told.
+
+    Where hardly a pixel can be incomplete, and not `is_careful`, missing samples are left in their places as NaN.
+    """
     rows: list[Array] = []
     masks: list[Array | None] = []
-    count = filler = None
     for frame, values in enumerate(samples.values):
         row = values if values.dtype == xp.float32 else xp.astype(values, xp.float32)
         if samples.scale is not None and samples.offset is not None:
@@ -280,20 +358,40 @@ def _find_present(xp: Namespace, samples: Samples) -> _Present:
             weight = None if samples.weights is None else samples.weights[frame]
             if weight is not None and not isinstance(weight, float):
                 is_present = is_present & (weight > 0.0)
-            if filler is None:
-                filler = xp.full_like(row, LARGEST)
-                count = xp.zeros_like(row, dtype=xp.int32)
-            row = xp.where(is_present, row, filler)
-            count += xp.astype(is_present, xp.int32)
         rows.append(row)
         masks.append(is_present)
-    if count is not None:
-        count += sum(mask is None for mask in masks)
-    return _Present(rows, masks, count)
+    first_row = rows[0]
+    pixels = first_row.shape[0]
+    none = xp.zeros((), dtype=xp.int64, device=first_row.device)
+    missing = xp.stack(
+        [none if mask is None else pixels - xp.astype(xp.count_nonzero(mask), xp.int64) for mask in masks]
+    )
+    if all(mask is None for mask in masks):
+        return _Present(rows, masks, None), missing
+    if not is_careful and int(xp.sum(missing)) * FEW_INCOMPLETE < pixels:
+        nothing = xp.full_like(first_row, float("nan"))
+        is_plain = samples.masks is None and samples.weights is None
+        rows = [
+            row if mask is None or is_plain else xp.where(mask, row, nothing)
+            for row, mask in zip(rows, masks, strict=True)
+        ]
+        return _Present(rows, [None] * len(rows), None, may_miss=True), xp.zeros_like(missing)
+    filler = xp.full_like(first_row, LARGEST)
+    count = xp.full_like(first_row, sum(mask is None for mask in masks), dtype=xp.int32)
+    for frame, mask in enumerate(masks):
+        if mask is not None:
+            rows[frame] = xp.where(mask, rows[frame], filler)
+            count += xp.astype(mask, xp.int32)
+    return _Present(rows, masks, count), missing
 
 
-def _look(xp: Namespace, ranks: Sequence[Array], present: _Present, *, squares: bool) -> Chosen:
-    """Take order statistics and moments of all present samples; the pivot is the lower median."""
+def _look(
+    xp: Namespace, ranks: Sequence[Array], present: _Present, *, squares: bool, window: int | None
+) -> tuple[Chosen, CoreSums | None]:
+    """Take order statistics and moments of all present samples; the pivot is the lower median.
+
+    Where windows are gathered, also the sums from the middle out to them.
+    """
     frames = len(ranks)
     smallest, largest, lower, upper = ranks[0], ranks[-1], ranks[(frames - 1) // 2], ranks[frames // 2]
     never_empty = frames  # ranks that every pixel fills: as many as there are frames without a missing sample
@@ -319,7 +417,28 @@ def _look(xp: Namespace, ranks: Sequence[Array], present: _Present, *, squares: 
         if second is not None:
             d *= d
             second += d
-    return Chosen(median, smallest, largest, pivot, first, second)
+    core = None if window is None else _sum_core(xp, ranks, pivot, window)
+    return Chosen(median, smallest, largest, pivot, first, second), core
+
+
+def _sum_core(xp: Namespace, ranks: Sequence[Array], pivot: Array, window: int) -> CoreSums:
+    """Sum ``d = x - pivot`` and ``d*d`` from the middle rank down and up to the windows, as `interval_sums` does."""
+    middle = len(ranks) // 2
+    first_below, second_below = xp.zeros_like(pivot), xp.zeros_like(pivot)
+    first_above, second_above = xp.zeros_like(pivot), xp.zeros_like(pivot)
+    for row in ranks[middle - 1 : window - 1 : -1]:
+        d = xp.astype(row, xp.float64)
+        d -= pivot
+        first_below -= d
+        d *= d
+        second_below -= d
+    for row in ranks[middle : len(ranks) - window]:
+        d = xp.astype(row, xp.float64)
+        d -= pivot
+        first_above += d
+        d *= d
+        second_above += d
+    return CoreSums(first_below, second_below, first_above, second_above)
 
 
 def _find_candidates(
@@ -345,71 +464,91 @@ def _find_candidates(
 
 
 def _reject(
-    xp: Namespace,
-    samples: Samples,
-    task: _Task,
-    rule: Rule,
-    strips: Sequence[_Strip],
-    critical_values: Array | None,
+    xp: Namespace, samples: Samples, task: _Task, rule: Rule, strips: Sequence[_Strip]
 ) -> _Rejection | None:
     """Apply the rule to the candidates of all strips; None where it rejects nothing."""
-    table, count, candidates, pivot = _candidates_of(xp, strips)
-    if table.shape[1] == 0:
+    columns, pivot, core, candidates = _candidates_of(xp, strips, len(samples.values))
+    if columns.pixels == 0:
         return None
-    columns = columns_of(xp, table, count)
-    sums = interval_sums(xp, columns, pivot) if rule.uses_sums else None
-    kept = rule.shrink(xp, RuleInput(columns, task.options, sums, critical_values))
+    sums = None
+    needs_sums = (task.variance and not task.propagates) or not task.accumulates
+    if rule.uses_sums or (needs_sums and columns.window is not None):
+        sums = interval_sums(xp, columns, pivot, core)
+    kept = rule.shrink(xp, RuleInput(columns, task.options, sums, task.critical_values))
     has_rejected = (kept.start > columns.start) | (kept.stop < columns.stop)
+    deep = None
+    if columns.window is not None:
+        is_deep = (kept.start >= columns.window) | (kept.stop <= columns.frames - columns.window)
+        has_rejected = has_rejected & ~is_deep
+        deep = is_deep if candidates is None else _scattered(xp, candidates, is_deep)
+    mask = has_rejected if candidates is None else _scattered(xp, candidates, has_rejected)
     lane = xp.nonzero(has_rejected)[0]
-    if lane.shape[0] == 0:
+    if lane.shape[0] == 0 and deep is None:
         return None
-    mask = has_rejected
-    if candidates is not None:
-        mask = xp.zeros_like(candidates)
-        mask[candidates] = has_rejected
-    if lane.shape[0] < columns.pixels:
-        kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
+    kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
     start, stop = xp.take(columns.start, lane, axis=0), xp.take(columns.stop, lane, axis=0)
-    if sums is None and ((task.variance and not task.propagates) or not task.accumulates):
-        if lane.shape[0] < columns.pixels:
-            columns = columns_of(xp, xp.take(table, lane, axis=1), None if count is None else xp.take(count, lane, axis=0))
-            pivot = xp.take(pivot, lane, axis=0)
-            lane = columns.lane
+    pivot = xp.take(pivot, lane, axis=0)
+    if sums is None and needs_sums:
+        columns = chosen_columns(xp, columns, lane)
+        lane = columns.lane
         sums = interval_sums(xp, columns, pivot)
     low = xp.take(columns.values, kept.start * columns.pixels + lane, axis=0)
-    high = xp.take(columns.values, (kept.stop - 1) * columns.pixels + lane, axis=0)
+    high = xp.take(columns.values, (kept.stop - 1 - columns.upper) * columns.pixels + lane, axis=0)
     median = median_of(xp, columns, kept.start, kept.stop, lane)
     first, second = (median, None) if sums is None else sums.over(xp, kept.start, kept.stop, lane)
-    chosen = Chosen(median, low, high, xp.take(pivot, lane, axis=0), first, second)
+    chosen = Chosen(median, low, high, pivot, first, second)
 
     pixels = xp.nonzero(mask)[0]
     if pixels.shape[0] < mask.shape[0]:
         samples = _part(samples, pixels, xp)
-    present = _find_present(xp, samples)
+    present, _ = _find_present(xp, samples, is_careful=True)
     below, above, present = _split(xp, present, low, high, keeps_masks=task.accumulates)
     coverage = xp.astype(kept.stop - kept.start, xp.int32)
-    answer = task.combine(xp, samples, present, coverage, chosen)
+    accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
+    answer = task.combine(xp, coverage, chosen, accumulated)
     return _Rejection(
-        mask, answer, xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32), below, above
+        deep, mask, answer, xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32), below, above
     )
 
 
+def _scattered(xp: Namespace, mask: Array, values: Array) -> Array:
+    """Give a bool array that has `values` where `mask` is true, and False elsewhere."""
+    scattered: Array = xp.zeros_like(mask)
+    scattered[mask] = values
+    return scattered
+
+
 def _candidates_of(
-    xp: Namespace, strips: Sequence[_Strip]
-) -> tuple[Array, Array | None, Array | None, Array]:
-    """Put the strips' candidates side by side: their sorted samples, counts, places in the chunk, and pivots."""
+    xp: Namespace, strips: Sequence[_Strip], frames: int
+) -> tuple[Columns, Array, CoreSums | None, Array | None]:
+    """Put the strips' candidates side by side: their columns, pivots, core sums and places among the pixels."""
     table = _joined(xp, [strip.table for strip in strips])
     pivot = _joined(xp, [strip.pivot for strip in strips])
-    counts = [strip.count for strip in strips]
+    candidates = None
+    if any(strip.candidates is not None for strip in strips):
+        candidates = _joined(
+            xp,
+            [
+                xp.ones_like(strip.answer.coverage, dtype=xp.bool) if strip.candidates is None else strip.candidates
+                for strip in strips
+            ],
+        )
+    if strips[0].core is not None:
+        core = CoreSums(*(_joined(xp, parts) for parts in zip(*(strip.core for strip in strips), strict=True)))
+        return window_columns(xp, table, frames, windows_of(frames)), pivot, core, candidates
     count = None
-    if any(part is not None for part in counts):
-        frames = strips[0].table.shape[0]
-        counts = [
-            xp.full_like(strip.pivot, frames, dtype=xp.int32) if part is None else part
-            for strip, part in zip(strips, counts, strict=True)
-        ]
-        count = xp.astype(_joined(xp, counts), xp.int64)
-    return table, count, _joined(xp, [strip.candidates for strip in strips]), pivot
+    if any(strip.count is not None for strip in strips):
+        count = xp.astype(
+            _joined(
+                xp,
+                [
+                    xp.full_like(strip.pivot, frames, dtype=xp.int32) if strip.count is None else strip.count
+                    for strip in strips
+                ],
+            ),
+            xp.int64,
+        )
+    return columns_of(xp, table, count), pivot, None, candidates
 
 
 def _split(

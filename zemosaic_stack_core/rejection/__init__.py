@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
+
 from .centered import expected_noise, kappa_sigma, mad_clip, noise_clip, percentile_bounds, percentile_clip
 from .extremes import gesd, minmax
 from .intervals import Interval, RuleInput

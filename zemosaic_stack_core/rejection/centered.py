@@ -7,6 +7,7 @@ from collections.abc import Callable
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.columns import Columns, median_of, value_at
 from zemosaic_stack_core.options import StackOptions
+
 from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat, standard_deviation
 
 __all__ = ["expected_noise", "kappa_sigma", "mad_clip", "noise_clip", "percentile_bounds", "percentile_clip"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zemosaic_stack_core._typing import Namespace
 from zemosaic_stack_core.columns import value_at
+
 from .intervals import Interval, RuleInput, narrow, standard_deviation, with_ties
 
 __all__ = ["gesd", "minmax"]

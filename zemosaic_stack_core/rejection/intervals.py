@@ -119,16 +119,16 @@ def peel(xp: Namespace, columns: Columns, kept: Interval, lane: Array, bounds: B
     sign = xp.concat([ones, -ones])
     limit = xp.concat([bounds.low, -bounds.high])
     stride = xp.astype(sign, xp.int64) * columns.pixels
-    position = xp.concat([kept.start, kept.stop - 1]) * columns.pixels + both
+    position = xp.concat([kept.start, kept.stop - 1 - columns.upper]) * columns.pixels + both
     while True:
         value = xp.astype(xp.take(columns.values, position, axis=0), xp.float64) * sign
         is_outside = value < limit
         if not xp.any(is_outside):
             break
         position = position + xp.astype(is_outside, xp.int64) * stride
-    rank = (position - both) // columns.pixels
+    row = (position - both) // columns.pixels
     number = lane.shape[0]
-    return Interval(rank[:number], rank[number:] + 1)
+    return Interval(row[:number], row[number:] + (1 + columns.upper))
 
 
 def expand(xp: Namespace, columns: Columns, kept: Interval, bounds: Bounds) -> Interval:
@@ -141,8 +141,10 @@ def expand(xp: Namespace, columns: Columns, kept: Interval, bounds: Bounds) -> I
     first = xp.concat([columns.start, columns.start])
     last = xp.concat([columns.stop, columns.stop]) - 1
     rank = xp.concat([kept.start - 1, kept.stop])
+    no_shift = xp.zeros_like(columns.lane)
+    shift = xp.concat([no_shift, no_shift + columns.upper])
     while True:
-        probe = xp.clip(rank, 0, columns.frames - 1) * columns.pixels + both
+        probe = (xp.clip(rank, 0, columns.frames - 1) - shift) * columns.pixels + both
         value = xp.astype(xp.take(columns.values, probe, axis=0), xp.float64) * sign
         comes_back = (value >= limit) & (rank >= first) & (rank <= last)
         if not xp.any(comes_back):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.columns import Columns, value_at
+
 from .intervals import Interval, RuleInput, Step, narrow, repeat, with_ties
 
 __all__ = ["linear_fit_clip"]

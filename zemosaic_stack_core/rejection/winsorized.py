@@ -5,6 +5,7 @@ from __future__ import annotations
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.columns import Columns, IntervalSums, count_below, interval_sums, median_of, value_at
 from zemosaic_stack_core.options import StackOptions
+
 from .centered import kappa_sigma
 from .intervals import Bounds, Interval, RuleInput, Step, narrow, peel, repeat, standard_deviation
 
