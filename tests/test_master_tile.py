@@ -12,7 +12,6 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
-from zemosaic_stack_core.master_header import ALGORITHM
 from zemosaic_stack_core.master_tile import (
     TileFacts,
     find_damage,
@@ -22,6 +21,7 @@ from zemosaic_stack_core.master_tile import (
     write_master,
 )
 from zemosaic_stack_core.observing import ObservingFacts
+from zemosaic_stack_core.option_cards import ALGORITHM
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
 
