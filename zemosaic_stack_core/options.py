@@ -98,6 +98,13 @@ class StackOptions:
         What to do with a frame whose scale and offset can't be estimated.
     weighting : str
         One of `WEIGHTINGS`.
+    radial_feather_fraction : float or None
+        Radial weight ``max(floor, cos(pi/2 * min(1, r/(feather*r_max)))**power)``, multiplied in per pixel: fraction of
+        the distance to the corner at which it reaches its floor, above 0. None for no radial weight.
+    radial_shape_power : float
+        Exponent of the radial weight, above 0.
+    radial_floor : float
+        Least radial weight, 0 to 1. With 0 the pixels beyond the feather fraction are missing in every frame.
 
     Raises
     ------
@@ -125,6 +132,9 @@ class StackOptions:
     reference: int | Literal["auto"] = "auto"
     on_unnormalizable: str = "keep"
     weighting: str = "none"
+    radial_feather_fraction: float | None = None
+    radial_shape_power: float = 2.0
+    radial_floor: float = 0.1
 
     def __post_init__(self) -> None:
         check_choice("rejection", self.rejection, REJECTIONS)
@@ -137,6 +147,10 @@ class StackOptions:
             _check_number(name, getattr(self, name), 0.0, low_is_allowed=False)
         for name in ("p_low", "p_high", "read_noise", "sensitivity"):
             _check_number(name, getattr(self, name), 0.0)
+        _check_number("radial_shape_power", self.radial_shape_power, 0.0, low_is_allowed=False)
+        _check_number("radial_floor", self.radial_floor, 0.0, 1.0)
+        if self.radial_feather_fraction is not None:
+            _check_number("radial_feather_fraction", self.radial_feather_fraction, 0.0, low_is_allowed=False)
         for name in ("outlier_fraction", "alpha"):
             _check_number(name, getattr(self, name), 0.0, 1.0, low_is_allowed=False)
         _check_integer("max_iterations", self.max_iterations, 1)
@@ -150,6 +164,11 @@ class StackOptions:
         if self.weighting != "none" and self.combine != "mean":
             raise InvalidInputError(
                 f"weighting is {self.weighting!r} with combine {self.combine!r}; expected combine 'mean' or weighting 'none'"
+            )
+        if self.radial_feather_fraction is not None and self.combine != "mean":
+            raise InvalidInputError(
+                f"radial_feather_fraction is {self.radial_feather_fraction!r} with combine {self.combine!r}; "
+                "expected combine 'mean' or no radial weight"
             )
 
     def _check_winsor_limits(self) -> None:
