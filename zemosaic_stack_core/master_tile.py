@@ -85,6 +85,7 @@ def write_master(
     tile: TileFacts | None = None,
     alpha: npt.NDArray[np.uint8] | None = None,
     signature: str = "",
+    cards: Sequence[tuple[str, str | int | float | bool, str]] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a stack as a master tile, whole or not at all.
@@ -108,6 +109,8 @@ def write_master(
         ALPHA itself, where a caller has a better one than "255 where every channel has coverage, else 0".
     signature : str
         Up to 68 characters that tell one set of inputs and options from another, for `read_signature`.
+    cards : sequence of (keyword, value, comment)
+        More cards for the primary header, in ASCII.
     overwrite : bool
         An existing file may be replaced.
 
