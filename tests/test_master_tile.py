@@ -509,3 +509,10 @@ def test_real_frames_give_valid_tiles(tmp_path, pattern, shape):
     expected, found = wcs_of(paths[0]), wcs_of(tmp_path / "a.fits")
     pixels = np.array([[0.0, 0.0], [100.0, 60.0]])
     assert np.array_equal(found.all_pix2world(pixels, 0), expected.all_pix2world(pixels, 0))
+
+
+def test_the_caller_s_cards_are_added(tmp_path):
+    write_master(tmp_path / "a.fits", make_result(), cards=[("ZSC_RADF", 0.5, "radial feather"), ("ZSC_DQ", "SAT", "")])
+    header = fits.getheader(tmp_path / "a.fits")
+    assert (header["ZSC_RADF"], header.comments["ZSC_RADF"], header["ZSC_DQ"]) == (0.5, "radial feather", "SAT")
+    assert_valid(tmp_path / "a.fits")
