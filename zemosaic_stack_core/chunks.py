@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .errors import OutOfMemoryError
 
-__all__ = ["Chunk", "ChunkPlan", "Workload", "plan_chunks"]
+__all__ = ["Chunk", "ChunkPlan", "Workload", "device_working_bytes", "plan_chunks"]
 
 #: Samples of a strip: its rows and their sorted copy, 4 bytes each, and what is made of them stay in the cache.
 STRIP_SAMPLES = 1 << 19
@@ -25,6 +25,15 @@ STRIP_BYTES = 44
 PLAIN_BYTES = 12
 #: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
 PIXEL_BYTES = 160
+#: Bytes per pixel and channel of answers that are on their way back from a device, of two chunks.
+ANSWER_BYTES = 48
+#: Bytes of the kernel's working set per sample on a device, where a chunk is one strip and, at worst, every pixel has
+#: something to reject.
+DEVICE_BYTES = {
+    "winsorized_quantile": 54,
+    "winsorized_sigma_clip": 46,
+}
+DEVICE_BYTES_OF_OTHERS = 46
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,10 @@ class Workload:
         variances.
     sorts : bool
         Whether the kernel sorts.
+    buffers : int
+        How many chunks' samples are in the backend's memory at once: 2 where one is uploaded while another is computed.
+    working_bytes : int or None
+        Bytes of the kernel's working set per sample; None for those of a strip.
     """
 
     frames: int
@@ -63,6 +76,8 @@ class Workload:
     channels: int
     sample_bytes: int
     sorts: bool = True
+    buffers: int = 1
+    working_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +112,11 @@ class ChunkPlan:
             stop = min(start + self.rows_per_chunk, rows)
             for first in range(0, columns, self.columns_per_chunk):
                 yield Chunk(start, stop, first, min(first + self.columns_per_chunk, columns))
+
+
+def device_working_bytes(rejection: str, *, sorts: bool) -> int:
+    """Give the bytes of the kernel's working set per sample on a device."""
+    return DEVICE_BYTES.get(rejection, DEVICE_BYTES_OF_OTHERS) if sorts else PLAIN_BYTES
 
 
 def plan_chunks(
@@ -165,9 +185,10 @@ def _strip_pixels(workload: Workload) -> int:
 def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     """Predict the working set of a chunk of so many pixels."""
     at_once = pixels if strip is None else min(pixels, 2 * strip)
-    per_sample = STRIP_BYTES if workload.sorts else PLAIN_BYTES
-    read = workload.sample_bytes * workload.channels * pixels
-    return read + per_sample * workload.frames * at_once + PIXEL_BYTES * pixels
+    per_sample = workload.working_bytes or (STRIP_BYTES if workload.sorts else PLAIN_BYTES)
+    read = workload.buffers * workload.sample_bytes * workload.channels * pixels
+    answers = ANSWER_BYTES * workload.channels * pixels if workload.buffers > 1 else 0
+    return read + per_sample * workload.frames * at_once + PIXEL_BYTES * pixels + answers
 
 
 def _pixels_within(workload: Workload, budget: int, strip: int | None) -> int:

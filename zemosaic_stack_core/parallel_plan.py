@@ -73,8 +73,8 @@ class ParallelPlan:
 
     Parameters
     ----------
-    cpu_workers : int
-        Worker processes, at least 1.
+    cpu_workers : int or None
+        Worker processes; None for as many as pay.
     use_memmap : bool
         Frames are worth leaving in files: together they exceed the memory budget.
     max_chunk_bytes : int or None
@@ -91,7 +91,7 @@ class ParallelPlan:
         Largest working set of one band on the GPU.
     """
 
-    cpu_workers: int = 1
+    cpu_workers: int | None = None
     use_memmap: bool = False
     max_chunk_bytes: int | None = None
     rows_per_chunk: int | None = None
@@ -108,8 +108,6 @@ class ParallelPlan:
             else:
                 checked = _size_or_none(field.name, value)
             object.__setattr__(self, field.name, checked)
-        if self.cpu_workers is None:
-            object.__setattr__(self, "cpu_workers", 1)
 
 
 def _size_or_none(name: str, value: Any) -> int | None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Backend, resolve_backend
+from .backends import N_SLOTS, Backend, resolve_backend
 from .bands import BandReader
-from .chunks import Chunk, ChunkPlan, Workload, plan_chunks
+from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, plan_chunks
 from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
 from .job import FrameCounts, StackJob, StepTimes, compute_chunks
@@ -269,13 +269,16 @@ def plan_job(
         raise InvalidInputError(f"rows_per_chunk is {rows_per_chunk!r}; expected a whole number of at least 1")
     sample_bytes = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * len(group.sources)
     sample_bytes += sum(bool(masks) for masks in group.masks)
+    sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
     workload = Workload(
         frames=len(group.sources),
         rows=group.rows,
         columns=group.columns,
         channels=group.channels,
         sample_bytes=sample_bytes,
-        sorts=options.rejection != "none" or options.combine != "mean" or "variance" in maps,
+        sorts=sorts,
+        buffers=1 if backend.is_host else N_SLOTS,
+        working_bytes=None if backend.is_host else device_working_bytes(options.rejection, sorts=sorts),
     )
     return plan_chunks(
         workload,

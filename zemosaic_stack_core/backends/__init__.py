@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import (
+    N_SLOTS,
     Array,
     Backend,
     HostTransfer,
@@ -19,6 +20,7 @@ from .resolve import BACKENDS, resolve_backend
 
 __all__ = [
     "BACKENDS",
+    "N_SLOTS",
     "Array",
     "Backend",
     "HostTransfer",

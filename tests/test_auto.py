@@ -1,0 +1,522 @@
+"""Mode C end to end: whatever the GPU does, the tile has the CPU's bits, and the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from conftest import cupy_unusable
+from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
+from zemosaic_stack_core.backends import namespace_backend
+from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
+from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError
+from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.gpu_health import GpuHealth, reset_gpu_health
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.parallel_plan import ParallelPlan
+from zemosaic_stack_core.runner import stack
+
+USING = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
+RULE = StackOptions(rejection="kappa_sigma", kappa_low=2.0, kappa_high=2.0)
+
+
+def make_tile(seed, n_frames=6, shape=(7, 9)):
+    """Return frames with outliers, a missing border and a pixel that nothing covers."""
+    generator = np.random.default_rng(seed)
+    cube = generator.normal(500.0, 10.0, (n_frames, *shape)).astype(np.float32)
+    cube[generator.integers(0, n_frames, 8), generator.integers(0, shape[0], 8)] = 900.0
+    cube[0, :2] = np.nan
+    cube[:, 3, 4] = np.nan
+    return list(cube)
+
+
+def assert_same(result, expected):
+    """Compare everything but how it was made."""
+    for name in ("image", "coverage", "rejected_low", "rejected_high", "weight_map", "variance"):
+        left, right = getattr(result, name), getattr(expected, name)
+        assert (left is None) == (right is None), name
+        if left is not None:
+            np.testing.assert_array_equal(left, right, strict=True)
+    assert result.frames == expected.frames
+    assert result.reference == expected.reference
+
+
+def messages(caplog, level="INFO"):
+    """Return the lines of a level and above."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.getLevelName(level)]
+
+
+# --- with a stand-in for the GPU that fails as told ------------------------------------------------------------------
+
+
+class Shaky:
+    """A namespace off the host whose uploads fail as told, as a backend's do; remembers the size of each band."""
+
+    def __init__(self, xp, failures=()):
+        inner = namespace_backend(xp, xp.Device("device1"))
+        self.name, self.xp, self.is_host, self.device = "cupy", inner.xp, False, inner.device
+        self.failures = list(failures)
+        self.bands = []
+        self.released = 0
+        self._inner = inner
+
+    def upload(self, array):
+        """Fail as told, once per attempt, at its first upload."""
+        return self._inner.upload(array)
+
+    def download(self, array, out):
+        """Copy."""
+        self._inner.download(array, out)
+
+    def synchronize(self):
+        """Nothing to do."""
+
+    def free_memory(self):
+        """Pretend to have a small card."""
+        return 1 << 20
+
+    def release(self):
+        """Count."""
+        self.released += 1
+
+    def open_transfer(self):
+        """Fail as told, or note the bands that pass."""
+        bands = []
+        self.bands.append(bands)
+        failure = self.failures.pop(0) if self.failures else None
+        transfer = self._inner.open_transfer()
+        upload = transfer.upload
+
+        def watched(slot, arrays):
+            bands.append(arrays[0].shape[-1])
+            if failure is not None:
+                raise failure
+            upload(slot, arrays)
+
+        transfer.upload = watched
+        return transfer
+
+
+@pytest.fixture
+def shaky():
+    """Make a run's state over a stand-in device that fails as told, in turn, at each attempt."""
+    xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed (extra test)")
+
+    def make(*failures, **settings):
+        device = Shaky(xp, failures)
+        gpu = Phase3Gpu(check_health=lambda: GpuHealth(usable=True), open_backend=lambda: device, **settings)
+        return gpu, device
+
+    return make
+
+
+def test_the_gpu_makes_the_tile(shaky, caplog):
+    frames = make_tile(1)
+    gpu, _ = shaky()
+    with caplog.at_level("INFO"):
+        result, used_gpu = stack_auto(frames, gpu=gpu, options=RULE, maps="all")
+    assert used_gpu
+    assert_same(result, stack(frames, options=RULE, maps="all"))
+    assert result.backend == "cupy"
+    assert (result.details["used_gpu"], result.details["gpu_attempts"]) == (True, 1)
+    assert result.details["fallback_reason"] == ""
+    assert messages(caplog) == [USING]
+
+
+def test_only_the_maps_that_were_asked_for(shaky):
+    result, used_gpu = stack_auto(make_tile(1), gpu=shaky()[0], maps=("variance",))
+    assert used_gpu
+    assert result.coverage is None
+    assert result.variance is not None
+
+
+def test_without_a_state_the_cpu_does_it():
+    result, used_gpu = stack_auto(make_tile(1), gpu=None)
+    assert not used_gpu
+    assert result.details["fallback_reason"] == ""
+    assert result.details["device"] == "CPU"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [None, {}, {"gpu_rows_per_chunk": 5}, {"gpu_rows_per_chunk": 1}, ParallelPlan(gpu_max_chunk_bytes=20000)],
+    ids=["none", "empty", "five rows", "one row", "bytes"],
+)
+@pytest.mark.parametrize("wrap", [lambda plan: plan, lambda plan: plan and SimpleNamespace(**vars(plan))])
+def test_after_out_of_memory_the_band_is_really_smaller(shaky, plan, wrap):
+    frames = make_tile(2)
+    gpu, device = shaky(MemoryError("full"))
+    plan = wrap(plan) if isinstance(plan, ParallelPlan) else plan
+    result, used_gpu = stack_auto(frames, gpu=gpu, options=RULE, plan=plan)
+    assert used_gpu
+    assert result.details["gpu_attempts"] == 2
+    first, second = device.bands
+    assert max(second) <= first[0] / 2
+    assert sum(second) == 7 * 9
+    if plan == {"gpu_rows_per_chunk": 1}:
+        assert result.details["columns_per_chunk"] <= 4
+    assert_same(result, stack(frames, options=RULE))
+    assert not gpu.hard_disabled
+
+
+def test_after_another_failure_the_band_is_the_same(shaky, caplog):
+    gpu, device = shaky(RuntimeError("odd"))
+    _, used_gpu = stack_auto(make_tile(2), gpu=gpu, plan={"gpu_rows_per_chunk": 5})
+    assert used_gpu
+    assert device.bands[0][0] == device.bands[1][0] == 5 * 9
+    assert messages(caplog, "WARNING") == [
+        "[P3][GPU] Unexpected GPU error: Error: RuntimeError: odd -- retrying once on GPU"
+    ]
+
+
+def test_two_failures_and_the_cpu_does_it_and_all_that_follow(shaky, caplog):
+    tiles = [make_tile(seed) for seed in range(5)]
+    gpu, device = shaky(MemoryError("full"), MemoryError("full again"))
+    with caplog.at_level("INFO"):
+        made = [stack_auto(frames, gpu=gpu, options=RULE, tile_id=tile) for tile, frames in enumerate(tiles)]
+    for frames, (result, used_gpu) in zip(tiles, made, strict=True):
+        assert not used_gpu
+        assert_same(result, stack(frames, options=RULE))
+        assert result.details["fallback_reason"] == "OutOfMemory: MemoryError: full again"
+    assert [result.details["gpu_attempts"] for result, _ in made] == [2, 0, 0, 0, 0]
+    assert len(device.bands) == 2
+    assert (gpu.attempts, gpu.gpu_tiles, gpu.cpu_tiles) == (2, 0, 5)
+    assert messages(caplog) == [
+        "[P3][GPU] Unexpected GPU error: OutOfMemory: MemoryError: full -- retrying once on GPU",
+        "[P3][GPU] Second GPU attempt failed; disabling Phase 3 GPU for this run: OutOfMemory: MemoryError: full again",
+    ]
+
+
+def test_an_invalid_tile_is_never_handed_out(shaky, monkeypatch, caplog):
+    frames = make_tile(3)
+    gpu, device = shaky()
+    download = device._inner.download
+
+    def spoil(array, out):
+        download(array, out)
+        if out.dtype == np.float32:
+            out[0] = np.nan
+
+    monkeypatch.setattr(device._inner, "download", spoil)
+    result, used_gpu = stack_auto(frames, gpu=gpu)
+    assert not used_gpu
+    assert_same(result, stack(frames))
+    assert "InvalidResult: " in messages(caplog, "ERROR")[0]
+    assert "Stack failed (GPUStackingError)" in messages(caplog, "WARNING")[0]
+
+
+@pytest.mark.parametrize("plan", [{"use_gpu": False}, ParallelPlan(use_gpu=False), SimpleNamespace(use_gpu=False)])
+def test_the_plan_keeps_the_tile_on_the_cpu(shaky, plan):
+    gpu, device = shaky()
+    result, used_gpu = stack_auto(make_tile(1), gpu=gpu, plan=plan)
+    assert not used_gpu
+    assert device.bands == []
+    assert result.details["fallback_reason"] == "the plan says use_gpu=False"
+    assert stack_auto(make_tile(1), gpu=gpu)[1]
+
+
+def test_what_is_wrong_with_the_input_is_found_before_the_gpu(shaky, tmp_path):
+    gpu, device = shaky()
+    frames = make_tile(1)
+    with pytest.raises(InvalidInputError, match="expected"):
+        stack_auto([frames[0], frames[1][:3]], gpu=gpu)
+    with pytest.raises(FrameReadError, match=r"none\.fits"):
+        stack_auto([tmp_path / "none.fits"], gpu=gpu)
+    with pytest.raises(InvalidInputError, match="maps"):
+        stack_auto(frames, gpu=gpu, maps=("noise",))
+    assert device.bands == []
+    assert gpu.attempts == 0
+
+
+def test_a_frame_that_breaks_under_way_does_not_blame_the_gpu(shaky, tmp_path):
+    paths = []
+    for index, frame in enumerate(make_tile(4)):
+        paths.append(tmp_path / f"frame_{index}.npy")
+        np.save(paths[-1], frame)
+    group = open_frames(paths)
+    paths[2].write_bytes(paths[2].read_bytes()[:200])
+    gpu, _ = shaky()
+    with pytest.raises(FrameReadError, match=r"frame_2\.npy"):
+        stack_auto(group, gpu=gpu)
+    assert not gpu.hard_disabled
+
+
+class Canceled(Exception):  # noqa: N818 - what a program raises to cancel
+    """The user pressed the button."""
+
+
+def test_a_cancellation_passes_through_untouched(shaky, caplog):
+    gpu, _ = shaky()
+    error = Canceled("stop")
+
+    def stop(*_, **__):
+        raise error
+
+    with pytest.raises(Canceled) as caught:
+        stack_auto(make_tile(1), gpu=gpu, progress=stop)
+    assert caught.value is error
+    with pytest.raises(Canceled) as caught:
+        stack_auto(make_tile(1), gpu=gpu, pcb_tile=stop)
+    assert caught.value is error
+    assert not gpu.hard_disabled
+    assert gpu.attempts == 2
+    assert messages(caplog, "WARNING") == []
+    assert stack_auto(make_tile(1), gpu=gpu)[1]
+
+
+def test_the_summary_of_a_tile(shaky):
+    said = []
+
+    def pcb_tile(key, **fields):
+        said.append((key, fields))
+
+    gpu, _ = shaky(None, RuntimeError("once"), None, RuntimeError("one"), RuntimeError("two"))
+    for tile in (11, 12, 13):
+        stack_auto(make_tile(1), gpu=gpu, tile_id=tile, pcb_tile=pcb_tile, plan={"gpu_rows_per_chunk": 3})
+    keys = {"prog", "lvl", "rows_per_chunk", "total_rows", "tile_id", "duration_s", "upload_ms", "reject_ms"}
+    keys |= {"combine_ms", "download_ms", "algo", "n_frames", "attempt", "backend"}
+    assert all(set(fields) == keys for _, fields in said)
+    assert [
+        (key, fields["tile_id"], fields["attempt"], fields["backend"], fields["rows_per_chunk"]) for key, fields in said
+    ] == [
+        ("phase3_gpu_chunk_summary", 11, 1, "cupy", 3),
+        ("phase3_gpu_chunk_summary", 12, 2, "cupy", 3),
+        ("phase3_cpu_chunk_summary", 13, 3, "numpy", 7),
+    ]
+    for _, fields in said:
+        assert (fields["prog"], fields["lvl"], fields["total_rows"]) == (None, "INFO_DETAIL", 7)
+        assert (fields["algo"], fields["n_frames"]) == ("kappa_sigma", 6)
+        assert fields["duration_s"] > 0.0
+
+
+def test_a_required_gpu_that_fails_is_an_error(shaky):
+    gpu, _ = shaky(RuntimeError("one"), RuntimeError("two"), is_required=True)
+    with pytest.raises(GPUStackingError, match="the GPU is required and failed"):
+        stack_auto(make_tile(1), gpu=gpu)
+
+
+def test_four_threads_share_one_failure(shaky, caplog):
+    tiles = [make_tile(seed) for seed in range(8)]
+    expected = [stack(frames, options=RULE) for frames in tiles]
+    gpu, device = shaky(None, None, MemoryError("one"), MemoryError("two"))
+    results = {}
+    waiting = list(range(8))
+
+    def work():
+        while waiting:
+            try:
+                tile = waiting.pop()
+            except IndexError:
+                return
+            results[tile] = stack_auto(tiles[tile], gpu=gpu, options=RULE, tile_id=tile)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(results) == list(range(8))
+    for tile, (result, _) in results.items():
+        assert_same(result, expected[tile])
+    assert sum(used_gpu for _, used_gpu in results.values()) == gpu.gpu_tiles == 2
+    assert gpu.cpu_tiles == 6
+    assert len(device.bands) == gpu.attempts == 4
+    assert len(messages(caplog, "ERROR")) == 1
+
+
+# --- on CuPy ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cupy_run():
+    """Make the state of a run on CuPy; the health check has its own tests."""
+    if cupy_unusable():
+        pytest.skip(cupy_unusable())
+    runs = []
+
+    def make():
+        runs.append(Phase3Gpu(check_health=lambda: GpuHealth(usable=True)))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        if not run.hard_disabled:
+            run.close()
+
+
+@pytest.fixture
+def emulation():
+    """The emulation's switches, put back afterwards."""
+    if "cupyemu" not in sys.modules:
+        pytest.skip("the emulation of CuPy is not loaded (-p cupyemu): a real card does not fail on request")
+    import cupyemu
+
+    yield cupyemu
+    cupyemu.lib.cuemu_reset_errors()
+    reset_gpu_health()
+
+
+@pytest.mark.parametrize("rows", [1, 3, None])
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+@pytest.mark.parametrize("shape", [(7, 9), (5, 6, 3)], ids=["mono", "color"])
+def test_cupy_gives_the_cpus_bits(cupy_run, rows, dtype, shape):
+    frames = make_tile(5, shape=shape)
+    if dtype == "uint16":
+        frames = [np.nan_to_num(frame, nan=7.0).astype(dtype) for frame in frames]
+    weights = np.linspace(0.5, 2.0, len(frames))
+    result, used_gpu = stack_auto(
+        frames, gpu=cupy_run(), options=RULE, maps="all", weights=weights, plan={"gpu_rows_per_chunk": rows}
+    )
+    assert used_gpu
+    assert_same(result, stack(frames, options=RULE, maps="all", weights=weights))
+    assert min(result.details[name] for name in ("upload_ms", "compute_ms", "download_ms")) > 0.0
+
+
+def run_of_tiles(gpu, tiles):
+    """Stack a run's tiles and say which came from the GPU."""
+    made = [stack_auto(frames, gpu=gpu, options=RULE, tile_id=tile) for tile, frames in enumerate(tiles)]
+    return [result for result, _ in made], [used_gpu for _, used_gpu in made]
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    """Five small tiles and what the CPU makes of them."""
+    frames = [make_tile(seed, n_frames=4, shape=(5, 6)) for seed in range(5)]
+    return frames, [stack(tile, options=RULE) for tile in frames]
+
+
+STEPS = (0, 1, 2, 3, 5, 8, 12, 17, 23, 30, 40, 60, 100, 200)
+
+
+def test_the_nth_allocation_fails(cupy_run, emulation, tiles, caplog):
+    """From the n-th on every allocation fails: two attempts, then the CPU; until n is past the run's last one."""
+    frames, expected = tiles
+    outcomes = []
+    for n in STEPS:
+        caplog.clear()
+        gpu = cupy_run()
+        emulation.lib.cuemu_fail_malloc_after(n)
+        results, used = run_of_tiles(gpu, frames)
+        emulation.lib.cuemu_reset_errors()
+        for result, wanted in zip(results, expected, strict=True):
+            assert_same(result, wanted)
+        outcomes.append(all(used))
+        if all(used):
+            assert messages(caplog, "ERROR") == []
+            break
+        assert gpu.hard_disabled
+        assert used == sorted(used, reverse=True)
+        assert gpu.attempts == sum(used) + 2
+        assert [line.partition(":")[0] for line in messages(caplog, "ERROR")] == [
+            "[P3][GPU] Second GPU attempt failed; disabling Phase 3 GPU for this run"
+        ]
+        assert gpu.reason.startswith("OutOfMemory: ")
+        free_cupy_memory_pools()
+    assert outcomes[0] is False
+    assert outcomes[-1] is True
+
+
+def test_a_sticky_error_at_the_nth_launch(cupy_run, emulation, tiles, caplog):
+    frames, expected = tiles
+    gpu = cupy_run()
+    before = emulation.count("launch")
+    run_of_tiles(gpu, frames)
+    launches = emulation.count("launch") - before
+    gpu.close()
+    for n in [0, 1, 2, 3, *range(7, launches, launches // 9), launches - 1]:
+        caplog.clear()
+        gpu = cupy_run()
+        emulation.lib.cuemu_fail_launch_after(n)
+        results, used = run_of_tiles(gpu, frames)
+        calls = {name: emulation.count(name) for name in ("launch", "malloc", "h2d", "d2h", "sync")}
+        stack_auto(frames[0], gpu=gpu)
+        assert calls == {name: emulation.count(name) for name in calls}, "CuPy was called after the device was lost"
+        emulation.lib.cuemu_reset_errors()
+        for result, wanted in zip(results, expected, strict=True):
+            assert_same(result, wanted)
+        assert gpu.hard_disabled
+        assert used == sorted(used, reverse=True)
+        assert gpu.attempts == sum(used) + 1
+        assert len(messages(caplog, "ERROR")) == 1
+        assert "DeviceLost" in messages(caplog, "ERROR")[0]
+        assert messages(caplog, "WARNING") == messages(caplog, "ERROR")
+    results, used = run_of_tiles(cupy_run(), frames)
+    assert all(used), "a second run in the same process tries the GPU again"
+
+
+def test_one_failed_allocation_costs_one_retry(cupy_run, emulation, tiles, monkeypatch):
+    import cupy
+
+    frames, expected = tiles
+    gpu = cupy_run()
+    backend = gpu._open_backend()
+    opened = []
+    open_transfer = backend.open_transfer
+
+    def first_is_full():
+        opened.append(1)
+        if len(opened) == 1:
+            raise cupy.cuda.memory.OutOfMemoryError(5, 6, 7)
+        return open_transfer()
+
+    monkeypatch.setattr(backend, "open_transfer", first_is_full)
+    monkeypatch.setattr(gpu, "_open_backend", lambda: backend)
+    results, used = run_of_tiles(gpu, frames)
+    assert used == [True] * 5
+    assert results[0].details["gpu_attempts"] == 2
+    assert_same(results[0], expected[0])
+
+
+def test_nothing_of_a_failed_attempt_stays_on_the_device(cupy_run, emulation, tiles, caplog):
+    frames, _ = tiles
+    gpu = cupy_run()
+    with caplog.at_level("DEBUG"):
+        emulation.lib.cuemu_fail_malloc_after(12)
+        run_of_tiles(gpu, frames)
+        emulation.lib.cuemu_reset_errors()
+    assert gpu.hard_disabled
+    free_cupy_memory_pools()
+    assert gpu_memory().pool_used == 0
+
+
+# --- without a GPU ---------------------------------------------------------------------------------------------------
+
+RUN_WITHOUT = """
+    import logging, sys
+    import numpy as np
+    {hide}
+    from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
+    from zemosaic_stack_core.runner import stack
+    logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+    frames = [np.full((3, 4), value, np.float32) for value in (1, 2, 3, 9)]
+    gpu = Phase3Gpu()
+    for _ in range(2):
+        result, used_gpu = stack_auto(frames, gpu=gpu)
+        assert not used_gpu
+        assert (result.image == stack(frames).image).all()
+    print(gpu.attempts, gpu.cpu_tiles, "cupy" in sys.modules)
+"""
+HIDE = "import importlib.util as util; find = util.find_spec; util.find_spec = lambda n: None if n == 'cupy' else find(n)"
+
+
+@pytest.mark.parametrize("hide", [HIDE, ""], ids=["no CuPy", "no driver"])
+def test_a_machine_without_a_gpu(hide):
+    if not hide:
+        pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not cupy_unusable() and "cupyemu" not in sys.modules:
+            pytest.skip("this machine has a GPU")
+    code = textwrap.dedent(RUN_WITHOUT).format(hide=hide)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("[P3][GPU] GPU not usable, Phase 3 runs on the CPU: ")
+    assert ("CuPy is not installed" in lines[0]) == bool(hide)
+    assert lines[1] == "0 2 False"
