@@ -158,6 +158,7 @@ OTHER_OPTIONS = {
     "gain": 1e-300, "read_noise": 7.5,
     "sensitivity": 0.01, "outlier_fraction": 0.2, "alpha": 0.01, "combine": "median", "normalization": "linear_fit",
     "reference": 2, "on_unnormalizable": "exclude", "weighting": "noise_fwhm",
+    "radial_feather_fraction": 1.2345678901234567e-05, "radial_shape_power": 1 / 3, "radial_floor": 0.25,
 }  # fmt: skip
 
 
@@ -394,6 +395,7 @@ def test_a_plain_stack_has_no_alpha_and_no_tile_cards(tmp_path):
 @pytest.mark.parametrize(("options", "present"), [
     (StackOptions(kappa_low=2.0, kappa_high=4.0), {"ZMT_KAPLO": 2.0, "ZMT_KAPHI": 4.0}),
     (StackOptions(rejection="winsorized_quantile", winsor_limits=(0.1, 0.2)), {"ZMT_WINLO": 0.1, "ZMT_WINHI": 0.2}),
+    (StackOptions(radial_feather_fraction=0.8), {"ZMT_RADW": True, "ZMT_RADF": 0.8, "ZMT_RADP": 2.0}),
     (StackOptions(rejection="none", combine="median"), {"ZMT_REJ": "none", "ZMT_COMB": "median"}),
 ])  # fmt: skip
 def test_a_tile_s_cards_say_what_acted(tmp_path, options, present):
@@ -401,6 +403,7 @@ def test_a_tile_s_cards_say_what_acted(tmp_path, options, present):
     write_master(tmp_path / "a.fits", make_result(options=options), tile=tile)
     header = fits.getheader(tmp_path / "a.fits")
     assert {keyword: header[keyword] for keyword in present} == present
+    assert ("ZMT_RADW" in header) == (options.radial_feather_fraction is not None)
     assert ("ZMT_KAPLO" in header) == (options.rejection != "none")
     counts = [header[keyword] for keyword in ("ZMT_ID", "ZMT_NRAW", "ZMT_NALGN", "MT_NFRAMES")]
     assert counts == [17, 9, 5, 3]
@@ -512,7 +515,7 @@ def test_real_frames_give_valid_tiles(tmp_path, pattern, shape):
 
 
 def test_the_caller_s_cards_are_added(tmp_path):
-    write_master(tmp_path / "a.fits", make_result(), cards=[("ZSC_RADF", 0.5, "radial feather"), ("ZSC_DQ", "SAT", "")])
+    write_master(tmp_path / "a.fits", make_result(), cards=[("ZSC_EXTR", 0.5, "one more"), ("ZSC_DQ", "SAT", "")])
     header = fits.getheader(tmp_path / "a.fits")
-    assert (header["ZSC_RADF"], header.comments["ZSC_RADF"], header["ZSC_DQ"]) == (0.5, "radial feather", "SAT")
+    assert (header["ZSC_EXTR"], header.comments["ZSC_EXTR"], header["ZSC_DQ"]) == (0.5, "one more", "SAT")
     assert_valid(tmp_path / "a.fits")

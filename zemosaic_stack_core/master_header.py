@@ -243,4 +243,8 @@ def add_tile(header: fits.Header, result: StackResult, tile: TileFacts) -> None:
         if options.rejection == "winsorized_quantile":
             header["ZMT_WINLO"] = (options.winsor_limits[0], "winsor limit low")
             header["ZMT_WINHI"] = (options.winsor_limits[1], "winsor limit high")
+        if options.radial_feather_fraction is not None:
+            header["ZMT_RADW"] = (True, "radial weighting")
+            header["ZMT_RADF"] = (options.radial_feather_fraction, "radial feather fraction")
+            header["ZMT_RADP"] = (options.radial_shape_power, "radial shape power")
         header["ZMT_COMB"] = (options.combine, "combination")

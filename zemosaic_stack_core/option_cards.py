@@ -18,6 +18,8 @@ ZSC_SENS    sensitivity                                     ZSC_OUTF    outlier_
 ZSC_ALPH    alpha                                           ZSC_COMB    combine
 ZSC_NORM    normalization                                   ZSC_REF     reference as asked (index or "auto")
 ZSC_UNNO    on_unnormalizable                               ZSC_WGHT    weighting
+ZSC_RADF    radial_feather_fraction (or "null")             ZSC_RADP    radial_shape_power
+ZSC_RADL    radial_floor
 ZSC_SIGN    signature of inputs and options (by caller)     ZSC_SKIP    unusable cards of the reference left out
 NCOMBINE    frames with a sample in the image               EXPTOTAL    sum of their exposure times, seconds
 ==========  ==============================================  ==========  ==============================================
@@ -63,6 +65,9 @@ _OPTION_CARDS = {
     "reference": ("ZSC_REF", "reference frame as asked"),
     "on_unnormalizable": ("ZSC_UNNO", "frames that can't be normalized"),
     "weighting": ("ZSC_WGHT", "weight of the frames"),
+    "radial_feather_fraction": ("ZSC_RADF", "radial weight, fraction of the way out"),
+    "radial_shape_power": ("ZSC_RADP", "radial weight, exponent"),
+    "radial_floor": ("ZSC_RADL", "radial weight, least"),
 }
 
 
