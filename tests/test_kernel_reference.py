@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import reference
 from samples import PATTERNS, assert_matches_reference, make_frames
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS
+from zemosaic_stack_core.options import COMBINATIONS, NORMALIZATIONS, REJECTIONS
 
 COUNTS = (1, 2, 3, 5, 8, 31, 32, 33, 70)
 NUMBERS_OF_FRAMES = [pytest.param(n, id=f"n{n}") for n in COUNTS]
@@ -233,3 +234,25 @@ def test_a_mask_of_rows_and_columns_covers_every_channel():
     whole = [None if mask is None else np.repeat(mask[..., None], 3, axis=2) for mask in masks]
     result = stack(frames, masks=masks, maps="all", workers=1)
     assert_matches_reference(result, frames, StackOptions(), masks=whole, allow_narrow=0.05)
+
+
+@pytest.mark.parametrize("normalization", [name for name in NORMALIZATIONS if name != "none"])
+@pytest.mark.parametrize("shape", [(24, 25), (12, 13, 3)], ids=["mono", "color"])
+def test_normalized_samples(normalization, shape):
+    """Each sample times its frame's scale, plus its offset, in float32: two rounded operations, before all else."""
+    frames, _ = make_frames(15, 5, shape=shape, pattern="scattered")
+    frames = [frame * np.float32(0.9 + 0.05 * k) + np.float32(7 * k) for k, frame in enumerate(frames)]
+    options = StackOptions(normalization=normalization, reference=2)
+    result = stack(frames, options=options, maps="all", workers=1)
+    assert result.reference == 2
+    assert result.frames[2].scale == (1.0,) * len(result.frames[2].scale)
+    assert result.frames[2].offset == (0.0,) * len(result.frames[2].offset)
+    assert all(record.scale[0] != 1.0 or record.offset[0] != 0.0 for k, record in enumerate(result.frames) if k != 2)
+    normalized = [
+        np.asarray(frame * np.float32(record.scale)) + np.float32(record.offset)
+        for frame, record in zip(frames, result.frames, strict=True)
+    ]
+    sample = frames[0][5, 5].flat[0]
+    expected = reference.normalize(sample, result.frames[0].scale[0], result.frames[0].offset[0])
+    assert normalized[0][5, 5].flat[0] == expected
+    assert_matches_reference(result, normalized, options, allow_narrow=0.01)
