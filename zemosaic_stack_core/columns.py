@@ -102,8 +102,10 @@ def windows_of(frames: int) -> int | None:
 def gather_windows(xp: Namespace, ranks: Sequence[Array], window: int, chosen: Array) -> Array:
     """Gather the windows of the chosen pixels out of sorted rows: shape (row, pixel), float32."""
     frames = len(ranks)
-    low, middle, high = ranks[:window], ranks[_lowest_median(frames, window) : (frames + window) // 2 + 1], ranks[-window:]
-    low, middle, high = ([xp.take(row, chosen, axis=0) for row in rows] for rows in (low, middle, high))
+    medians = slice(_lowest_median(frames, window), (frames + window) // 2 + 1)
+    low, middle, high = (
+        [xp.take(row, chosen, axis=0) for row in rows] for rows in (ranks[:window], ranks[medians], ranks[-window:])
+    )
     never_below = xp.full_like(low[0], LARGEST)
     table: Array = xp.stack([*low, never_below, *middle, -never_below, *high])
     return table
@@ -139,26 +141,20 @@ def columns_of(xp: Namespace, table: Array, count: Array | None) -> Columns:
     Parameters
     ----------
     table : array of shape (rank, pixel), float32
-        Sorted samples, missing ones (`LARGEST`) last.
+        Sorted samples. Of ``m`` missing ones ``frames // 2 - (frames - m) // 2`` stand first (`-LARGEST`), the others
+        last (`LARGEST`).
     count : array of shape (pixel,), int64, or None
         Present samples of each pixel; None where none is missing.
     """
     frames, pixels = table.shape
-    device = table.device
-    lane = xp.arange(pixels, dtype=xp.int64, device=device)
+    lane = xp.arange(pixels, dtype=xp.int64, device=table.device)
     values = xp.reshape(table, (-1,))
     if count is None:
         start = xp.zeros_like(lane)
         return Columns(values, frames, pixels, start, start + frames, lane, is_complete=True)
-    # The middle rank then is each pixel's sample n // 2, as without the missing ones: the sums keep their order.
+    # The middle rank is each pixel's sample n // 2, as it is without the missing ones: sums keep their order.
     start = frames // 2 - count // 2
-    below = xp.full(pixels, -LARGEST, dtype=xp.float32, device=device)
-    rows = []
-    for rank in range(frames):
-        source = xp.maximum(rank - start, xp.zeros_like(start))
-        row = xp.take(values, source * pixels + lane, axis=0)
-        rows.append(row if 2 * rank > frames else xp.where(start > rank, below, row))
-    return Columns(xp.reshape(xp.stack(rows), (-1,)), frames, pixels, start, start + count, lane, is_complete=False)
+    return Columns(values, frames, pixels, start, start + count, lane, is_complete=False)
 
 
 def chosen_columns(xp: Namespace, columns: Columns, lane: Array) -> Columns:
@@ -224,24 +220,22 @@ def interval_sums(xp: Namespace, columns: Columns, pivot: Array, core: CoreSums 
             d *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
         middle = columns.frames // 2
         zero = xp.zeros_like(pivot)
-        first = xp.concat(_running_sums(xp, d[:middle, ...], d[middle:, ...], zero, None))
+        first = xp.concat(_running_sums(d[:middle, ...], d[middle:, ...], zero, None))
         d *= d
-        second = xp.concat(_running_sums(xp, d[:middle, ...], d[middle:, ...], zero, None))
+        second = xp.concat(_running_sums(d[:middle, ...], d[middle:, ...], zero, None))
         return IntervalSums(pivot, first, second, pixels)
     below = xp.astype(table[:window, ...], xp.float64)
     above = xp.astype(table[-window:, ...], xp.float64)
     below -= pivot
     above -= pivot
-    first = xp.concat(_running_sums(xp, below, above, core.first_below, core.first_above))
+    first = xp.concat(_running_sums(below, above, core.first_below, core.first_above))
     below *= below
     above *= above
-    second = xp.concat(_running_sums(xp, below, above, core.second_below, core.second_above))
+    second = xp.concat(_running_sums(below, above, core.second_below, core.second_above))
     return IntervalSums(pivot, first, second, pixels, upper=columns.frames - 2 * window - 1)
 
 
-def _running_sums(
-    xp: Namespace, below: Array, above: Array, start_below: Array, start_above: Array | None
-) -> list[Array]:
+def _running_sums(below: Array, above: Array, start_below: Array, start_above: Array | None) -> list[Array]:
     """Go on with two sums outwards, down over `below` (subtracting) and up over `above`: rows, lowest rank first.
 
     Without a `start_above` the upper sum begins where the lower one does, and that entry stands once.

@@ -113,7 +113,7 @@ class _Present(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What has to be done, from the options and the maps. `is_careful`: look for missing samples, gather full tables."""
+    """What has to be done, from the options and the maps; `is_careful`: look for missing samples, gather everything."""
 
     options: StackOptions
     rule: Rule | None
@@ -236,8 +236,12 @@ def _stack(xp: Namespace, samples: Samples, task: _Task) -> ChunkResult:
     first = gathered = 0
     for start in range(0, pixels, task.step):
         stop = min(start + task.step, pixels)
-        strips.append(_stack_strip(xp, _part(samples, slice(start, stop)), task))
-        gathered += strips[-1].gathered
+        strip = _stack_strip(xp, _part(samples, slice(start, stop)), task)
+        if strips and (strip.core is None) != (strips[0].core is None):  # windows and full tables don't mix
+            results.append(_finish(xp, _part(samples, slice(first, start)), task, strips))
+            first, gathered, strips = start, 0, []
+        strips.append(strip)
+        gathered += strip.gathered
         if gathered >= task.step or stop == pixels:
             results.append(_finish(xp, _part(samples, slice(first, stop)), task, strips))
             first, gathered, strips = stop, 0, []
@@ -255,9 +259,12 @@ def _finish(xp: Namespace, samples: Samples, task: _Task, strips: Sequence[_Stri
     frame_low, frame_high = xp.zeros_like(missing), xp.zeros_like(missing)
     again = None
     if any(strip.incomplete is not None for strip in strips):
-        nowhere = [xp.zeros_like(strip.answer.coverage, dtype=xp.bool) for strip in strips]
         again = _joined(
-            xp, [none if strip.incomplete is None else strip.incomplete for strip, none in zip(strips, nowhere, strict=True)]
+            xp,
+            [
+                xp.zeros_like(strip.answer.coverage, dtype=xp.bool) if strip.incomplete is None else strip.incomplete
+                for strip in strips
+            ],
         )
     rejection = None if task.rule is None else _reject(xp, samples, task, task.rule, strips)
     if rejection is not None:
@@ -376,11 +383,13 @@ def _find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple
             for row, mask in zip(rows, masks, strict=True)
         ]
         return _Present(rows, [None] * len(rows), None, may_miss=True), xp.zeros_like(missing)
-    filler = xp.full_like(first_row, LARGEST)
+    # Half of a pixel's missing samples sort below the present ones and half above: see `Columns`.
+    filler = xp.full_like(first_row, LARGEST if len(rows) % 2 else -LARGEST)
     count = xp.full_like(first_row, sum(mask is None for mask in masks), dtype=xp.int32)
     for frame, mask in enumerate(masks):
         if mask is not None:
             rows[frame] = xp.where(mask, rows[frame], filler)
+            filler = xp.where(mask, filler, -filler)
             count += xp.astype(mask, xp.int32)
     return _Present(rows, masks, count), missing
 
@@ -390,55 +399,59 @@ def _look(
 ) -> tuple[Chosen, CoreSums | None]:
     """Take order statistics and moments of all present samples; the pivot is the lower median.
 
-    Where windows are gathered, also the sums from the middle out to them.
+    The moments are summed from the middle rank outwards, as `interval_sums` does; where windows are gathered, the
+    sums out to them are given too.
     """
     frames = len(ranks)
-    smallest, largest, lower, upper = ranks[0], ranks[-1], ranks[(frames - 1) // 2], ranks[frames // 2]
-    never_empty = frames  # ranks that every pixel fills: as many as there are frames without a missing sample
+    middle = frames // 2
+    smallest, largest, lower, upper = ranks[0], ranks[-1], ranks[(frames - 1) // 2], ranks[middle]
+    filled = range(frames)  # ranks that every pixel fills
+    start = stop = None
     if present.count is not None:
-        never_empty = sum(mask is None for mask in present.masks)
+        complete = sum(mask is None for mask in present.masks)
+        filled = range(middle - complete // 2, middle - complete // 2 + complete)
+        count = xp.astype(present.count, xp.int64)
+        start = middle - count // 2
+        stop = start + count
         pixels = smallest.shape[0]
         lane = xp.arange(pixels, dtype=xp.int64, device=smallest.device)
         flat = xp.reshape(xp.stack(list(ranks)), (-1,))
-        last = xp.astype(xp.maximum(present.count - 1, xp.zeros_like(present.count)), xp.int64)
+        last = xp.clip(stop - 1, 0, frames - 1)
+        smallest = xp.take(flat, xp.minimum(start, last) * pixels + lane, axis=0)
         largest = xp.take(flat, last * pixels + lane, axis=0)
-        lower = xp.take(flat, last // 2 * pixels + lane, axis=0)
-        upper = xp.take(flat, (last + 1) // 2 * pixels + lane, axis=0)
+        lower = xp.take(flat, (start + last) // 2 * pixels + lane, axis=0)
+        upper = xp.take(flat, xp.clip((start + stop) // 2, 0, frames - 1) * pixels + lane, axis=0)
     pivot = xp.astype(lower, xp.float64)
     median = (pivot + xp.astype(upper, xp.float64)) * 0.5
-    first = xp.zeros_like(pivot)
-    second = xp.zeros_like(pivot) if squares else None
-    for rank, row in enumerate(ranks):
-        d = xp.astype(row, xp.float64)
-        d -= pivot
-        if rank >= never_empty:
-            d *= xp.astype(present.count > rank, xp.float64)
-        first += d
+    sums = [xp.zeros_like(pivot) for _ in range(4 if squares else 2)]
+    core: list[Array] = []
+    outwards = (range(middle - 1, -1, -1), range(middle, frames))
+    for side, order in enumerate(outwards):
+        first = sums[side]
+        second = sums[2 + side] if squares else None
+        for rank in order:
+            if window is not None and rank in (window - 1, frames - window):
+                core += [first + 0.0, first if second is None else second + 0.0]
+            d = xp.astype(ranks[rank], xp.float64)
+            d -= pivot
+            if rank not in filled:
+                d *= xp.astype((start <= rank) & (stop > rank), xp.float64)
+            if side == 0:
+                first -= d
+            else:
+                first += d
+            if second is not None:
+                d *= d
+                if side == 0:
+                    second -= d
+                else:
+                    second += d
+        sums[side] = first
         if second is not None:
-            d *= d
-            second += d
-    core = None if window is None else _sum_core(xp, ranks, pivot, window)
-    return Chosen(median, smallest, largest, pivot, first, second), core
-
-
-def _sum_core(xp: Namespace, ranks: Sequence[Array], pivot: Array, window: int) -> CoreSums:
-    """Sum ``d = x - pivot`` and ``d*d`` from the middle rank down and up to the windows, as `interval_sums` does."""
-    middle = len(ranks) // 2
-    first_below, second_below = xp.zeros_like(pivot), xp.zeros_like(pivot)
-    first_above, second_above = xp.zeros_like(pivot), xp.zeros_like(pivot)
-    for row in ranks[middle - 1 : window - 1 : -1]:
-        d = xp.astype(row, xp.float64)
-        d -= pivot
-        first_below -= d
-        d *= d
-        second_below -= d
-    for row in ranks[middle : len(ranks) - window]:
-        d = xp.astype(row, xp.float64)
-        d -= pivot
-        first_above += d
-        d *= d
-        second_above += d
-    return CoreSums(first_below, second_below, first_above, second_above)
+            sums[2 + side] = second
+    first = sums[1] - sums[0]
+    second = sums[3] - sums[2] if squares else None
+    return Chosen(median, smallest, largest, pivot, first, second), CoreSums(*core) if core else None
 
 
 def _find_candidates(
@@ -560,7 +573,7 @@ def _split(
     for row, mask in zip(present.rows, present.masks, strict=True):
         is_below, is_above = row < low, row > high
         if mask is not None:
-            is_above = is_above & mask
+            is_below, is_above = is_below & mask, is_above & mask
         below.append(xp.astype(xp.count_nonzero(is_below), xp.int64))
         above.append(xp.astype(xp.count_nonzero(is_above), xp.int64))
         if keeps_masks:
