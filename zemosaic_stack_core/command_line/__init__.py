@@ -1,0 +1,77 @@
+"""The command line ``zemosaic-worker``: one module per command, each with `add_parser` and `run`.
+
+``add_parser(subparsers)`` describes a command with argparse; ``run(arguments) -> int`` does it and returns an
+`ExitCode`. Whatever a command needs beyond options and argparse it imports when it runs, so that ``--help`` is quick.
+An error of this library ends a command with one line on standard error; anything else is a bug and shows itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from zemosaic_stack_core.errors import ZemosaicError
+
+from .exit_codes import ExitCode, exit_code_of
+from .messages import one_line, say
+
+__all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
+
+COMMANDS = ("stack",)
+"""Modules of this package that are commands, in the order in which ``--help`` lists them."""
+
+PROGRAM = "zemosaic-worker"
+_DESCRIPTION = "Combine aligned astronomical frames into master images, the same bits on CPU and GPU."
+_EPILOG = "zemosaic-worker COMMAND --help tells all about a command. Start with: zemosaic-worker demo demo_out"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from zemosaic_stack_core import __version__
+
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more: what the library logs")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f".{name}", __name__).add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; default those of the process.
+
+    Returns
+    -------
+    int
+        An `ExitCode`.
+    """
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
+    level = logging.INFO if arguments.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    command = importlib.import_module(f".{arguments.command}", __name__)
+    try:
+        code = int(command.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our answer has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except (ZemosaicError, OSError, MemoryError) as error:
+        say(f"{PROGRAM} {arguments.command}: {one_line(error)}")
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        say(f"{PROGRAM} {arguments.command}: interrupted; nothing half-written is left")
+        return ExitCode.INTERRUPTED
+    return code

@@ -1,0 +1,112 @@
+"""From settings to a stack, on the backend that was asked for: what commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.parallel_plan import ParallelPlan, auto_tune_parallel_plan, detect_parallel_capabilities
+from zemosaic_stack_core.weighting import radial_weights, read_weights_csv
+
+from .arguments import Settings
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.frames import FrameGroup
+    from zemosaic_stack_core.result import StackResult
+
+__all__ = ["compute_stack", "parallel_plan", "sample_or_frame_weights", "wants_gpu"]
+
+RADIAL_FLOOR = 0.0
+"""Least radial weight where a configuration asks for one."""
+
+
+def wants_gpu(arguments: argparse.Namespace, settings: Settings) -> bool:
+    """Say whether the GPU is to be tried.
+
+    Raises
+    ------
+    InvalidInputError
+        The GPU is required by the arguments and forbidden by the configuration.
+    """
+    if arguments.backend == "gpu" and not settings.use_gpu:
+        raise InvalidInputError(f"--backend gpu, but {arguments.config} forbids the GPU; expected one or the other")
+    return arguments.backend != "cpu" and settings.use_gpu
+
+
+def parallel_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> ParallelPlan:
+    """Return the caps of arguments and configuration."""
+    rows, workers = arguments.rows_per_chunk, arguments.workers
+    use_gpu = wants_gpu(arguments, settings)
+    if not settings.parallel:
+        return ParallelPlan(cpu_workers=workers, rows_per_chunk=rows, gpu_rows_per_chunk=rows, use_gpu=use_gpu)
+    tuned = auto_tune_parallel_plan(
+        "stack_master_tiles",
+        (group.rows, group.columns),
+        len(group.sources),
+        4 * group.channels,
+        settings.parallel,
+        detect_parallel_capabilities(probe_gpu=use_gpu),
+    )
+    return ParallelPlan(
+        cpu_workers=workers if workers is not None else tuned.cpu_workers,
+        max_chunk_bytes=tuned.max_chunk_bytes,
+        rows_per_chunk=rows if rows is not None else tuned.rows_per_chunk,
+        use_gpu=use_gpu,
+        gpu_rows_per_chunk=rows if rows is not None else tuned.gpu_rows_per_chunk,
+        gpu_max_chunk_bytes=tuned.gpu_max_chunk_bytes,
+    )
+
+
+def sample_or_frame_weights(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> Any | None:
+    """Return the weights that a table and the radial weight give together, None without either."""
+    table = None
+    if arguments.weights is not None:
+        table = read_weights_csv(arguments.weights, [source.name for source in group.sources])
+    if settings.radial is None:
+        return table
+    how = settings.radial
+    plane = radial_weights(group.rows, group.columns, how.feather, how.power, RADIAL_FLOOR, 0, group.rows)
+    of_frames = np.ones(1) if table is None else table
+    shape = (-1, 1, 1, 1) if group.is_color else (-1, 1, 1)
+    whole = plane[np.newaxis, :, :, np.newaxis] if group.is_color else plane[np.newaxis]
+    return of_frames.astype(np.float32).reshape(shape) * whole
+
+
+def compute_stack(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    group: FrameGroup,
+    *,
+    maps: tuple[str, ...],
+    progress: Callable[[int, int], None],
+) -> StackResult:
+    """Stack on the backend that the arguments ask for.
+
+    Raises
+    ------
+    ZemosaicError
+        As `zemosaic_stack_core.auto.stack_auto`.
+    """
+    plan = parallel_plan(arguments, settings, group)
+    gpu = Phase3Gpu(plan, is_required=arguments.backend == "gpu") if plan.use_gpu else None
+    try:
+        result, _ = stack_auto(
+            group,
+            gpu=gpu,
+            options=settings.options,
+            weights=sample_or_frame_weights(arguments, settings, group),
+            maps=maps,
+            plan=plan,
+            workers=arguments.workers,
+            memory_limit=arguments.memory,
+            progress=progress,
+        )
+    finally:
+        if gpu is not None:
+            gpu.close()
+    return result

@@ -1,0 +1,190 @@
+"""``zemosaic-worker stack``: frames in, one master image out."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.options import MAPS, check_choice
+
+from .arguments import Settings, add_compute_arguments, add_option_arguments, settings_from_arguments
+from .exit_codes import ExitCode
+from .messages import answer, answer_json, say
+from .progress import progress_display
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.frames import FrameGroup
+    from zemosaic_stack_core.result import StackResult
+
+__all__ = ["add_parser", "run"]
+
+_FITS_SUFFIXES = (".fits", ".fit", ".fts")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser(
+        "stack",
+        help="combine frames into one master image",
+        description="Combine aligned frames into one master image: a FITS file with its maps and a table of "
+        "the frames, and a picture of it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "frames",
+        nargs="+",
+        metavar="FRAMES",
+        help="FITS (.fit .fits .fts, also .gz and .fz) and .npy files; a folder means its frames in natural order, "
+        "@list.txt a list of them",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FITS", help="the master image to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_argument(
+        "--maps",
+        type=parse_maps,
+        default=("coverage",),
+        metavar="NAMES",
+        help=f"maps to write as extensions: all, none, or some of {','.join(MAPS)} (default: coverage)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="CSV",
+        help="a table with the columns file and weight; multiplied with what --weighting gives",
+    )
+    parser.add_argument("--mask-extension", metavar="NAME", help="FITS extension of each frame, nonzero where missing")
+    parser.add_argument("--dq-bits", type=int, metavar="BITS", help="only these bits of the mask extension count")
+    parser.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
+    parser.add_argument(
+        "--sha256", action="store_true", help="store the SHA-256 of each frame's file in the FRAMES table"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and what the rule can do; write nothing")
+    parser.add_argument("--json", action="store_true", help="a machine-readable summary on standard output")
+    add_compute_arguments(parser)
+    add_option_arguments(parser)
+
+
+def parse_maps(text: str) -> tuple[str, ...]:
+    """Read names of maps, separated by commas.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        A name is unknown.
+    """
+    if text in ("all", "none"):
+        return MAPS if text == "all" else ()
+    names = tuple(name.strip().replace("-", "_") for name in text.split(","))
+    try:
+        for name in names:
+            check_choice("map", name, ("all", "none", *MAPS))
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outputs:
+    """Files to be written."""
+
+    master: Path
+    picture: Path | None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stack, write and tell what came out."""
+    from zemosaic_stack_core.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.frames import open_frames
+    from zemosaic_stack_core.scratch import ScratchFolder
+
+    began = time.perf_counter()
+    settings = settings_from_arguments(arguments)
+    for line in settings.lines:
+        say(line)
+    if arguments.dq_bits is not None and arguments.mask_extension is None:
+        raise InvalidInputError("--dq-bits without --mask-extension; expected the name of the extension with the bits")
+    paths = expand_frame_arguments(arguments.frames)
+    outputs = _check_outputs(arguments, paths)
+    with ScratchFolder() as scratch:
+        group = open_frames(paths, mask_extension=arguments.mask_extension, dq_bits=arguments.dq_bits, scratch=scratch)
+        if arguments.dry_run:
+            return _show_plan(arguments, settings, group)
+        result = _compute(arguments, settings, group)
+        _write(arguments, outputs, result)
+    _tell(arguments, outputs, result, time.perf_counter() - began)
+    return ExitCode.DONE
+
+
+def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Outputs:
+    """Find out before the work whether the files can be written; no frame is ever overwritten."""
+    from zemosaic_stack_core.atomic import check_output
+
+    master = Path(arguments.output)
+    if master.suffix.casefold() not in _FITS_SUFFIXES:
+        raise InvalidInputError(f"{master}: the name of the master; expected one ending in {', '.join(_FITS_SUFFIXES)}")
+    outputs = _Outputs(master=master, picture=None if arguments.no_picture else master.with_suffix(".png"))
+    if arguments.dry_run:
+        return outputs
+    real = {os.path.realpath(path) for path in frames}
+    for path in filter(None, (outputs.master, outputs.picture)):
+        if os.path.realpath(path) in real:
+            raise InvalidInputError(f"{path}: one of the frames; expected another name for the master")
+        check_output(path, overwrite=arguments.overwrite)
+    return outputs
+
+
+def _compute(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> StackResult:
+    """Stack, with progress on standard error."""
+    from .computing import compute_stack
+
+    with progress_display(f"stacking {len(group.sources)} frames") as progress:
+        return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress)
+
+
+def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult) -> None:
+    """Write the master and its picture."""
+    from zemosaic_stack_core.master_tile import write_master
+    from zemosaic_stack_core.pictures import save_preview
+
+    sha256: list[str | None] = []
+    if arguments.sha256:
+        sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
+    write_master(outputs.master, result, sha256=sha256, overwrite=arguments.overwrite)
+    if outputs.picture is not None:
+        save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _show_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> int:
+    """Say what the stack would take and what the rule can do."""
+    from .planning import describe_plan, make_plan
+
+    plan = make_plan(arguments, settings, group)
+    if arguments.json:
+        answer_json(plan)
+    else:
+        for line in describe_plan(plan):
+            answer(line)
+    return ExitCode.DONE
+
+
+def _tell(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult, seconds: float) -> None:
+    """Say what came out."""
+    from .summary import describe_result, summarize
+
+    summary = summarize(result, seconds=seconds, master=outputs.master, picture=outputs.picture)
+    if arguments.json:
+        answer_json(summary)
+    else:
+        for line in describe_result(summary):
+            answer(line)

@@ -1,0 +1,126 @@
+"""What a stack gave, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.result import FrameRecord, StackResult
+
+from .messages import size_text, time_text
+
+__all__ = ["describe_result", "rule_text", "summarize"]
+
+_KAPPA_RULES = (
+    "kappa_sigma",
+    "mad_clip",
+    "winsorized_sigma_clip",
+    "winsorized_quantile",
+    "linear_fit_clip",
+    "noise_clip",
+)
+
+
+def rule_text(options: StackOptions) -> str:
+    """Return the rule with the numbers that act, in a few words: ``kappa_sigma 3/3``."""
+    numbers = {
+        "percentile_clip": f" {options.p_low:g}/{options.p_high:g}",
+        "minmax": f" {options.n_low}/{options.n_high}",
+        "gesd": f" alpha {options.alpha:g}, at most {options.outlier_fraction:.0%} outliers",
+    }
+    if options.rejection in _KAPPA_RULES:
+        return f"{options.rejection} {options.kappa_low:g}/{options.kappa_high:g}"
+    return options.rejection + numbers.get(options.rejection, "")
+
+
+def summarize(
+    result: StackResult, *, seconds: float, master: Path, picture: Path | None, advice: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the summary of a stack: what ``--json`` prints.
+
+    Parameters
+    ----------
+    result : StackResult
+        The stack.
+    seconds : float
+        Wall-clock time of the whole command, but for the start of Python.
+    master, picture : Path
+        Files written.
+    advice : sequence of str
+        Lines of the adviser.
+    """
+    channels = 1 if result.image.ndim == 2 else result.image.shape[2]
+    pixels = result.image.size // channels
+    given = pixels * channels * len(result.frames)
+    low, high, missing = (
+        sum(sum(getattr(frame, name)) for frame in result.frames)
+        for name in ("rejected_low", "rejected_high", "missing")
+    )
+    present = max(1, given - missing)
+    return {
+        "master": str(master),
+        "picture": None if picture is None else str(picture),
+        "shape": list(result.image.shape),
+        "n_frames": len(result.frames),
+        "backend": result.backend,
+        "seconds": seconds,
+        "samples": given,
+        "rejected_low_percent": 100.0 * low / present,
+        "rejected_high_percent": 100.0 * high / present,
+        "missing_percent": 100.0 * missing / given,
+        "empty_pixels": int(np.count_nonzero(~np.isfinite(result.image))),
+        "reference": result.reference,
+        "options": asdict(result.options),
+        "advice": list(advice),
+        "details": dict(result.details),
+        "frames": [_frame_summary(frame, pixels) for frame in result.frames],
+    }
+
+
+def _frame_summary(frame: FrameRecord, pixels: int) -> dict[str, Any]:
+    """Return what happened to a frame."""
+    present = [max(1, pixels - gone) for gone in frame.missing]
+    return {
+        "name": frame.name,
+        "weight": frame.weight,
+        "scale": frame.scale,
+        "offset": frame.offset,
+        "rejected_low_percent": [100.0 * part / of for part, of in zip(frame.rejected_low, present, strict=True)],
+        "rejected_high_percent": [100.0 * part / of for part, of in zip(frame.rejected_high, present, strict=True)],
+        "missing": frame.missing,
+        "sky": frame.sky,
+        "noise": frame.noise,
+        "fwhm": frame.fwhm,
+        "note": frame.note,
+    }
+
+
+def describe_result(summary: dict[str, Any]) -> list[str]:
+    """Return a summary in a few lines for people."""
+    options = StackOptions(**summary["options"])
+    details = summary["details"]
+    workers = details.get("workers", 1)
+    where = f"{summary['backend']}, {workers} processes" if workers > 1 else summary["backend"]
+    shape = " x ".join(map(str, summary["shape"]))
+    rejected = f"{summary['rejected_low_percent']:.2f} % low, {summary['rejected_high_percent']:.2f} % high"
+    lines = [
+        f"{summary['master']}: {summary['n_frames']} frames of {shape} ({size_text(4 * summary['samples'])}) "
+        f"in {time_text(summary['seconds'])}, {where}",
+        f"  {rule_text(options)}, {options.combine}: rejected {rejected}; {summary['missing_percent']:.2f} % missing; "
+        f"{summary['empty_pixels']} pixels without a value",
+    ]
+    if options.normalization != "none" and summary["reference"] is not None:
+        name = summary["frames"][summary["reference"]]["name"]
+        lines.append(f"  normalized ({options.normalization}) to {name}")
+    lines += [f"  {frame['name']}: {frame['note']}" for frame in summary["frames"] if frame["note"]]
+    if details.get("fallback_reason") and details.get("gpu_attempts"):
+        lines.append(f"  made on the CPU after the GPU failed: {details['fallback_reason']}")
+    lines += [f"  {line}" for line in summary["advice"]]
+    if summary["picture"]:
+        lines.append(f"{summary['picture']}: a picture of it")
+    return lines
