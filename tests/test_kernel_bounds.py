@@ -158,3 +158,16 @@ def test_the_bound_is_where_the_reference_has_it(base, name, n):
             assert kept_by(samples, **base, max_iterations=1, **{name: value}) == by_reference(value)
         assert by_reference(end * MORE) != by_reference(end * LESS)
     assert turns >= 2
+
+
+@pytest.mark.parametrize("n", [6, 15])
+def test_winsorized_spread_to_the_last_round(n):
+    """The spread depends on when its rounds stop; the bound lies where the spread of the reference puts it."""
+    rng = np.random.default_rng(n)
+    for _ in range(50):
+        samples = np.sort(rng.normal(100.0, 10.0, n) + 30.0 * (rng.random(n) < 0.15)).astype(np.float32).tolist()
+        s = reference.winsorized_spread(samples, reference.Margin())
+        kappa = (samples[-1] - np.median(samples)) / s
+        options = {"rejection": "winsorized_sigma_clip", "kappa_low": 1e3, "max_iterations": 1}
+        assert kept_by(samples, **options, kappa_high=kappa * MORE) == (0, n, 0)
+        assert kept_by(samples, **options, kappa_high=kappa * LESS) == (0, n - 1, 1)
