@@ -503,7 +503,7 @@ RUN_WITHOUT = """
         assert (result.image == stack(frames).image).all()
     print(gpu.attempts, gpu.cpu_tiles, "cupy" in sys.modules)
 """
-HIDE = "import importlib.util as util; find = util.find_spec; util.find_spec = lambda n: None if n == 'cupy' else find(n)"
+HIDE = "import importlib.util as u; found = u.find_spec; u.find_spec = lambda n: None if n == 'cupy' else found(n)"
 
 
 @pytest.mark.parametrize("hide", [HIDE, ""], ids=["no CuPy", "no driver"])

@@ -118,18 +118,29 @@ def gpu_memory() -> GpuMemory:
     )
 
 
-class _EventPool:
-    """Events for use again: none is destroyed while a stream may still have to wait for it."""
+class _Streams:
+    """The streams of a backend and events for use again.
+
+    CuPy's pool keeps what a stream has freed for that stream: with new ones for each tile nothing would be used again.
+    No event is destroyed before the streams are, which may still have to wait for it.
+    """
 
     def __init__(self, cuda: Any) -> None:
+        self.upload = cuda.Stream(non_blocking=True)
+        self.compute = cuda.Stream(non_blocking=True)
+        self.download = cuda.Stream(non_blocking=True)
         self._cuda = cuda
+        self._events: list[Any] = []
         self._spare: list[Any] = []
         self._lock = threading.Lock()
 
     def take(self) -> Any:
         """Return an event that nothing waits for."""
         with self._lock:
-            return self._spare.pop() if self._spare else self._cuda.Event()
+            if not self._spare:
+                self._events.append(self._cuda.Event())
+                return self._events[-1]
+            return self._spare.pop()
 
     def give(self, *events: Any) -> None:
         """Take events back that no stream waits for anymore."""
@@ -192,12 +203,10 @@ class CupyTransfer:
 
     def __init__(self, backend: CupyBackend) -> None:
         self._backend = backend
-        cuda = backend.cupy.cuda
-        with backend.on_device():
-            self._upload_stream = cuda.Stream(non_blocking=True)
-            self._compute_stream = cuda.Stream(non_blocking=True)
-            self._download_stream = cuda.Stream(non_blocking=True)
-        self._events = _EventPool(cuda)
+        self._events = backend.streams()
+        self._upload_stream = self._events.upload
+        self._compute_stream = self._events.compute
+        self._download_stream = self._events.download
         self._free = [_GpuSlot(backend) for _ in range(N_SLOTS)]
         self._downloads: deque[_Download] = deque()
         self._in_flight: deque[_BandEvents] = deque()
@@ -386,6 +395,7 @@ class CupyBackend:
         self.cupy = cupy
         self.xp = xp
         self._device_id = device_id
+        self._streams: _Streams | None = None
         self._spare_pinned: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
@@ -424,6 +434,13 @@ class CupyBackend:
         self.keep_pinned([])
         with self.on_device():
             free_cupy_memory_pools()
+
+    def streams(self) -> _Streams:
+        """Return the streams that all transfers of this backend share, made at the first call."""
+        with self._lock, self.on_device():
+            if self._streams is None:
+                self._streams = _Streams(self.cupy.cuda)
+            return self._streams
 
     def open_transfer(self) -> CupyTransfer:
         """Return a new transfer for one stack."""
