@@ -1,0 +1,201 @@
+"""``zemosaic-worker run``: a plan of tiles to master tiles, whatever happens on the way."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from zemosaic_stack_core.errors import InvalidInputError
+
+from .arguments import Settings, add_compute_arguments, add_option_arguments, settings_from_arguments
+from .messages import say
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.phase3.run import RunReport
+    from zemosaic_stack_core.phase3.tile import StackSettings
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+exit codes: 0 every tile is there; 1 some are not (the report says why); 2 the plan or an option is not what it must be;
+130 interrupted: the same command goes on where this one ended."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="make all master tiles of a plan; resumes where an earlier run ended",
+        description="Make the master tile of every group of frames. Bad frames and bad tiles are dropped alone; tiles "
+        "that are there already and right are reused; report.json and report.html say what was done.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("plan", metavar="PLAN", help="a JSON plan of tiles, or a folder whose sub-folders are tiles")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="folder for the tiles and the report")
+    tiles = parser.add_argument_group("tiles and frames")
+    tiles.add_argument(
+        "--min-frames", type=int, default=1, metavar="N", help="a tile of fewer good frames fails (default: 1)"
+    )
+    tiles.add_argument("--strict", action="store_true", help="a bad frame fails its tile instead of being dropped")
+    tiles.add_argument(
+        "--saturation",
+        type=float,
+        metavar="X",
+        help="value at which a sample is saturated (default: the largest of an integer type; 65535 of floats)",
+    )
+    tiles.add_argument(
+        "--maps",
+        default="coverage",
+        metavar="NAMES",
+        help="maps in each tile, separated by commas, or all (default: coverage)",
+    )
+    tiles.add_argument(
+        "--no-resume", dest="resume", action="store_false", help="make every tile again, whatever is there already"
+    )
+    spread = parser.add_argument_group("many machines")
+    spread.add_argument("--shard", metavar="I/N", help="do only part I (from 1) of N: one per job of a batch system")
+    spread.add_argument("--scheduler", metavar="ADDRESS", help="run on the dask cluster at this address")
+    spread.add_argument("--local-cluster", type=int, metavar="N", help="run on N dask worker processes on this machine")
+    talk = parser.add_argument_group("what it says")
+    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    talk.add_argument("--log-file", metavar="FILE", help="append everything that is said, and more, to this file")
+    add_compute_arguments(parser)
+    add_option_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the tiles; return 0, 1 or 130."""
+    with _logging(arguments), _term_is_interrupt():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Make the tiles, with everything set up for talking."""
+    from zemosaic_stack_core.phase3.cluster import ClusterChoice
+    from zemosaic_stack_core.phase3.live import run_progress
+    from zemosaic_stack_core.phase3.plan import parse_shard, read_run_plan
+    from zemosaic_stack_core.phase3.run import Night, run_night
+
+    settings = settings_from_arguments(arguments)
+    for line in settings.lines:
+        _tell(arguments, line)
+    backend = arguments.backend
+    if backend == "auto" and not settings.use_gpu:
+        backend = "cpu"
+    output = Path(arguments.output)
+    cluster = None
+    if arguments.scheduler is not None or arguments.local_cluster is not None:
+        cluster = ClusterChoice(scheduler=arguments.scheduler, local_workers=arguments.local_cluster)
+    night = Night(
+        tiles=read_run_plan(arguments.plan, output=output),
+        output=output,
+        settings=_stack_settings(arguments, settings),
+        backend=backend,
+        resume=arguments.resume,
+        shard=None if arguments.shard is None else parse_shard(arguments.shard),
+        cluster=cluster,
+    )
+    progress = run_progress(lambda text: _tell(arguments, text), is_quiet=arguments.quiet)
+    report = run_night(night, progress=progress, pcb_tile=_telemetry)
+    _tell(arguments, _summary(report))
+    if report.interrupted:
+        _tell(arguments, "interrupted: run the same command again to go on")
+    elif report.stopped:
+        say(f"the run stopped: {report.stopped}; free room there and run the same command again to go on")
+    return report.exit_code
+
+
+def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackSettings:
+    """Return how the tiles are to be made."""
+    from dataclasses import replace
+
+    from zemosaic_stack_core.parallel_plan import read_plan
+    from zemosaic_stack_core.phase3.tile import StackSettings
+    from zemosaic_stack_core.runner import check_maps
+
+    options = settings.options
+    if settings.radial is not None and options.radial_feather_fraction is None and options.combine == "mean":
+        options = replace(
+            options, radial_feather_fraction=settings.radial.feather, radial_shape_power=settings.radial.power
+        )
+    names = "all" if arguments.maps == "all" else tuple(filter(None, arguments.maps.split(",")))
+    caps = read_plan(settings.parallel)
+    return StackSettings(
+        options=options,
+        maps=tuple(sorted(check_maps(names) | {"coverage"})),
+        min_frames=arguments.min_frames,
+        strict=arguments.strict,
+        saturation=arguments.saturation,
+        plan=replace(caps, rows_per_chunk=arguments.rows_per_chunk or caps.rows_per_chunk, use_gpu=settings.use_gpu),
+        workers=arguments.workers,
+        memory_limit=arguments.memory,
+    )
+
+
+def _summary(report: RunReport) -> str:
+    """Return the line that says how it went."""
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.counts.items())
+    where = f"; see {report.page_path}" if report.page_path is not None else ""
+    return f"{len(report.records)} tiles: {counts}, in {report.seconds:.1f} s{where}"
+
+
+def _tell(arguments: argparse.Namespace, text: str) -> None:
+    """Say a line unless told to be quiet; the log file gets it in any case."""
+    logging.getLogger("zemosaic_stack_core.run").info(text)
+    if not arguments.quiet:
+        say(text)
+
+
+def _telemetry(message: str, **fields: Any) -> None:
+    """Write a tile's telemetry to the log."""
+    values = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    logging.getLogger("zemosaic_stack_core.telemetry").info("%s %s", message, values)
+
+
+@contextmanager
+def _logging(arguments: argparse.Namespace) -> Iterator[None]:
+    """Send what is logged to the log file and, from warnings on, to the terminal."""
+    if arguments.log_file is None:
+        yield
+        return
+    logger = logging.getLogger("zemosaic_stack_core")
+    before = logger.level
+    try:
+        handler = logging.FileHandler(arguments.log_file, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"{arguments.log_file}: {error.strerror}; expected a log file to append to") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _term_is_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send, end the run as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: somebody else's signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,222 @@
+"""A run on a dask cluster: one task per tile.
+
+What travels is small: paths and options to the workers, records and previews of a few kilobytes back. Frames and tiles
+go through the file system that all machines share. Each worker process has its own `Phase3Gpu`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError
+from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+
+from .journal import EarlierRuns
+from .make import MadeTile, make_tile
+from .outcome import TileOutcome, TileRecord
+from .plan import TileSpec
+from .signature import InputHashes
+from .tile import StackSettings
+
+__all__ = ["ClusterChoice", "made_on_cluster"]
+
+_LOGGER = logging.getLogger(__name__)
+_STATE = "zemosaic_phase3"
+_RETRIES = 3  # of a tile whose worker was lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterChoice:
+    """Where the workers are.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Address of a scheduler that runs, such as ``tcp://host:8786``.
+    local_workers : int or None
+        Or: start so many worker processes on this machine.
+    """
+
+    scheduler: str | None = None
+    local_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.scheduler is None) == (self.local_workers is None):
+            raise InvalidInputError("cluster: expected either the address of a scheduler or a number of local workers")
+        if self.local_workers is not None and self.local_workers < 1:
+            raise InvalidInputError(f"cluster: {self.local_workers} local workers; expected at least 1")
+
+    def __str__(self) -> str:
+        return self.scheduler or f"{self.local_workers} local workers"
+
+
+def made_on_cluster(
+    choice: ClusterChoice,
+    specs: Sequence[TileSpec],
+    output: Path,
+    settings: StackSettings,
+    *,
+    backend: str,
+    earlier: EarlierRuns,
+    resume: bool,
+    preview_size: int,
+) -> Generator[MadeTile]:
+    """Yield the tiles of a run as a cluster makes them, in the order in which they are done.
+
+    Parameters
+    ----------
+    choice : ClusterChoice
+        Which cluster.
+    specs, output, settings, backend, resume, preview_size
+        See `make_tile` and `Night`; the output folder is one that every worker sees under this name.
+    earlier : EarlierRuns
+        What earlier runs knew; each task gets the part about its tile.
+
+    Raises
+    ------
+    BackendUnavailableError
+        dask.distributed is not installed, or no scheduler answers.
+    """
+    distributed = _import_distributed()
+    with ExitStack() as stack:
+        client = stack.enter_context(_connect(distributed, choice))
+        resources = _gpu_resource(client, backend)
+        folder = output.resolve()
+        futures = {}
+        for spec in specs:
+            names = [str(path) for path in spec.frames]
+            known = {name: earlier.inputs[name] for name in names if name in earlier.inputs}
+            future = client.submit(
+                _make_on_worker,
+                spec,
+                folder,
+                settings,
+                backend,
+                known,
+                earlier.records.get(spec.tile_id),
+                resume,
+                preview_size,
+                key=f"zemosaic-tile-{spec.tile_id}-{id(specs)}",
+                pure=False,
+                retries=_RETRIES,
+                resources=resources,
+            )
+            futures[future] = spec
+        stack.callback(lambda: client.cancel([future for future in futures if not future.done()], force=True))
+        for future in distributed.as_completed(futures):
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            else:
+                yield _lost(futures[future], error)
+            future.release()
+
+
+def _import_distributed() -> Any:
+    """Import dask.distributed."""
+    try:
+        import distributed
+    except ImportError:
+        raise BackendUnavailableError(
+            'dask.distributed is not installed; expected it for a cluster: pip install "zemosaic-stack-core[dask]"'
+        ) from None
+    return distributed
+
+
+def _connect(distributed: Any, choice: ClusterChoice) -> Any:
+    """Return a client, a context manager; it ends the workers that it started."""
+    if choice.scheduler is not None:
+        try:
+            return distributed.Client(choice.scheduler, timeout=20, set_as_default=False)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            message = (
+                f"{choice.scheduler}: no scheduler answers ({reason}); expected an address such as tcp://host:8786"
+            )
+            raise BackendUnavailableError(message) from None
+    cluster = distributed.LocalCluster(
+        n_workers=choice.local_workers,
+        threads_per_worker=1,
+        dashboard_address=None,
+        protocol="tcp",
+        silence_logs=logging.CRITICAL,
+    )
+    return _OwnedClient(distributed.Client(cluster, set_as_default=False), cluster)
+
+
+class _OwnedClient:
+    """A client and the local cluster that ends with it."""
+
+    def __init__(self, client: Any, cluster: Any) -> None:
+        self._client, self._cluster = client, cluster
+
+    def __enter__(self) -> Any:
+        return self._client
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self._cluster.close()
+
+
+def _gpu_resource(client: Any, backend: str) -> dict[str, float] | None:
+    """Return the resource that a tile takes: one GPU where any worker declares one, so that none is shared."""
+    if backend == "cpu":
+        return None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in workers) else None
+
+
+def _make_on_worker(
+    spec: TileSpec,
+    output: Path,
+    settings: StackSettings,
+    backend: str,
+    known: dict[str, Any],
+    earlier: TileRecord | None,
+    resume: bool,
+    preview_size: int,
+) -> MadeTile:
+    """Make a tile in a worker process: the body of a task."""
+    return make_tile(
+        spec,
+        output,
+        settings,
+        gpu=_gpu_of_worker(settings, backend),
+        hashes=InputHashes(known),
+        resume=resume,
+        earlier=earlier,
+        preview_size=preview_size,
+    )
+
+
+def _gpu_of_worker(settings: StackSettings, backend: str) -> Phase3Gpu | None:
+    """Return this worker process's own state of the GPU, kept with the worker as long as it lives."""
+    if backend == "cpu":
+        return None
+    from distributed import get_worker
+
+    worker = get_worker()
+    gpu: Phase3Gpu | None = getattr(worker, _STATE, None)
+    if gpu is None:
+        gpu = Phase3Gpu(settings.plan, is_required=backend == "gpu")
+        setattr(worker, _STATE, gpu)
+    return gpu
+
+
+def _lost(spec: TileSpec, error: BaseException) -> MadeTile:
+    """Return the record of a tile that the cluster could not make."""
+    reason = f"the cluster lost it: {type(error).__name__}: {' '.join(str(error).split())}"
+    _LOGGER.error("tile %d failed: %s", spec.tile_id, reason)
+    record = TileRecord(
+        tile_id=spec.tile_id,
+        name=spec.name,
+        outcome=TileOutcome.FAILED,
+        reason=reason,
+        frames_given=len(spec.frames),
+    )
+    return MadeTile(record=record)

@@ -1,0 +1,145 @@
+"""Which frames of a tile are good: each bad one is dropped alone, with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames import FileFrame, check_same_shape, probe_frame
+from zemosaic_stack_core.pixel_rows import FilePool
+from zemosaic_stack_core.scratch import ScratchFolder
+
+from .outcome import DroppedFrame
+
+__all__ = ["SATURATED_FRACTION", "FrameChoice", "choose_frames", "saturation_level"]
+
+SATURATED_FRACTION = 0.5
+"""A frame is saturated where more than this part of its finite samples is at the saturation level or above."""
+
+_SAMPLES = 1 << 16  # of a frame, to see whether it is worth reading it whole
+_BAND_SAMPLES = 1 << 21
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """The good frames of a tile and the others.
+
+    Parameters
+    ----------
+    frames : tuple of FileFrame
+        Of one shape, in order; possibly none.
+    dropped : tuple of DroppedFrame
+        In order.
+    """
+
+    frames: tuple[FileFrame, ...]
+    dropped: tuple[DroppedFrame, ...]
+
+
+def choose_frames(
+    paths: Sequence[Path], *, scratch: ScratchFolder | None = None, saturation: float | None = None
+) -> FrameChoice:
+    """Open the frames of a tile and leave out the bad ones.
+
+    Dropped is what can't be read as a frame (missing, cut off, a header without pixels, not an image), what has another
+    shape than most of the others (the first's where two shapes are equally frequent), and what has no finite sample or
+    is saturated (see `SATURATED_FRACTION`).
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The frames.
+    scratch : ScratchFolder, optional
+        Where compressed frames are decoded to.
+    saturation : float, optional
+        Saturation level in input units; default `saturation_level`.
+
+    Returns
+    -------
+    FrameChoice
+
+    Raises
+    ------
+    OSError
+        The scratch folder is full or can't be written: not the frames' fault.
+    """
+    frames: list[FileFrame] = []
+    reasons: dict[int, DroppedFrame] = {}
+    places: list[int] = []
+    for place, path in enumerate(paths):
+        try:
+            frames.append(probe_frame(path, scratch=scratch))
+            places.append(place)
+        except FrameReadError as error:
+            reasons[place] = DroppedFrame(name=str(path), reason=_reason(path, str(error)))
+    model = _most_frequent_shape(frames)
+    good: list[FileFrame] = []
+    with FilePool() as files:
+        for place, frame in zip(places, frames, strict=True):
+            problem = "" if model is None else _problem(frame, model, files, saturation)
+            if problem:
+                reasons[place] = DroppedFrame(name=frame.name, reason=_reason(frame.path, problem))
+            else:
+                good.append(frame)
+    return FrameChoice(tuple(good), tuple(reasons[place] for place in sorted(reasons)))
+
+
+def saturation_level(dtype: np.dtype[Any]) -> float:
+    """Return the value at which samples of a type are saturated: the largest integer; 65535 for float32."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 65535.0
+
+
+def _reason(path: Path, message: str) -> str:
+    """Return a message without the frame's name in front, which stands beside it."""
+    return " ".join(message.removeprefix(f"{path}: ").removeprefix(f"{path} ").split())
+
+
+def _most_frequent_shape(frames: Sequence[FileFrame]) -> FileFrame | None:
+    """Return the first frame of the most frequent shape."""
+    counts = Counter((frame.rows, frame.columns, frame.channels) for frame in frames)
+    if not counts:
+        return None
+    shape = max(counts, key=lambda shape: counts[shape])  # of equally frequent ones the first that was met
+    return next(frame for frame in frames if (frame.rows, frame.columns, frame.channels) == shape)
+
+
+def _problem(frame: FileFrame, model: FileFrame, files: FilePool, saturation: float | None) -> str:
+    """Return what is wrong with a frame, empty where nothing is."""
+    try:
+        check_same_shape(frame, model)
+        level = saturation_level(frame.dtype) if saturation is None else saturation
+        step = max(1, frame.rows * frame.columns * frame.channels // _SAMPLES)
+        finite, saturated = _count(frame, files, level, rows=1, step=step)
+        if finite == 0 or saturated > SATURATED_FRACTION * finite:  # then it is worth looking at every pixel
+            rows = max(1, _BAND_SAMPLES // (frame.columns * frame.channels))
+            finite, saturated = _count(frame, files, level, rows=rows, step=rows)
+    except (InvalidInputError, FrameReadError) as error:
+        return str(error)
+    if finite == 0:
+        return "no finite sample; expected an image"
+    if saturated > SATURATED_FRACTION * finite:
+        percent = 100.0 * saturated / finite
+        return f"saturated: {percent:.3g} % of the samples are at {level:g} or above; expected at most half"
+    return ""
+
+
+def _count(frame: FileFrame, files: FilePool, level: float, *, rows: int, step: int) -> tuple[int, int]:
+    """Count the finite and the saturated samples of every `step`-th band of `rows` rows."""
+    finite = saturated = 0
+    buffer: npt.NDArray[np.generic] = np.empty((frame.channels, rows, frame.columns), frame.dtype)
+    for start in range(0, frame.rows, step):
+        stop = min(start + rows, frame.rows)
+        part = buffer[:, : stop - start]
+        if stop - start < rows:
+            part = np.empty((frame.channels, stop - start, frame.columns), frame.dtype)
+        frame.read_rows(start, stop, part, files)
+        finite += int(np.count_nonzero(np.isfinite(part))) if part.dtype.kind == "f" else part.size
+        saturated += int(np.count_nonzero(part >= level))  # type: ignore[operator]
+    return finite, saturated

@@ -1,0 +1,180 @@
+"""Progress of a run for whoever watches: bars on a terminal, plain lines elsewhere.
+
+No thread is started: a stack forks its workers only while the process has a single thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .outcome import TileOutcome, TileRecord
+from .plan import TileSpec
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+__all__ = ["BarProgress", "LineProgress", "SilentProgress", "run_progress", "tile_line"]
+
+_DRAW_SECONDS = 0.1
+_LINE_SECONDS = 30.0
+
+
+def tile_line(record: TileRecord, place: int, total: int) -> str:
+    """Return the line that says what became of a tile."""
+    words = {
+        TileOutcome.DONE_GPU: "made on the GPU",
+        TileOutcome.DONE_CPU: "made on the CPU",
+        TileOutcome.DONE_CPU_AFTER_GPU_FAILURE: "made on the CPU after the GPU failed",
+        TileOutcome.REUSED: "reused",
+        TileOutcome.FAILED: "FAILED",
+        TileOutcome.CANCELLED: "cancelled",
+    }
+    text = f"[{place}/{total}] tile {record.tile_id} ({record.name}): {words[record.outcome]}"
+    if record.outcome.is_made:
+        text += f", {record.frames_used} of {record.frames_given} frames"
+        if record.outcome is not TileOutcome.REUSED:
+            text += f", rejected {record.rejected_low + record.rejected_high:.2f} %"
+    if record.reason:
+        text += f": {record.reason}"
+    return f"{text}, {record.seconds:.1f} s"
+
+
+class SilentProgress:
+    """Say nothing; the base of those that do."""
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        self._say = say
+        self._total = 0
+        self._finished = 0
+        self._worked = 0
+        self._began = time.monotonic()
+
+    def begin(self, tiles: int) -> None:
+        """See `RunProgress`."""
+        self._total = tiles
+        self._began = time.monotonic()
+
+    def tile(self, spec: TileSpec) -> None:
+        """See `RunProgress`."""
+
+    def rows(self, done: int, total: int) -> None:
+        """See `RunProgress`."""
+
+    def done(self, record: TileRecord) -> None:
+        """See `RunProgress`."""
+        self._finished += 1
+        self._worked += record.outcome not in (TileOutcome.REUSED, TileOutcome.FAILED)
+        self._say(tile_line(record, self._finished, self._total))
+
+    def end(self) -> None:
+        """See `RunProgress`."""
+
+    def seconds_left(self, part: float = 0.0) -> float | None:
+        """Return the time left, judged by the tiles done and the part of the present one; None where nothing is."""
+        done = self._finished + part
+        elapsed = time.monotonic() - self._began
+        return elapsed * (self._total - done) / done if done > 0.0 else None
+
+
+class LineProgress(SilentProgress):
+    """A line for each tile, and one now and then within a long one."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self._said = time.monotonic()
+        self._spec: TileSpec | None = None
+
+    def tile(self, spec: TileSpec) -> None:
+        """See `RunProgress`."""
+        self._spec = spec
+
+    def rows(self, done: int, total: int) -> None:
+        """See `RunProgress`."""
+        now = time.monotonic()
+        if self._spec is None or now - self._said < _LINE_SECONDS or done >= total:
+            return
+        self._said = now
+        left = self.seconds_left(done / total)
+        text = "" if left is None else f", about {_duration(left)} left for the run"
+        self._say(f"tile {self._spec.tile_id}: {done} of {total} rows{text}")
+
+    def done(self, record: TileRecord) -> None:
+        """See `RunProgress`."""
+        self._said = time.monotonic()
+        super().done(record)
+
+
+class BarProgress(SilentProgress):
+    """Two bars on a terminal: tiles, and rows of the present tile."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._console = Console(stderr=True)
+        super().__init__(lambda text: self._console.print(text, highlight=False, markup=False))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+        )
+        self._bars: RichProgress = RichProgress(
+            *columns, console=self._console, auto_refresh=False, transient=True, expand=True
+        )
+        self._tiles: TaskID = self._bars.add_task("tiles", total=None, unit="")
+        self._rows: TaskID = self._bars.add_task("", total=None, unit="rows")
+        self._drawn = 0.0
+
+    def begin(self, tiles: int) -> None:
+        """See `RunProgress`."""
+        super().begin(tiles)
+        self._bars.start()
+        self._bars.update(self._tiles, total=tiles)
+
+    def tile(self, spec: TileSpec) -> None:
+        """See `RunProgress`."""
+        self._bars.reset(self._rows, total=1, description=f"tile {spec.tile_id} {spec.name}"[:40])
+        self._bars.refresh()
+
+    def rows(self, done: int, total: int) -> None:
+        """See `RunProgress`."""
+        now = time.monotonic()
+        if now - self._drawn < _DRAW_SECONDS and done < total:
+            return
+        self._drawn = now
+        self._bars.update(self._rows, completed=done, total=total)
+        left = self.seconds_left(done / max(total, 1))
+        self._bars.update(self._tiles, unit="" if left is None else f"{_duration(left)} left")
+        self._bars.refresh()
+
+    def done(self, record: TileRecord) -> None:
+        """See `RunProgress`."""
+        super().done(record)
+        self._bars.update(self._tiles, completed=self._finished)
+        self._bars.refresh()
+
+    def end(self) -> None:
+        """See `RunProgress`."""
+        self._bars.stop()
+
+
+def run_progress(say: Callable[[str], None], *, is_quiet: bool) -> SilentProgress:
+    """Return the progress that fits: none, bars, or lines."""
+    if is_quiet:
+        return SilentProgress()
+    return BarProgress() if sys.stderr.isatty() else LineProgress(say)
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as people read it."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min"

@@ -1,0 +1,173 @@
+"""What became of a tile: `TileOutcome`, and the record of it that the report is made of."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+__all__ = ["DroppedFrame", "FrameUse", "TileOutcome", "TileRecord"]
+
+
+class TileOutcome(enum.StrEnum):
+    """Outcome of one tile of a run; the value is what the JSON report says."""
+
+    DONE_GPU = "done_gpu"
+    """The tile's file is whole and new; every band of it came from the GPU."""
+
+    DONE_CPU = "done_cpu"
+    """The tile's file is whole and new; the GPU was not tried for this tile."""
+
+    DONE_CPU_AFTER_GPU_FAILURE = "done_cpu_after_gpu_failure"
+    """The tile's file is whole and new; the GPU was tried and failed, then the whole tile was made on the CPU."""
+
+    REUSED = "reused"
+    """The file of an earlier run is whole (checksum) and was made of the same inputs, options and algorithm."""
+
+    FAILED = "failed"
+    """There is no file of this tile; `TileRecord.reason` says why. The other tiles are not touched by it."""
+
+    CANCELLED = "cancelled"
+    """The run ended before this tile was made. An older file of that name may be there; the next run decides."""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the tile's file is there and right."""
+        return self not in (TileOutcome.FAILED, TileOutcome.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DroppedFrame:
+    """A frame that was left out of a tile.
+
+    Parameters
+    ----------
+    name : str
+        The path as given.
+    reason : str
+        One line: what was found and what was expected.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameUse:
+    """How a frame fared in the stack.
+
+    Parameters
+    ----------
+    name : str
+        The path as given.
+    rejected_low, rejected_high, missing : float
+        Percent: samples rejected, of those present; samples missing, of all.
+    weight : float
+        Mean over the channels of the weight that acted.
+    note : str
+        Why it was not normalized or weighted as asked; empty where all went as asked.
+    """
+
+    name: str
+    rejected_low: float
+    rejected_high: float
+    missing: float
+    weight: float
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileRecord:
+    """All that the report says of a tile.
+
+    Parameters
+    ----------
+    tile_id : int
+        Its number in the plan.
+    name : str
+        Its name in the plan.
+    outcome : TileOutcome
+        What became of it.
+    reason : str
+        Why it failed or was cancelled, or why the GPU did not make it; one line, empty otherwise.
+    file : str
+        Name of the master tile in the output folder; empty where there is none.
+    signature : str
+        Of inputs, options and algorithm, hexadecimal; see `zemosaic_stack_core.phase3.signature`.
+    shape : tuple of int
+        (row, column) or (row, column, channel); empty where there is no image.
+    frames_given, frames_used : int
+        Frames in the plan, and frames in the stack.
+    dropped : tuple of DroppedFrame
+        Frames left out, and why.
+    rejected_low, rejected_high : float
+        Percent of the present samples of the whole tile.
+    coverage_min, coverage_max : int
+        Fewest and most samples combined at a pixel.
+    empty_pixels : float
+        Percent of the pixels that no frame covers.
+    worst_frames : tuple of FrameUse
+        The frames of which most was rejected, worst first.
+    backend : str
+        What computed it: ``"numpy"``, ``"cupy"``.
+    gpu_attempts : int
+        Stacks that were started on the GPU for this tile.
+    seconds, check_seconds, stack_seconds, write_seconds : float
+        Wall-clock time: in all; looking at the frames and hashing them; stacking; writing.
+    peak_bytes : int
+        Largest memory of the process and its workers while the tile was made; 0 where it could not be measured.
+    samples : int
+        Frames times pixels times channels.
+    worker : str
+        Which process made it: host and process id.
+    started : str
+        ISO 8601, UTC.
+    """
+
+    tile_id: int
+    name: str
+    outcome: TileOutcome
+    reason: str = ""
+    file: str = ""
+    signature: str = ""
+    shape: tuple[int, ...] = ()
+    frames_given: int = 0
+    frames_used: int = 0
+    dropped: tuple[DroppedFrame, ...] = ()
+    rejected_low: float = 0.0
+    rejected_high: float = 0.0
+    coverage_min: int = 0
+    coverage_max: int = 0
+    empty_pixels: float = 0.0
+    worst_frames: tuple[FrameUse, ...] = ()
+    backend: str = ""
+    gpu_attempts: int = 0
+    seconds: float = 0.0
+    check_seconds: float = 0.0
+    stack_seconds: float = 0.0
+    write_seconds: float = 0.0
+    peak_bytes: int = 0
+    samples: int = 0
+    worker: str = ""
+    started: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json.dumps` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Undo `to_json`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Not the record of a tile.
+        """
+        fields = dict(values)
+        fields["outcome"] = TileOutcome(fields["outcome"])
+        fields["shape"] = tuple(fields["shape"])
+        fields["dropped"] = tuple(DroppedFrame(**frame) for frame in fields["dropped"])
+        fields["worst_frames"] = tuple(FrameUse(**frame) for frame in fields["worst_frames"])
+        return cls(**fields)

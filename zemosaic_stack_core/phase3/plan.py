@@ -1,0 +1,167 @@
+"""Which frames make which tile: a JSON plan, or a folder whose sub-folders are tiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frame_lists import expand_frame_arguments, natural_key
+
+__all__ = ["Shard", "TileSpec", "parse_shard", "read_run_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSpec:
+    """One tile to make.
+
+    Parameters
+    ----------
+    tile_id : int
+        Its number, at least 0; the file is ``master_tile_<number>.fits``.
+    name : str
+        What people call it.
+    frames : tuple of Path
+        Its frames, in the order in which they are stacked.
+    problem : str
+        Why there are no frames; empty where there are.
+    """
+
+    tile_id: int
+    name: str
+    frames: tuple[Path, ...]
+    problem: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """Name of the master tile's file."""
+        return f"master_tile_{self.tile_id:03d}.fits"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 1) of `count` of a run."""
+
+    index: int
+    count: int
+
+    def take(self, tiles: Sequence[TileSpec]) -> list[TileSpec]:
+        """Return this shard's tiles: every `count`-th, so that shards are alike where neighbouring tiles are."""
+        return list(tiles[self.index - 1 :: self.count])
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def parse_shard(text: str) -> Shard:
+    """Read ``i/n``.
+
+    Raises
+    ------
+    InvalidInputError
+        Not two whole numbers with 1 <= i <= n.
+    """
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InvalidInputError(f"shard is {text!r}; expected i/n with 1 <= i <= n, such as 2/8")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None) -> list[TileSpec]:
+    """Read the tiles of a run.
+
+    Parameters
+    ----------
+    path : path
+        A JSON file ``{"tiles": [{"id": 1, "frames": ["a.fits", ...]}, ...]}``: frames are files, folders or patterns,
+        relative to the plan's folder; ``id`` is by default the position, from 1; ``name`` is optional. Or a folder:
+        each of its sub-folders, in natural order, is a tile, numbered from 1.
+    output : path, optional
+        The output folder, which is not a tile even where it lies in the plan's folder.
+
+    Returns
+    -------
+    list of TileSpec
+        At least one. A tile whose frames can't be listed is there, with its `problem`: it fails alone.
+
+    Raises
+    ------
+    InvalidInputError
+        The plan is not one: no tile, two tiles of one number, a field of another type.
+    FrameReadError
+        The plan can't be read.
+    """
+    source = Path(path)
+    tiles = _folder_tiles(source, output) if source.is_dir() else _json_tiles(source)
+    twice = [number for number, count in Counter(tile.tile_id for tile in tiles).items() if count > 1]
+    if twice:
+        raise InvalidInputError(f"{source}: {len(twice)} numbers are used twice, first {twice[0]}; expected each once")
+    return tiles
+
+
+def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[TileSpec]:
+    """Return the tiles of a folder of folders."""
+    avoid = None if output is None else Path(os.path.realpath(output))
+    try:
+        folders = [
+            entry
+            for entry in source.iterdir()
+            if entry.is_dir() and entry.name[0] != "." and Path(os.path.realpath(entry)) != avoid
+        ]
+    except OSError as error:
+        raise FrameReadError(f"{source}: {error.strerror}; expected a readable folder") from None
+    if not folders:
+        raise InvalidInputError(f"{source}: no folder in this folder; expected one for each tile, with its frames")
+    ordered = sorted(folders, key=natural_key)
+    return [_tile(number, folder.name, [os.fspath(folder)]) for number, folder in enumerate(ordered, start=1)]
+
+
+def _tile(number: int, name: str, arguments: list[str]) -> TileSpec:
+    """Return a tile; where its frames can't be listed, one that says why."""
+    try:
+        frames = expand_frame_arguments(arguments)
+    except (InvalidInputError, FrameReadError) as error:
+        return TileSpec(tile_id=number, name=name, frames=(), problem=str(error))
+    return TileSpec(tile_id=number, name=name, frames=tuple(frames))
+
+
+def _json_tiles(source: Path) -> list[TileSpec]:
+    """Return the tiles of a JSON plan."""
+    try:
+        plan = json.loads(source.read_text(encoding="utf-8-sig"))  # editors on Windows write the mark
+    except OSError as error:
+        raise FrameReadError(f"{source}: {error.strerror}; expected a plan (JSON) or a folder of tiles") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{source}: not a JSON file ({error}); expected a plan of tiles") from None
+    entries = plan.get("tiles") if isinstance(plan, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise InvalidInputError(
+            f'{source}: no list of tiles; expected {{"tiles": [{{"frames": [...]}}, ...]}}'
+        )
+    return [_json_tile(source, position, entry) for position, entry in enumerate(entries, start=1)]
+
+
+def _json_tile(source: Path, position: int, entry: Any) -> TileSpec:
+    """Return one tile of a JSON plan."""
+    where = f"{source}: tile {position} of the list"
+    if not isinstance(entry, dict):
+        raise InvalidInputError(f'{where} is a {type(entry).__name__}; expected {{"id": ..., "frames": [...]}}')
+    number = entry.get("id", position)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 10**9:
+        raise InvalidInputError(f"{where}: id is {number!r}; expected a whole number of at least 0")
+    frames = entry.get("frames")
+    if not isinstance(frames, list) or not all(isinstance(frame, str) for frame in frames):
+        raise InvalidInputError(f"{where}: frames is {type(frames).__name__}; expected a list of paths")
+    name = entry.get("name", f"tile {number}")
+    if not isinstance(name, str):
+        raise InvalidInputError(f"{where}: name is {name!r}; expected text")
+    folder = source.parent
+    # A list file keeps its mark in front: the path behind it is what is relative to the plan.
+    arguments = [f"@{folder / frame[1:]}" if frame.startswith("@") else os.fspath(folder / frame) for frame in frames]
+    return _tile(number, name, arguments)

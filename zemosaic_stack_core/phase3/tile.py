@@ -1,0 +1,454 @@
+"""One master tile from its frames, on the GPU or the CPU: what ZeMosaic's Phase 3 calls for each group.
+
+`create_master_tile` stacks and writes. What comes after the stack, such as cropping, is the caller's: a list of
+`AfterStack` steps, which see the same `StackedTile` whichever backend made it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.auto import PcbTile, Progress, stack_auto
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
+from zemosaic_stack_core.frames import FileFrame, FrameGroup, group_frames
+from zemosaic_stack_core.master_header import TileFacts, reference_header
+from zemosaic_stack_core.master_tile import write_master
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.result import StackResult
+from zemosaic_stack_core.scratch import ScratchFolder
+from zemosaic_stack_core.workers import choose_workers
+
+from .frame_check import FrameChoice, choose_frames
+from .outcome import DroppedFrame
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+__all__ = [
+    "AfterStack",
+    "StackSettings",
+    "StackedTile",
+    "_stack_master_tile_auto",
+    "_stack_master_tile_cpu",
+    "create_master_tile",
+    "stack_frames",
+    "write_tile",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackSettings:
+    """How the tiles of a run are made.
+
+    Parameters
+    ----------
+    options : StackOptions
+        Normalization, weighting, rejection, combination.
+    maps : tuple of str
+        Maps in the tile's file, see `stack`.
+    min_frames : int
+        A tile of fewer good frames fails; at least 1.
+    strict : bool
+        A bad frame fails its tile.
+    saturation : float or None
+        Saturation level, input units; None for that of the frame's type.
+    plan : ParallelPlan, mapping, object or None
+        Caps on memory and rows, see `stack_auto`.
+    workers : int or None
+        Worker processes for a tile; None for the cores, where that pays.
+    memory_limit : int or None
+        Bytes of the working set of all workers.
+    """
+
+    options: StackOptions
+    maps: tuple[str, ...] = ("coverage",)
+    min_frames: int = 1
+    strict: bool = False
+    saturation: float | None = None
+    plan: object = None
+    workers: int | None = None
+    memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.min_frames, int) or isinstance(self.min_frames, bool) or self.min_frames < 1:
+            raise InvalidInputError(f"min_frames is {self.min_frames!r}; expected a whole number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedTile:
+    """A stack on its way to its file; a step of `after_stack` takes one and returns one.
+
+    Parameters
+    ----------
+    result : StackResult
+        Image and maps, (row, column[, channel]).
+    dropped : tuple of DroppedFrame
+        Frames that were left out, and why.
+    alpha : array of shape (row, column), uint8, or None
+        What goes into ALPHA; None for 255 where every channel has coverage, else 0.
+    origin : tuple of int
+        (row, column) on the frames' grid of the image's first pixel: not (0, 0) after a crop.
+    """
+
+    result: StackResult
+    dropped: tuple[DroppedFrame, ...] = ()
+    alpha: npt.NDArray[np.uint8] | None = None
+    origin: tuple[int, int] = (0, 0)
+
+    def crop(self, rows: slice, columns: slice) -> StackedTile:
+        """Return the tile cut to some rows and columns, its maps and alpha with it; the WCS will follow.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            Of step 1.
+
+        Raises
+        ------
+        InvalidInputError
+            Nothing would be left, or a step is not 1.
+        """
+        height, width = self.result.image.shape[:2]
+        top, bottom, row_step = rows.indices(height)
+        left, right, column_step = columns.indices(width)
+        if (row_step, column_step) != (1, 1) or top >= bottom or left >= right:
+            raise InvalidInputError(f"crop to {rows}, {columns} of {height} x {width}; expected some rows and columns")
+
+        def cut(array: Any) -> Any:
+            return None if array is None else array[top:bottom, left:right]
+
+        result = self.result
+        cropped = replace(
+            result,
+            image=cut(result.image),
+            coverage=cut(result.coverage),
+            weight_map=cut(result.weight_map),
+            rejected_low=cut(result.rejected_low),
+            rejected_high=cut(result.rejected_high),
+            variance=cut(result.variance),
+        )
+        origin = (self.origin[0] + top, self.origin[1] + left)
+        return replace(self, result=cropped, alpha=cut(self.alpha), origin=origin)
+
+
+AfterStack = Callable[[StackedTile], StackedTile]
+"""A step between the stack and its file: the caller's crop, its alpha."""
+
+
+def stack_frames(
+    choice: FrameChoice,
+    settings: StackSettings,
+    *,
+    gpu: Phase3Gpu | None = None,
+    tile_id: int | None = None,
+    pcb_tile: PcbTile | None = None,
+    progress: Progress | None = None,
+) -> tuple[StackedTile, bool]:
+    """Stack chosen frames; a frame that turns out to be unreadable on the way is dropped too.
+
+    Returns
+    -------
+    tile : StackedTile
+        With every frame that was dropped, the choice's included.
+    used_gpu : bool
+        Every band came from the GPU.
+
+    Raises
+    ------
+    InvalidInputError
+        Fewer good frames than `settings.min_frames`; or a bad one, and `settings.strict`.
+    """
+    frames, dropped = list(choice.frames), list(choice.dropped)
+    while True:
+        _check_enough(frames, dropped, settings)
+        group = group_frames(frames)
+        workers = choose_workers(group, settings.workers, is_host=True)
+        try:
+            result, used_gpu = stack_auto(
+                group,
+                gpu=gpu,
+                options=settings.options,
+                maps=settings.maps,
+                plan=settings.plan,
+                workers=workers,
+                memory_limit=settings.memory_limit,
+                tile_id=tile_id,
+                pcb_tile=pcb_tile,
+                progress=progress,
+            )
+        except FrameReadError as error:
+            bad = _named_in(str(error), frames)
+            if bad is None:
+                raise
+            frames.remove(bad)
+            reason = " ".join(str(error).removeprefix(f"{bad.name}: ").split())
+            dropped.append(DroppedFrame(name=bad.name, reason=reason))
+            continue
+        return StackedTile(result=result, dropped=tuple(dropped)), used_gpu
+
+
+def _check_enough(frames: Sequence[FileFrame], dropped: Sequence[DroppedFrame], settings: StackSettings) -> None:
+    """Raise where a tile can't be made of what is left."""
+    if settings.strict and dropped:
+        first = dropped[0]
+        raise InvalidInputError(
+            f"{len(dropped)} bad of {len(frames) + len(dropped)} frames, first {first.name}: {first.reason} (strict)"
+        )
+    if len(frames) < settings.min_frames:
+        why = f"; first bad one {dropped[0].name}: {dropped[0].reason}" if dropped else ""
+        raise InvalidInputError(
+            f"{len(frames)} good of {len(frames) + len(dropped)} frames; expected at least {settings.min_frames}{why}"
+        )
+
+
+def _named_in(message: str, frames: Sequence[FileFrame]) -> FileFrame | None:
+    """Return the frame that an error is about: messages begin with the frame's name."""
+    named = [frame for frame in frames if message.startswith(frame.name)]
+    return max(named, key=lambda frame: len(frame.name), default=None)
+
+
+def write_tile(
+    path: str | os.PathLike[str],
+    tile: StackedTile,
+    *,
+    tile_id: int,
+    raw_frames: int,
+    signature: str = "",
+    sha256: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a stacked tile as ZeMosaic's later phases want it: see `write_master`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    tile : StackedTile
+        What to write.
+    tile_id, raw_frames : int
+        The tile's number, and the frames it was to be made of.
+    signature : str
+        See `zemosaic_stack_core.phase3.signature`.
+    sha256 : mapping, optional
+        Of the frames, by name.
+    overwrite : bool
+        An existing file may be replaced.
+    """
+    result = tile.result
+    details = result.details
+    cards: list[tuple[str, str | int | float | bool, str]] = []
+    if details.get("gpu_attempts"):
+        cards.append(("ZSC_GATT", int(details["gpu_attempts"]), "attempts on the GPU for this tile"))
+    if details.get("gpu_attempts") and not details.get("used_gpu"):
+        cards.append(("ZSC_GWHY", _ascii(details.get("fallback_reason", "")), "why the GPU did not make it"))
+    if tile.dropped:
+        cards.append(("ZSC_NDRP", len(tile.dropped), "frames dropped, see the report"))
+    return write_master(
+        path,
+        result,
+        reference=_moved_header(tile) if tile.origin != (0, 0) else None,
+        sha256=[(sha256 or {}).get(frame.name) for frame in result.frames] if sha256 else (),
+        tile=TileFacts(tile_id=tile_id, raw_frames=raw_frames),
+        alpha=tile.alpha,
+        signature=signature,
+        cards=cards,
+        overwrite=overwrite,
+    )
+
+
+def _ascii(text: str) -> str:
+    """Return text that a card can hold, on one line."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))[:200]
+
+
+def _moved_header(tile: StackedTile) -> fits.Header | None:
+    """Return the reference frame's header with the WCS moved by the crop."""
+    from astropy.io import fits
+
+    result = tile.result
+    preferred = [] if result.reference is None else [result.frames[result.reference]]
+    path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
+    try:
+        header = None if path is None else reference_header(path)
+    except FrameReadError:
+        header = None
+    if header is None:
+        return fits.Header()
+    for keyword, shift in (("CRPIX1", tile.origin[1]), ("CRPIX2", tile.origin[0])):
+        if isinstance(header.get(keyword), (int, float)):
+            header[keyword] = header[keyword] - shift
+    return header
+
+
+def create_master_tile(
+    frames: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    tile_id: int,
+    settings: StackSettings | None = None,
+    gpu: Phase3Gpu | None = None,
+    after_stack: Sequence[AfterStack] = (),
+    pcb_tile: PcbTile | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> tuple[Path, dict[str, Any]]:
+    """Make one master tile: choose the frames, stack them, take the caller's steps, write the file.
+
+    Parameters
+    ----------
+    frames : sequence of paths
+        Aligned frames on one grid. Bad ones are dropped one by one.
+    output : path
+        The file to write.
+    tile_id : int
+        The tile's number.
+    settings : StackSettings, optional
+        Default: the defaults of `StackOptions`, with the coverage map.
+    gpu : Phase3Gpu or None
+        State of the run, shared by its tiles; None for the CPU.
+    after_stack : sequence of callables
+        Each takes a `StackedTile` and returns one: crop, alpha. The same steps run whichever backend made the tile.
+    pcb_tile, progress : callable, optional
+        See `stack_auto`.
+    overwrite : bool
+        An existing file may be replaced.
+
+    Returns
+    -------
+    path : Path
+        The file.
+    meta : dict
+        As `_stack_master_tile_auto` gives it.
+
+    Raises
+    ------
+    InvalidInputError
+        Too few good frames, or an option that does not fit.
+    OutputError
+        The file can't be written.
+    """
+    chosen = StackSettings(options=StackOptions()) if settings is None else settings
+    paths = [Path(frame) for frame in frames]
+    with ScratchFolder() as scratch:
+        choice = choose_frames(paths, scratch=scratch, saturation=chosen.saturation)
+        tile, _ = stack_frames(choice, chosen, gpu=gpu, tile_id=tile_id, pcb_tile=pcb_tile, progress=progress)
+        for step in after_stack:
+            tile = step(tile)
+        written = write_tile(output, tile, tile_id=tile_id, raw_frames=len(paths), overwrite=overwrite)
+    return written, _meta(tile, len(paths))
+
+
+def _meta(tile: StackedTile, raw_frames: int) -> dict[str, Any]:
+    """Say how a tile was made: what really acted."""
+    result = tile.result
+    options = result.options
+    return {
+        "backend": result.backend,
+        "used_gpu": bool(result.details.get("used_gpu", False)),
+        "gpu_attempts": int(result.details.get("gpu_attempts", 0)),
+        "fallback_reason": str(result.details.get("fallback_reason", "")),
+        "normalization": options.normalization,
+        "weighting": options.weighting,
+        "rejection": options.rejection,
+        "combine": options.combine,
+        "reference": result.reference,
+        "frames_given": raw_frames,
+        "frames_used": len(result.frames),
+        "dropped": [(frame.name, frame.reason) for frame in tile.dropped],
+        "notes": [(frame.name, frame.note) for frame in result.frames if frame.note],
+        "result": result,
+        "details": dict(result.details),
+    }
+
+
+def _stack_master_tile_auto(
+    frames: Sequence[object],
+    *,
+    gpu: Phase3Gpu | None,
+    options: StackOptions | None = None,
+    maps: Sequence[str] = ("coverage",),
+    plan: object = None,
+    workers: int | None = None,
+    tile_id: int | None = None,
+    pcb_tile: PcbTile | None = None,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float32], dict[str, Any], bool]:
+    """Stack a tile on the GPU where it is sane, else on the CPU; nothing is written.
+
+    Returns
+    -------
+    image : array of shape (row, column) or (row, column, channel), float32
+    meta : dict
+        ``backend used_gpu gpu_attempts fallback_reason normalization weighting rejection combine reference frames_given
+        frames_used dropped notes details``, and ``result``, the whole `StackResult`.
+    used_gpu : bool
+        Every band came from the GPU.
+    """
+    with ScratchFolder() as scratch:
+        group, dropped = _open(frames, scratch)
+        result, used_gpu = stack_auto(
+            group,
+            gpu=gpu,
+            options=options,
+            maps=maps,
+            plan=plan,
+            workers=choose_workers(group, workers, is_host=True),
+            tile_id=tile_id,
+            pcb_tile=pcb_tile,
+            progress=progress,
+        )
+    return result.image, _meta(StackedTile(result=result, dropped=dropped), len(frames)), used_gpu
+
+
+def _stack_master_tile_cpu(
+    frames: Sequence[object],
+    *,
+    options: StackOptions | None = None,
+    maps: Sequence[str] = ("coverage",),
+    plan: object = None,
+    workers: int | None = None,
+    tile_id: int | None = None,
+    pcb_tile: PcbTile | None = None,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Stack a tile on the CPU; nothing is written. See `_stack_master_tile_auto`."""
+    image, meta, _ = _stack_master_tile_auto(
+        frames,
+        gpu=None,
+        options=options,
+        maps=maps,
+        plan=plan,
+        workers=workers,
+        tile_id=tile_id,
+        pcb_tile=pcb_tile,
+        progress=progress,
+    )
+    return image, meta
+
+
+def _open(frames: Sequence[object], scratch: ScratchFolder) -> tuple[FrameGroup, tuple[DroppedFrame, ...]]:
+    """Open arrays as they are; of files, drop the bad ones."""
+    from zemosaic_stack_core.frames import open_frames
+
+    if not all(isinstance(frame, (str, os.PathLike)) for frame in frames):
+        return open_frames(frames, scratch=scratch), ()
+    choice = choose_frames([Path(os.fspath(frame)) for frame in frames], scratch=scratch)  # type: ignore[call-overload]
+    _check_enough(choice.frames, choice.dropped, StackSettings(options=StackOptions()))
+    return group_frames(choice.frames), choice.dropped
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Say whether an error means that no file can be written any more, not only this one."""
+    import errno
+
+    cause = error.__cause__ if isinstance(error, OutputError) else error
+    fatal = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
+    return isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in fatal
