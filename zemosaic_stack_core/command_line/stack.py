@@ -98,9 +98,12 @@ class _Outputs:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
+    from zemosaic_stack_core.adviser import advise
     from zemosaic_stack_core.frame_lists import expand_frame_arguments
     from zemosaic_stack_core.frames import open_frames
     from zemosaic_stack_core.scratch import ScratchFolder
+
+    from .summary import describe_result, summarize
 
     began = time.perf_counter()
     settings = settings_from_arguments(arguments)
@@ -114,9 +117,23 @@ def run(arguments: argparse.Namespace) -> int:
         group = open_frames(paths, mask_extension=arguments.mask_extension, dq_bits=arguments.dq_bits, scratch=scratch)
         if arguments.dry_run:
             return _show_plan(arguments, settings, group)
+        advice = advise(len(paths), settings.options)
+        if advice.problem:
+            say(advice.line)
         result = _compute(arguments, settings, group)
         _write(arguments, outputs, result)
-    _tell(arguments, outputs, result, time.perf_counter() - began)
+    summary = summarize(
+        result,
+        seconds=time.perf_counter() - began,
+        master=outputs.master,
+        picture=outputs.picture,
+        advice=advice,
+    )
+    if arguments.json:
+        answer_json(summary)
+    else:
+        for line in describe_result(summary):
+            answer(line)
     return ExitCode.DONE
 
 
@@ -176,15 +193,3 @@ def _show_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGr
         for line in describe_plan(plan):
             answer(line)
     return ExitCode.DONE
-
-
-def _tell(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult, seconds: float) -> None:
-    """Say what came out."""
-    from .summary import describe_result, summarize
-
-    summary = summarize(result, seconds=seconds, master=outputs.master, picture=outputs.picture)
-    if arguments.json:
-        answer_json(summary)
-    else:
-        for line in describe_result(summary):
-            answer(line)

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zemosaic_stack_core.adviser import rule_text
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
 
 from .messages import size_text, time_text
 
-__all__ = ["describe_result", "rule_text", "summarize"]
-
-_KAPPA_RULES = (
-    "kappa_sigma",
-    "mad_clip",
-    "winsorized_sigma_clip",
-    "winsorized_quantile",
-    "linear_fit_clip",
-    "noise_clip",
-)
-
-
-def rule_text(options: StackOptions) -> str:
-    """Return the rule with the numbers that act, in a few words: ``kappa_sigma 3/3``."""
-    numbers = {
-        "percentile_clip": f" {options.p_low:g}/{options.p_high:g}",
-        "minmax": f" {options.n_low}/{options.n_high}",
-        "gesd": f" alpha {options.alpha:g}, at most {options.outlier_fraction:.0%} outliers",
-    }
-    if options.rejection in _KAPPA_RULES:
-        return f"{options.rejection} {options.kappa_low:g}/{options.kappa_high:g}"
-    return options.rejection + numbers.get(options.rejection, "")
+__all__ = ["describe_result", "summarize"]
 
 
 def summarize(
-    result: StackResult, *, seconds: float, master: Path, picture: Path | None, advice: Sequence[str] = ()
+    result: StackResult, *, seconds: float, master: Path, picture: Path | None, advice: Advice | None = None
 ) -> dict[str, Any]:
     """Return the summary of a stack: what ``--json`` prints.
 
@@ -51,8 +30,8 @@ def summarize(
         Wall-clock time of the whole command, but for the start of Python.
     master, picture : Path
         Files written.
-    advice : sequence of str
-        Lines of the adviser.
+    advice : Advice, optional
+        What the adviser said of the rule.
     """
     channels = 1 if result.image.ndim == 2 else result.image.shape[2]
     pixels = result.image.size // channels
@@ -76,7 +55,8 @@ def summarize(
         "empty_pixels": int(np.count_nonzero(~np.isfinite(result.image))),
         "reference": result.reference,
         "options": asdict(result.options),
-        "advice": list(advice),
+        "advice": None if advice is None else advice.line,
+        "problem": "" if advice is None else advice.problem,
         "details": dict(result.details),
         "frames": [_frame_summary(frame, pixels) for frame in result.frames],
     }
@@ -120,7 +100,8 @@ def describe_result(summary: dict[str, Any]) -> list[str]:
     lines += [f"  {frame['name']}: {frame['note']}" for frame in summary["frames"] if frame["note"]]
     if details.get("fallback_reason") and details.get("gpu_attempts"):
         lines.append(f"  made on the CPU after the GPU failed: {details['fallback_reason']}")
-    lines += [f"  {line}" for line in summary["advice"]]
+    if summary["advice"] and not summary["problem"]:  # a problem was told before the work
+        lines.append(f"  {summary['advice']}")
     if summary["picture"]:
         lines.append(f"{summary['picture']}: a picture of it")
     return lines

@@ -1,0 +1,130 @@
+"""What a stack would take, before it is made: ``--dry-run``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from zemosaic_stack_core.adviser import advise, rule_text
+from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
+from zemosaic_stack_core.chunks import ChunkPlan
+from zemosaic_stack_core.gpu_health import gpu_health
+from zemosaic_stack_core.outputs import output_bytes
+from zemosaic_stack_core.runner import check_maps, plan_job
+from zemosaic_stack_core.workers import choose_workers
+
+from .computing import parallel_plan
+from .messages import size_text
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.frames import FrameGroup
+    from zemosaic_stack_core.parallel_plan import ParallelPlan
+
+    from .arguments import Settings
+
+__all__ = ["describe_plan", "make_plan", "predict_peak"]
+
+PROCESS_BYTES = 110_000_000
+"""Resident memory of the program itself: Python, NumPy and astropy."""
+WORKER_BYTES = 12_000_000
+"""What a worker process has of its own besides its chunk."""
+
+
+def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str]) -> int:
+    """Return the bytes that the program and its workers take at most.
+
+    Parameters
+    ----------
+    plan : ChunkPlan
+        With the predicted working set of a chunk.
+    workers : int
+        Processes that have a chunk each.
+    maps : frozenset of str
+        Maps that are kept besides the image.
+    """
+    load = plan.workload
+    planes = output_bytes(maps, (load.channels, load.rows, load.columns))
+    return PROCESS_BYTES + planes + workers * (plan.chunk_bytes + (WORKER_BYTES if workers > 1 else 0))
+
+
+def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> dict[str, Any]:
+    """Return the plan of a stack: what ``--dry-run --json`` prints.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Not even one pixel of all frames fits the memory limit.
+    """
+    options = settings.options
+    caps = parallel_plan(arguments, settings, group)
+    workers = choose_workers(group, caps.cpu_workers, is_host=True)
+    backend, device = _choose_backend(caps, is_required=arguments.backend == "gpu")
+    if not backend.is_host:
+        workers = 1
+    maps = check_maps(arguments.maps)
+    memory = arguments.memory if backend.is_host or caps.gpu_max_chunk_bytes is None else caps.gpu_max_chunk_bytes
+    if memory is None and backend.is_host and caps.max_chunk_bytes is not None:
+        memory = caps.max_chunk_bytes * workers
+    plan = plan_job(
+        group,
+        options,
+        backend,
+        planes=int(settings.radial is not None),
+        rows_per_chunk=caps.rows_per_chunk if backend.is_host else caps.gpu_rows_per_chunk,
+        workers=workers,
+        memory_limit=memory,
+        maps=maps,
+    )
+    estimates = options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm")
+    workers = min(workers, len(plan))
+    advice = advise(len(group.sources), options, is_thorough=True)
+    return {
+        "n_frames": len(group.sources),
+        "shape": [group.rows, group.columns, *([group.channels] if group.is_color else [])],
+        "input_bytes": sum(source.dtype.itemsize for source in group.sources)
+        * (group.rows * group.columns * group.channels),
+        "backend": backend.name,
+        "device": device,
+        "workers": workers,
+        "passes": 2 if estimates else 1,
+        "chunks": len(plan),
+        "rows_per_chunk": plan.rows_per_chunk,
+        "columns_per_chunk": plan.columns_per_chunk,
+        "chunk_bytes": plan.chunk_bytes,
+        "predicted_peak_bytes": predict_peak(plan, workers if backend.is_host else 1, maps),
+        "maps": sorted(maps),
+        "rule": rule_text(options),
+        "options": asdict(options),
+        "advice": list(advice.lines),
+    }
+
+
+def _choose_backend(caps: ParallelPlan, *, is_required: bool) -> tuple[Backend, str]:
+    """Return the backend that the stack would start on, and what it is in words."""
+    if not caps.use_gpu:
+        return numpy_backend(), "CPU"
+    health = gpu_health()
+    if health.usable or is_required:  # required and not usable: this says why
+        return cupy_backend(), "GPU" if health.memory is None else health.memory.name
+    return numpy_backend(), f"CPU (GPU: {health.reason})"
+
+
+def describe_plan(plan: dict[str, Any]) -> list[str]:
+    """Return a plan in a few lines for people."""
+    shape = " x ".join(map(str, plan["shape"]))
+    part = f"{plan['rows_per_chunk']} rows"
+    if plan["columns_per_chunk"] < plan["shape"][1]:
+        part = f"{plan['columns_per_chunk']} pixels of a row"
+    processes = "1 process" if plan["workers"] == 1 else f"{plan['workers']} processes"
+    passes = "read once" if plan["passes"] == 1 else "read twice: first for each frame's statistics, then to stack"
+    return [
+        f"frames       {plan['n_frames']} of {shape}, {size_text(plan['input_bytes'])}, {passes}",
+        f"rule         {plan['rule']}, {plan['options']['combine']}; normalization {plan['options']['normalization']}, "
+        f"weighting {plan['options']['weighting']}",
+        f"backend      {plan['backend']} on {plan['device']}, {processes}",
+        f"chunks       {plan['chunks']} of {part}, {size_text(plan['chunk_bytes'])} each",
+        f"maps         {', '.join(plan['maps']) or 'none'}",
+        f"peak memory  {size_text(plan['predicted_peak_bytes'])} at most",
+        *plan["advice"],
+    ]
