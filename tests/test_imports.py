@@ -1,7 +1,7 @@
 """What an import costs and brings: the kernel knows no array library, the package starts without the heavy ones."""
 
+import importlib
 import json
-import pkgutil
 import subprocess
 import sys
 
@@ -73,24 +73,20 @@ def test_public_names():
         assert name in zemosaic_stack_core.__all__
 
 
-MODULES = sorted(info.name for info in pkgutil.walk_packages(zemosaic_stack_core.__path__, "zemosaic_stack_core."))
+FACE = ("kernel", "sorting", "rejection", "options", "errors", "result", "runner", "backends", "chunks", "frames")
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FACE)
 def test_all_is_what_is_defined(name):
-    """`__all__` names every public class and function that a module defines, and nothing that isn't there."""
-    try:
-        module = __import__(name, fromlist=["__all__"])
-    except ImportError as error:
-        if error.name is None or error.name.startswith("zemosaic_stack_core"):
-            raise
-        pytest.skip(f"{name} needs {error.name}, which is not installed")
-    listed = set(getattr(module, "__all__", ()))  # a package that is only a folder needs none
-    assert all(hasattr(module, public) for public in listed), name
-    assert not any(public.startswith("_") and public != "__version__" for public in listed), name
+    """`__all__` names every public class and function that the module defines, and nothing that isn't there."""
+    full_name = f"zemosaic_stack_core.{name}"
+    module = importlib.import_module(full_name)
+    listed = set(module.__all__)
+    assert all(hasattr(module, public) for public in listed)
+    assert not any(public.startswith("_") for public in listed)
     defined = {
         public
         for public, value in vars(module).items()
-        if not public.startswith("_") and getattr(value, "__module__", None) == name and callable(value)
+        if not public.startswith("_") and getattr(value, "__module__", None) == full_name and callable(value)
     }
-    assert defined <= listed, name
+    assert defined <= listed

@@ -32,6 +32,9 @@ BY_HAND = [
     ({"kappa_low": 0.1, "kappa_high": 0.1}, [0.0, 1.0], (0, 2, 0)),
     ({"kappa_low": 0.1, "kappa_high": 0.1}, [0.0, 1.0, 1.0, 2.0], (1, 2, 1)),
     ({"kappa_low": 0.35, "kappa_high": 0.35}, [1.0, 2.0, 9.0, 10.0, 100.0], (0, 4, 1)),
+    # The same with many frames: the mean, 0.054, less and plus 1.1 and 0.2 s encloses no sample.
+    ({"center": "mean", "kappa_low": 1.1, "kappa_high": 0.2}, [*[-0.5] * 5, *[0.1] * 60], (0, 65, 0)),
+    ({"center": "mean", "kappa_low": 1.1, "kappa_high": 0.2}, [*[-0.5] * 7, *[0.1] * 93], (0, 100, 0)),
     ({"rejection": "mad_clip"}, [1.0, 2.0, 3.0, 4.0, 100.0], (0, 4, 1)),
     ({"rejection": "mad_clip"}, [5.0, 5.0, 5.0, 4.9, 5.1], (1, 3, 1)),
     ({"rejection": "winsorized_sigma_clip"}, [0.0, 0.0, 1e6], (0, 3, 0)),

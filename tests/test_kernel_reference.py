@@ -67,8 +67,8 @@ PARAMETERS = [
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=lambda p: "-".join(map(str, p.values())))
 def test_parameters(parameters):
-    for n in (4, 9, 20):
-        frames, _ = make_frames(3, n, pattern="scattered")
+    for n, pattern in ((4, "scattered"), (9, "scattered"), (20, "complete"), (72, "complete")):
+        frames, _ = make_frames(3, n, pattern=pattern)
         check(frames, StackOptions(**parameters), allow_narrow=0.05)
 
 
