@@ -403,6 +403,11 @@ class CupyBackend:
         return f"<backend cupy, device {self._device_id}>"
 
     @property
+    def module(self) -> Any:
+        """CuPy itself, for programs that want to work with it."""
+        return self.cupy
+
+    @property
     def device(self) -> Any:
         """The CUDA device."""
         return self.cupy.cuda.Device(self._device_id)
