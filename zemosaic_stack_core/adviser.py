@@ -297,4 +297,4 @@ def _rejected(frames: npt.NDArray[np.float32], options: StackOptions, which: ran
     """Return which part of some frames' samples the kernel rejects."""
     result = stack(list(frames), options=options, maps=(), workers=1, memory_limit=1 << 28)
     rejected = sum(result.frames[index].rejected_low[0] + result.frames[index].rejected_high[0] for index in which)
-    return rejected / (len(which) * frames.shape[2])
+    return float(rejected / (len(which) * frames.shape[2]))

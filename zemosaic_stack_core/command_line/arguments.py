@@ -7,7 +7,7 @@ import inspect
 import re
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zemosaic_stack_core.options import (
     CENTERS,
@@ -18,9 +18,6 @@ from zemosaic_stack_core.options import (
     WEIGHTINGS,
     StackOptions,
 )
-
-if TYPE_CHECKING:
-    from zemosaic_stack_core.zemosaic_config import RadialWeight
 
 __all__ = [
     "BACKEND_CHOICES",
@@ -53,8 +50,6 @@ class Settings:
     ----------
     options : StackOptions
         Arguments first, then the configuration file, then the defaults.
-    radial : RadialWeight or None
-        Of the configuration file.
     parallel : dict
         Settings of the configuration file that `auto_tune_parallel_plan` reads.
     use_gpu : bool
@@ -64,7 +59,6 @@ class Settings:
     """
 
     options: StackOptions
-    radial: RadialWeight | None = None
     parallel: dict[str, Any] = field(default_factory=dict)
     use_gpu: bool = True
     lines: tuple[str, ...] = ()
@@ -154,9 +148,12 @@ def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
     lines = [f"{arguments.config}: {note}" for note in settings.notes]
     if settings.ignored:
         lines.append(f"{arguments.config}: settings that mean nothing to a stack: {', '.join(settings.ignored)}")
+    of_config: dict[str, Any] = {}
+    if settings.radial is not None:
+        of_config["radial_feather_fraction"] = settings.radial.feather
+        of_config["radial_shape_power"] = settings.radial.power
     return Settings(
-        options=replace(settings.options, **given),
-        radial=settings.radial,
+        options=replace(settings.options, **(of_config | given)),
         parallel=settings.parallel,
         use_gpu=settings.use_gpu,
         lines=tuple(lines),

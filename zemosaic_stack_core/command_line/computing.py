@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.parallel_plan import ParallelPlan, auto_tune_parallel_plan, detect_parallel_capabilities
-from zemosaic_stack_core.weighting import radial_weights, read_weights_csv
+from zemosaic_stack_core.weighting import read_weights_csv
 
 from .arguments import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from zemosaic_stack_core.frames import FrameGroup
     from zemosaic_stack_core.result import StackResult
 
-__all__ = ["compute_stack", "parallel_plan", "sample_or_frame_weights", "wants_gpu"]
-
-RADIAL_FLOOR = 0.0
-"""Least radial weight where a configuration asks for one."""
+__all__ = ["compute_stack", "parallel_plan", "table_weights", "wants_gpu"]
 
 
 def wants_gpu(arguments: argparse.Namespace, settings: Settings) -> bool:
@@ -62,19 +60,11 @@ def parallel_plan(arguments: argparse.Namespace, settings: Settings, group: Fram
     )
 
 
-def sample_or_frame_weights(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> Any | None:
-    """Return the weights that a table and the radial weight give together, None without either."""
-    table = None
-    if arguments.weights is not None:
-        table = read_weights_csv(arguments.weights, [source.name for source in group.sources])
-    if settings.radial is None:
-        return table
-    how = settings.radial
-    plane = radial_weights(group.rows, group.columns, how.feather, how.power, RADIAL_FLOOR, 0, group.rows)
-    of_frames = np.ones(1) if table is None else table
-    shape = (-1, 1, 1, 1) if group.is_color else (-1, 1, 1)
-    whole = plane[np.newaxis, :, :, np.newaxis] if group.is_color else plane[np.newaxis]
-    return of_frames.astype(np.float32).reshape(shape) * whole
+def table_weights(arguments: argparse.Namespace, group: FrameGroup) -> npt.NDArray[np.float64] | None:
+    """Return the weights of the table that ``--weights`` names, None without one."""
+    if arguments.weights is None:
+        return None
+    return read_weights_csv(arguments.weights, [source.name for source in group.sources])
 
 
 def compute_stack(
@@ -99,7 +89,7 @@ def compute_stack(
             group,
             gpu=gpu,
             options=settings.options,
-            weights=sample_or_frame_weights(arguments, settings, group),
+            weights=table_weights(arguments, group),
             maps=maps,
             plan=plan,
             workers=arguments.workers,

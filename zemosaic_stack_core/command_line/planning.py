@@ -70,7 +70,7 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
         group,
         options,
         backend,
-        planes=int(settings.radial is not None),
+        planes=int(options.radial_feather_fraction is not None),
         rows_per_chunk=caps.rows_per_chunk if backend.is_host else caps.gpu_rows_per_chunk,
         workers=workers,
         memory_limit=memory,

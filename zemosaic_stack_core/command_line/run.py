@@ -121,15 +121,10 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
     from zemosaic_stack_core.phase3.tile import StackSettings
     from zemosaic_stack_core.runner import check_maps
 
-    options = settings.options
-    if settings.radial is not None and options.radial_feather_fraction is None and options.combine == "mean":
-        options = replace(
-            options, radial_feather_fraction=settings.radial.feather, radial_shape_power=settings.radial.power
-        )
     names = "all" if arguments.maps == "all" else tuple(filter(None, arguments.maps.split(",")))
     caps = read_plan(settings.parallel)
     return StackSettings(
-        options=options,
+        options=settings.options,
         maps=tuple(sorted(check_maps(names) | {"coverage"})),
         min_frames=arguments.min_frames,
         strict=arguments.strict,

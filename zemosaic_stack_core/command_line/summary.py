@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zemosaic_stack_core.adviser import rule_text
+from zemosaic_stack_core.adviser import Advice, rule_text
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
 

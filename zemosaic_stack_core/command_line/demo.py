@@ -1,0 +1,120 @@
+"""``zemosaic-worker demo``: a night of synthetic frames, stacked, with a picture of what stacking does."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .exit_codes import ExitCode
+from .messages import answer, time_text
+from .progress import progress_display
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.result import StackResult
+    from zemosaic_stack_core.synthetic import SyntheticNight
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="make a synthetic night, stack it, and show what came out",
+        description="Make 24 color frames of a night that never was, with satellites, hot pixels, cosmic rays, clouds "
+        "and a drifting sky; stack them; write the master with all its maps and a picture. Takes a few seconds.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("output", metavar="OUT", help="folder for the frames and the results; made where there is none")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make, stack, write, tell."""
+    from zemosaic_stack_core.adviser import rule_text
+    from zemosaic_stack_core.atomic import check_output
+    from zemosaic_stack_core.auto import stack_auto
+    from zemosaic_stack_core.frames import open_frames
+    from zemosaic_stack_core.master_tile import write_master
+    from zemosaic_stack_core.options import StackOptions
+    from zemosaic_stack_core.synthetic import SyntheticNight
+
+    began = time.perf_counter()
+    folder = Path(arguments.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    master, picture = folder / "master.fits", folder / "demo.png"
+    for path in (master, picture):
+        check_output(path, overwrite=arguments.overwrite)
+    night = SyntheticNight()
+    paths = night.write(folder / "frames")
+    made = time.perf_counter()
+    rows, columns = night.shape
+    answer(
+        f"{folder / 'frames'}: {night.n_frames} color frames of {rows} x {columns}, made in {time_text(made - began)}: "
+        f"dithered, with satellites in frames {' and '.join(str(index + 1) for index in night.satellite_frames)}, hot "
+        "pixels, cosmic rays, clouds and a drifting sky"
+    )
+    options = StackOptions(rejection="winsorized_sigma_clip", normalization="linear_fit", weighting="noise_variance")
+    group = open_frames(paths)
+    with progress_display("stacking") as progress:
+        result, _ = stack_auto(group, gpu=None, options=options, maps="all", progress=progress)
+    stacked = time.perf_counter()
+    write_master(master, result, overwrite=arguments.overwrite)
+    missing = 100.0 * sum(sum(frame.missing) for frame in result.frames) / (len(paths) * result.image.size)
+    answer(
+        f"{master}: stacked in {time_text(stacked - made)} ({rule_text(options)}, normalization {options.normalization}, "
+        f"weighting {options.weighting}; {missing:.1f} % missing at the dithered borders), with the maps COVERAGE, "
+        "WEIGHT, REJLO, REJHI, VARIANCE and the table FRAMES"
+    )
+    draw_demo(picture, night, result, overwrite=arguments.overwrite)
+    answer(f"{picture}: a single frame, the master, the coverage and what was rejected. Look at this one first.")
+    row, column = rows // 2, columns // 2
+    answer(f"Then: zemosaic-worker explain {master} {row} {column}")
+    answer(f"Done in {time_text(time.perf_counter() - began)}.")
+    return ExitCode.DONE
+
+
+def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwrite: bool) -> Path:
+    """Draw a single frame, the master, the coverage and the rejected samples beside each other.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file.
+    night : SyntheticNight
+        Where the single frame comes from: the first that a satellite crossed.
+    result : StackResult
+        With all maps.
+    overwrite : bool
+        An existing file may be replaced.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    import numpy as np
+
+    from zemosaic_stack_core.panels import Panel, save_panels
+
+    if result.coverage is None or result.rejected_high is None or result.rejected_low is None:
+        raise AssertionError("the maps were not asked for")
+    index = night.satellite_frames[0]
+    coverage = result.coverage.min(axis=2) if result.coverage.ndim == 3 else result.coverage
+    rejected = result.rejected_high + result.rejected_low
+    rejected = rejected.max(axis=2) if rejected.ndim == 3 else rejected
+    panels = [
+        Panel(title="A single frame", subtitle=f"frame {index + 1} of {night.n_frames}", image=night.frame(index)),
+        Panel(title="The master", subtitle=f"{night.n_frames} frames, {result.options.rejection}", image=result.image),
+        Panel(title="Coverage", subtitle="samples combined at each pixel", image=coverage, kind="map", unit="frames"),
+        Panel(
+            title="Rejected",
+            subtitle="samples rejected at each pixel",
+            image=np.minimum(rejected, 4),
+            kind="map",
+            unit="frames (4 and more)",
+        ),
+    ]
+    return save_panels(path, panels, columns=2, overwrite=overwrite)
