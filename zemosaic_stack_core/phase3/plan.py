@@ -141,9 +141,7 @@ def _json_tiles(source: Path) -> list[TileSpec]:
         raise InvalidInputError(f"{source}: not a JSON file ({error}); expected a plan of tiles") from None
     entries = plan.get("tiles") if isinstance(plan, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise InvalidInputError(
-            f'{source}: no list of tiles; expected {{"tiles": [{{"frames": [...]}}, ...]}}'
-        )
+        raise InvalidInputError(f'{source}: no list of tiles; expected {{"tiles": [{{"frames": [...]}}, ...]}}')
     return [_json_tile(source, position, entry) for position, entry in enumerate(entries, start=1)]
 
 
