@@ -67,9 +67,9 @@ PARAMETERS = [
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=lambda p: "-".join(map(str, p.values())))
 def test_parameters(parameters):
-    for n, pattern in ((4, "scattered"), (9, "scattered"), (20, "complete"), (72, "complete")):
+    for n, pattern in ((4, "scattered"), (9, "scattered"), (20, "scattered"), (72, "complete")):
         frames, _ = make_frames(3, n, pattern=pattern)
-        check(frames, StackOptions(**parameters), allow_narrow=0.05)
+        check(frames, StackOptions(**parameters), allow_narrow=0.1)  # many rounds of many decisions
 
 
 SLACK = {"kappa_low": 0.5, "kappa_high": 0.7}
