@@ -24,6 +24,7 @@ __all__ = [
     "gather_windows",
     "interval_sums",
     "median_of",
+    "running_sums",
     "value_at",
     "window_columns",
     "windows_of",
@@ -220,22 +221,22 @@ def interval_sums(xp: Namespace, columns: Columns, pivot: Array, core: CoreSums 
             d *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
         middle = columns.frames // 2
         zero = xp.zeros_like(pivot)
-        first = xp.concat(_running_sums(d[:middle, ...], d[middle:, ...], zero, None))
+        first = xp.concat(running_sums(d[:middle, ...], d[middle:, ...], zero, None))
         d *= d
-        second = xp.concat(_running_sums(d[:middle, ...], d[middle:, ...], zero, None))
+        second = xp.concat(running_sums(d[:middle, ...], d[middle:, ...], zero, None))
         return IntervalSums(pivot, first, second, pixels)
     below = xp.astype(table[:window, ...], xp.float64)
     above = xp.astype(table[-window:, ...], xp.float64)
     below -= pivot
     above -= pivot
-    first = xp.concat(_running_sums(below, above, core.first_below, core.first_above))
+    first = xp.concat(running_sums(below, above, core.first_below, core.first_above))
     below *= below
     above *= above
-    second = xp.concat(_running_sums(below, above, core.second_below, core.second_above))
+    second = xp.concat(running_sums(below, above, core.second_below, core.second_above))
     return IntervalSums(pivot, first, second, pixels, upper=columns.frames - 2 * window - 1)
 
 
-def _running_sums(below: Array, above: Array, start_below: Array, start_above: Array | None) -> list[Array]:
+def running_sums(below: Array, above: Array, start_below: Array, start_above: Array | None) -> list[Array]:
     """Go on with two sums outwards, down over `below` (subtracting) and up over `above`: rows, lowest rank first.
 
     Without a `start_above` the upper sum begins where the lower one does, and that entry stands once.

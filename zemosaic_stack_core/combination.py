@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ._typing import Array, Namespace
-from .rejection.intervals import standard_deviation
+from .moments import standard_deviation
 
 __all__ = ["Accumulated", "Answer", "Chosen", "Weight", "accumulate", "combine"]
 

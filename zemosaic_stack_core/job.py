@@ -18,12 +18,14 @@ import numpy.typing as npt
 from .backends import Backend, Slot, Transfer, TransferTimes
 from .bands import Band, BandReader, is_viewed
 from .chunks import Chunk, ChunkPlan
+from .combination import Weight
 from .critical_values import gesd_critical_values
 from .frames import FrameGroup
-from .kernel import ChunkResult, Samples, Weight, stack_chunk
+from .kernel import ChunkResult, stack_chunk
 from .options import StackOptions
 from .outputs import OutputPlanes
 from .planes import PlaneStack
+from .samples import Samples
 
 __all__ = ["FrameCounts", "StackJob", "StepTimes", "compute_chunks"]
 

@@ -13,67 +13,63 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.overview import FirstLook
 
-from .centered import expected_noise, kappa_sigma, mad_clip, noise_clip, percentile_bounds, percentile_clip
+from .centered import (
+    kappa_sigma,
+    kappa_sigma_may_reject,
+    mad_clip,
+    mad_may_reject,
+    noise_clip,
+    noise_may_reject,
+    percentile_clip,
+    percentile_may_reject,
+)
 from .extremes import gesd, minmax
 from .intervals import Interval, RuleInput
 from .linear_fit import linear_fit_clip
-from .winsorized import winsorized_quantile, winsorized_sigma_clip
+from .winsorized import winsorized_may_reject, winsorized_quantile, winsorized_sigma_clip
 
-__all__ = ["RULES", "FirstLook", "Interval", "Rule", "RuleInput"]
-
-
-class FirstLook(NamedTuple):
-    """All present samples of each pixel in three numbers, float64. `deviation` (ddof 0) is None where not asked for."""
-
-    median: Array
-    mean: Array
-    deviation: Array | None
+__all__ = ["RULES", "Interval", "Rule", "RuleInput"]
 
 
 class Rule(NamedTuple):
     """One row of the catalogue.
 
-    `shrink` gives the kept interval. `first_bounds` gives the bounds of the first iteration from the `FirstLook`: a
-    pixel whose samples all lie within them is done, which saves gathering it; None where every pixel must be
-    gathered. `uses_sums`: `shrink` looks up sums of intervals. `uses_deviation`: so does `first_bounds` the deviation.
+    Parameters
+    ----------
+    shrink : callable
+        Gives the kept interval of ranks.
+    may_reject : callable or None
+        Tells, from a first look at all samples, the pixels where the rule may reject something; it must not miss one.
+        The others are done, which saves gathering them. None where every pixel must be gathered.
+    uses_sums : bool
+        Whether `shrink` looks up sums of intervals.
+    uses_squares : bool
+        Whether `may_reject` needs the sum of squares.
+    ends_only : bool
+        Whether `shrink` looks at nothing but the two ends and the middle of the sorted samples, and at sums.
     """
 
     shrink: Callable[[Namespace, RuleInput], Interval]
-    first_bounds: Callable[[Namespace, FirstLook, StackOptions], tuple[Array, Array]] | None = None
+    may_reject: Callable[[Namespace, FirstLook, StackOptions], Array] | None = None
     uses_sums: bool = False
-    uses_deviation: bool = False
-
-
-def _kappa_sigma_bounds(xp: Namespace, look: FirstLook, options: StackOptions) -> tuple[Array, Array]:
-    """Give the bounds of the first iteration of ``kappa_sigma``."""
-    del xp
-    assert look.deviation is not None  # noqa: S101 - the catalogue asks for it
-    center = look.mean if options.center == "mean" else look.median
-    return center - look.deviation * options.kappa_low, center + look.deviation * options.kappa_high
-
-
-def _noise_bounds(xp: Namespace, look: FirstLook, options: StackOptions) -> tuple[Array, Array]:
-    """Give the bounds of the first iteration of ``noise_clip``."""
-    deviation = expected_noise(xp, look.median, options)
-    return look.median - deviation * options.kappa_low, look.median + deviation * options.kappa_high
-
-
-def _percentile_bounds(xp: Namespace, look: FirstLook, options: StackOptions) -> tuple[Array, Array]:
-    """Give the bounds of ``percentile_clip``."""
-    return percentile_bounds(xp, look.median, options)
+    uses_squares: bool = False
+    ends_only: bool = False
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "kappa_sigma": Rule(kappa_sigma, _kappa_sigma_bounds, uses_sums=True, uses_deviation=True),
-        "mad_clip": Rule(mad_clip),
-        "winsorized_sigma_clip": Rule(winsorized_sigma_clip, uses_sums=True),
+        "kappa_sigma": Rule(kappa_sigma, kappa_sigma_may_reject, uses_sums=True, uses_squares=True, ends_only=True),
+        "mad_clip": Rule(mad_clip, mad_may_reject),
+        "winsorized_sigma_clip": Rule(
+            winsorized_sigma_clip, winsorized_may_reject, uses_sums=True, uses_squares=True
+        ),
         "winsorized_quantile": Rule(winsorized_quantile),
-        "linear_fit_clip": Rule(linear_fit_clip),
-        "percentile_clip": Rule(percentile_clip, _percentile_bounds),
+        "linear_fit_clip": Rule(linear_fit_clip, uses_sums=True),
+        "percentile_clip": Rule(percentile_clip, percentile_may_reject, ends_only=True),
         "minmax": Rule(minmax),
-        "noise_clip": Rule(noise_clip, _noise_bounds),
+        "noise_clip": Rule(noise_clip, noise_may_reject, ends_only=True),
         "gesd": Rule(gesd, uses_sums=True),
     }
 )

@@ -6,16 +6,31 @@ from collections.abc import Callable
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.columns import Columns, median_of, value_at
+from zemosaic_stack_core.moments import standard_deviation
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.overview import FirstLook
 
-from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat, standard_deviation
+from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat
 
-__all__ = ["expected_noise", "kappa_sigma", "mad_clip", "noise_clip", "percentile_bounds", "percentile_clip"]
+__all__ = [
+    "kappa_sigma",
+    "kappa_sigma_may_reject",
+    "mad_clip",
+    "mad_may_reject",
+    "noise_clip",
+    "noise_may_reject",
+    "percentile_clip",
+    "percentile_may_reject",
+    "smallest_harmless_spread",
+]
 
 #: Scale of the median absolute deviation that makes it the standard deviation of Gaussian data: 1/Phi^-1(3/4).
 MAD_TO_SIGMA = 1.482602218505602
 
 INFINITY = float("inf")
+
+#: A little more than one, against the roundings of a few operations in float64.
+ROUNDING = 1.0 + 1e-12
 
 
 def _clip_repeatedly(
@@ -87,7 +102,7 @@ def percentile_clip(xp: Namespace, given: RuleInput) -> Interval:
 
     def bounds_of(kept: Interval, lane: Array) -> Bounds:
         median = median_of(xp, columns, kept.start, kept.stop, lane)
-        return Bounds(*percentile_bounds(xp, median, options))
+        return percentile_bounds(xp, median, options)
 
     return _clip_repeatedly(xp, columns, bounds_of, 1)
 
@@ -100,10 +115,10 @@ def expected_noise(xp: Namespace, median: Array, options: StackOptions) -> Array
     return xp.sqrt(photons + read + sensitivity * sensitivity)
 
 
-def percentile_bounds(xp: Namespace, median: Array, options: StackOptions) -> tuple[Array, Array]:
+def percentile_bounds(xp: Namespace, median: Array, options: StackOptions) -> Bounds:
     """Give ``m - p_low*abs(m)`` and ``m + p_high*abs(m)``."""
     size = xp.abs(median)
-    return median - size * options.p_low, median + size * options.p_high
+    return Bounds(median - size * options.p_low, median + size * options.p_high)
 
 
 def _median_distance(xp: Namespace, columns: Columns, kept: Interval, lane: Array, center: Array) -> Array:
@@ -142,3 +157,55 @@ def _median_distance(xp: Namespace, columns: Columns, kept: Interval, lane: Arra
     above = xp.where(window + reach < count - 1, upper_distance(window + 1), infinite)
     following = xp.minimum(below, above)
     return xp.where(count % 2 == 0, (distance + following) * 0.5, distance)
+
+
+# --- which pixels may lose a sample ------------------------------------------------------------------------------
+
+
+def _has_outside(xp: Namespace, look: FirstLook, bounds: Bounds) -> Array:
+    """Tell the pixels with a sample outside the bounds."""
+    smallest = xp.astype(look.chosen.smallest, xp.float64)
+    largest = xp.astype(look.chosen.largest, xp.float64)
+    return (smallest < bounds.low) | (largest > bounds.high)
+
+
+def kappa_sigma_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
+    """Tell the pixels with a sample outside the first iteration's bounds."""
+    chosen, number = look.chosen, look.number(xp)
+    deviation = standard_deviation(xp, chosen.first, chosen.second, number, 0)
+    center = chosen.pivot + chosen.first / number if options.center == "mean" else chosen.median
+    return _has_outside(xp, look, _kappa_bounds(center, deviation, options))
+
+
+def noise_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
+    """Tell the pixels with a sample outside the first iteration's bounds."""
+    median = look.chosen.median
+    return _has_outside(xp, look, _kappa_bounds(median, expected_noise(xp, median, options), options))
+
+
+def percentile_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
+    """Tell the pixels with a sample outside the bounds."""
+    return _has_outside(xp, look, percentile_bounds(xp, look.chosen.median, options))
+
+
+def smallest_harmless_spread(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
+    """Give the spread about the median from which on nothing is rejected, float64."""
+    median = look.chosen.median
+    below = (median - xp.astype(look.chosen.smallest, xp.float64)) / options.kappa_low
+    above = (xp.astype(look.chosen.largest, xp.float64) - median) / options.kappa_high
+    harmless: Array = xp.maximum(below, above)
+    return harmless
+
+
+def mad_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
+    """Tell the pixels whose median absolute deviation is not surely large enough for all their samples.
+
+    It is at least ``t`` where more than half of the samples lie no nearer to the median than ``t``.
+    """
+    # A last place more than is needed: the bounds below are rounded on their way.
+    reach = smallest_harmless_spread(xp, look, options) * (ROUNDING / MAD_TO_SIGMA)
+    low, high = look.chosen.median - reach, look.chosen.median + reach
+    near = xp.zeros_like(look.count)
+    for row in look.ranks.rows:
+        near += xp.astype((row > low) & (row < high), xp.int32)
+    return near * 2 >= look.count

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from zemosaic_stack_core._typing import Namespace
 from zemosaic_stack_core.columns import value_at
+from zemosaic_stack_core.moments import standard_deviation
 
-from .intervals import Interval, RuleInput, narrow, standard_deviation, with_ties
+from .intervals import Interval, RuleInput, narrow, with_ties
 
 __all__ = ["gesd", "minmax"]
 

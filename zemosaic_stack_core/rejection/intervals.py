@@ -18,7 +18,6 @@ __all__ = [
     "narrow",
     "peel",
     "repeat",
-    "standard_deviation",
     "with_ties",
 ]
 
@@ -160,10 +159,3 @@ def with_ties(xp: Namespace, columns: Columns, kept: Interval) -> Interval:
     low = value_at(xp, columns, xp.clip(kept.start, 0, top), columns.lane)
     high = value_at(xp, columns, xp.clip(kept.stop - 1, 0, top), columns.lane)
     return expand(xp, columns, kept, Bounds(low, high))
-
-
-def standard_deviation(xp: Namespace, first: Array, second: Array, count: Array, ddof: int) -> Array:
-    """Give ``sqrt((sum d^2 - (sum d)^2/n) / (n - ddof))`` from sums about a pivot, float64; 0 where ``n <= ddof``."""
-    residue = second - first * first / count
-    divisor = xp.maximum(count - float(ddof), xp.ones_like(count))
-    return xp.sqrt(xp.maximum(residue, xp.zeros_like(residue)) / divisor)

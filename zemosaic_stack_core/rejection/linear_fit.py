@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
-from zemosaic_stack_core.columns import Columns, value_at
+from zemosaic_stack_core.columns import Columns, IntervalSums, running_sums, value_at
 
 from .intervals import Interval, RuleInput, Step, narrow, repeat, with_ties
 
@@ -14,10 +14,12 @@ __all__ = ["linear_fit_clip"]
 
 def linear_fit_clip(xp: Namespace, given: RuleInput) -> Interval:
     """Reject, from either end, the run of samples too far from the least-squares line of the sorted samples."""
-    columns, options = given.columns, given.options
+    columns, options, sums = given.columns, given.options, given.sums
+    assert sums is not None  # noqa: S101 - the catalogue says that this rule uses sums
+    moments = _rank_moments(xp, columns, sums.pivot)
 
     def shrink(kept: Interval, lane: Array) -> Step:
-        line = _fit_line(xp, columns, kept, lane)
+        line = _fit_line(xp, columns, sums, moments, kept, lane)
         start = _run(xp, columns, kept, lane, line, options.kappa_low, from_start=True)
         stop = _run(xp, columns, kept, lane, line, options.kappa_high, from_start=False)
         return Step(Interval(start, stop))
@@ -34,30 +36,51 @@ class _Line(NamedTuple):
     distance: Array
 
 
-def _fit_line(xp: Namespace, columns: Columns, kept: Interval, lane: Array) -> _Line:
+def _rank_moments(xp: Namespace, columns: Columns, pivot: Array) -> Array:
+    """Sum ``(value - pivot) * t`` from the middle rank outwards, ``t`` counted from there, as in `IntervalSums`."""
+    table = xp.astype(xp.reshape(columns.values, (-1, columns.pixels)), xp.float64)
+    table -= pivot
+    rank = xp.reshape(xp.arange(columns.frames, dtype=xp.int64, device=pivot.device), (-1, 1))
+    middle = columns.frames // 2
+    table *= xp.astype(rank - middle, xp.float64)
+    if not columns.is_complete:
+        table *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
+    sums = running_sums(table[:middle, ...], table[middle:, ...], xp.zeros_like(pivot), None)
+    moments: Array = xp.concat(sums)
+    return moments
+
+
+def _fit_line(
+    xp: Namespace, columns: Columns, sums: IntervalSums, moments: Array, kept: Interval, lane: Array
+) -> _Line:
     """Fit each pixel's kept samples on their ranks.
 
-    With ranks counted from their mean, ``slope = sum(t*y) / sum(t*t)`` and ``sum(t*t) = n*(n*n - 1)/12``.
+    With ``t`` the rank from the mean of the kept ranks, ``slope = sum(t*y) / sum(t*t)``, where ``sum(t*t)`` is
+    ``n*(n*n - 1)/12``.
     """
+    pixels = columns.pixels
     count = xp.astype(kept.stop - kept.start, xp.float64)
-    middle = xp.astype(kept.start + kept.stop - 1, xp.float64) * 0.5
-    pivot = value_at(xp, columns, (kept.start + kept.stop - 1) // 2, lane)
-    total, moment, distance = xp.zeros_like(pivot), xp.zeros_like(pivot), xp.zeros_like(pivot)
-    rows = []
-    for rank in range(columns.frames):
-        row = columns.values[rank * columns.pixels : (rank + 1) * columns.pixels]
-        if lane.shape[0] < columns.pixels:
-            row = xp.take(row, lane, axis=0)
-        is_kept = xp.astype((kept.start <= rank) & (kept.stop > rank), xp.float64)
-        d = (xp.astype(row, xp.float64) - pivot) * is_kept
-        total = total + d
-        moment = moment + d * (float(rank) - middle)
-        rows.append((d, is_kept))
-    slope = moment / (count * (count * count - 1.0) / 12.0)
-    level = total / count - slope * middle
-    for rank, (d, is_kept) in enumerate(rows):
-        distance = distance + xp.abs(d - (level + slope * float(rank)) * is_kept)
-    return _Line(level + pivot, slope, distance / count)
+    center = columns.frames // 2
+    mean_rank = xp.astype(kept.start + kept.stop - 1, xp.float64) * 0.5 - float(center)
+    total, _ = sums.over(xp, kept.start, kept.stop, lane)
+    moment = xp.take(moments, kept.stop * pixels + lane, axis=0) - xp.take(moments, kept.start * pixels + lane, axis=0)
+    slope = (moment - total * mean_rank) / (count * (count * count - 1.0) / 12.0)
+    level = total / count - slope * mean_rank + xp.take(sums.pivot, lane, axis=0)
+    distance = xp.zeros_like(slope)
+    some = lane.shape[0] < pixels
+    # Between the largest start and the smallest stop every pixel keeps its sample.
+    inner = range(int(xp.max(kept.start)), int(xp.min(kept.stop)))
+    for rank in range(int(xp.min(kept.start)), int(xp.max(kept.stop))):
+        row = columns.values[rank * pixels : (rank + 1) * pixels]
+        d = xp.astype(xp.take(row, lane, axis=0) if some else row, xp.float64)
+        line = slope * float(rank - center)
+        line += level
+        d -= line
+        d = xp.abs(d)
+        if rank not in inner:
+            d *= xp.astype((kept.start <= rank) & (kept.stop > rank), xp.float64)
+        distance += d
+    return _Line(level - slope * float(center), slope, distance / count)
 
 
 def _run(

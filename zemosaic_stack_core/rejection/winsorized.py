@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.columns import Columns, IntervalSums, count_below, interval_sums, median_of, value_at
+from zemosaic_stack_core.moments import standard_deviation
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.overview import FirstLook, deviation_of
 
-from .centered import kappa_sigma
-from .intervals import Bounds, Interval, RuleInput, Step, narrow, peel, repeat, standard_deviation
+from .centered import kappa_sigma, smallest_harmless_spread
+from .intervals import Bounds, Interval, RuleInput, Step, narrow, peel, repeat
 
-__all__ = ["winsorized_quantile", "winsorized_sigma_clip"]
+__all__ = ["winsorized_may_reject", "winsorized_quantile", "winsorized_sigma_clip"]
 
 INFINITY = float("inf")
 
 #: Samples are pulled in to 1.5 spreads, which lowers the standard deviation of Gaussian data by 1.134; repeated
 #: until the spread changes by less than 5e-4 of itself (PixInsight, Siril; Huber 1981).
 CLIP, CORRECTION, TOLERANCE, ROUNDS = 1.5, 1.134, 5e-4, 50
+#: Kept samples that an outer iteration needs.
+FEWEST = 4
 
 
 def winsorized_sigma_clip(xp: Namespace, given: RuleInput) -> Interval:
@@ -29,7 +33,7 @@ def winsorized_sigma_clip(xp: Namespace, given: RuleInput) -> Interval:
         bounds = Bounds(median - deviation * options.kappa_low, median + deviation * options.kappa_high)
         return Step(peel(xp, columns, kept, lane, bounds))
 
-    return repeat(xp, columns, shrink, iterations=options.max_iterations, needed=4, left=3).kept
+    return repeat(xp, columns, shrink, iterations=options.max_iterations, needed=FEWEST, left=3).kept
 
 
 def _winsorized_deviation(
@@ -71,6 +75,32 @@ def _winsorized_deviation(
         kept = Interval(xp.take(kept.start, chosen, axis=0), xp.take(kept.stop, chosen, axis=0))
         inner = Interval(xp.take(inner.start, chosen, axis=0), xp.take(inner.stop, chosen, axis=0))
     return answer
+
+
+def winsorized_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
+    """Tell the pixels whose winsorized spread is not surely large enough for all their samples.
+
+    Let ``t`` be the spread from which on nothing is rejected. Pulling samples in to a narrower interval lowers their
+    standard deviation. So if it is at least ``t`` before anything is pulled in, and ``1.134`` times it after pulling in
+    to ``1.5*t``, then it never comes below ``t``: as long as a round's spread is at least ``t``, so is the next one's.
+    """
+    chosen, number = look.chosen, look.number(xp)
+    harmless = smallest_harmless_spread(xp, look, options)
+    reach = harmless * CLIP
+    low, high = chosen.median - chosen.pivot - reach, chosen.median - chosen.pivot + reach
+    first, second = xp.zeros_like(low), xp.zeros_like(low)
+    for rank in range(len(look.ranks.rows)):
+        d = deviation_of(xp, look.ranks, chosen.pivot, rank)
+        d = xp.minimum(xp.maximum(d, low), high)
+        if rank not in look.ranks.filled:
+            d *= xp.astype((look.ranks.start <= rank) & (look.ranks.stop > rank), xp.float64)
+        first += d
+        d *= d
+        second += d
+    pulled = standard_deviation(xp, first, second, number, 1) * CORRECTION
+    whole = standard_deviation(xp, chosen.first, chosen.second, number, 1)
+    is_settled = (xp.minimum(pulled, whole) > harmless) | (look.count < FEWEST)
+    return ~is_settled
 
 
 def winsorized_quantile(xp: Namespace, given: RuleInput) -> Interval:
