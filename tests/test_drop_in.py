@@ -326,3 +326,14 @@ def test_scaling_refuses_what_does_not_fit():
         compute_tile_photometric_scaling(np.ones(4), np.ones(4))
     with pytest.raises(InvalidInputError, match="2 gains and 3 offsets; expected 3, one per channel"):
         apply_tile_photometric_scaling(tile, np.ones(2), np.ones(3))
+
+
+def test_the_names_that_the_program_takes_from_the_package():
+    import zemosaic_stack_core as package
+
+    scaling = ("compute_tile_photometric_scaling", "apply_tile_photometric_scaling")
+    for name in ("stack_core", "get_backend_module", *scaling):
+        assert getattr(package, name) is getattr(drop_in, name)
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match="no attribute 'stack_everything'"):
+        _ = package.stack_everything

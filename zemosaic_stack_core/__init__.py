@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     BackendUnavailableError,
     FrameReadError,
@@ -14,6 +17,23 @@ from .options import StackOptions
 from .result import FrameRecord, StackResult
 from .runner import stack
 
+if TYPE_CHECKING:
+    from .auto import Phase3Gpu, stack_auto
+    from .drop_in import (
+        apply_tile_photometric_scaling,
+        compute_tile_photometric_scaling,
+        get_backend_module,
+        stack_core,
+    )
+    from .gpu_doctor import diagnose_gpu
+    from .gpu_health import gpu_is_usable
+    from .parallel_plan import (
+        ParallelCapabilities,
+        ParallelPlan,
+        auto_tune_parallel_plan,
+        detect_parallel_capabilities,
+    )
+
 __all__ = [
     "BackendUnavailableError",
     "FrameReadError",
@@ -21,11 +41,51 @@ __all__ = [
     "GPUStackingError",
     "InvalidInputError",
     "OutOfMemoryError",
+    "ParallelCapabilities",
+    "ParallelPlan",
+    "Phase3Gpu",
     "StackOptions",
     "StackResult",
     "ZemosaicError",
     "__version__",
+    "apply_tile_photometric_scaling",
+    "auto_tune_parallel_plan",
+    "compute_tile_photometric_scaling",
+    "detect_parallel_capabilities",
+    "diagnose_gpu",
+    "get_backend_module",
+    "gpu_is_usable",
     "stack",
+    "stack_auto",
+    "stack_core",
 ]
 
 __version__ = "0.1.0"
+
+#: Where the names are that are imported when somebody asks for them: stacking on the CPU needs none of them.
+_ON_DEMAND = {
+    "ParallelCapabilities": "parallel_plan",
+    "ParallelPlan": "parallel_plan",
+    "Phase3Gpu": "auto",
+    "apply_tile_photometric_scaling": "drop_in",
+    "auto_tune_parallel_plan": "parallel_plan",
+    "compute_tile_photometric_scaling": "drop_in",
+    "detect_parallel_capabilities": "parallel_plan",
+    "diagnose_gpu": "gpu_doctor",
+    "get_backend_module": "drop_in",
+    "gpu_is_usable": "gpu_health",
+    "stack_auto": "auto",
+    "stack_core": "drop_in",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_ON_DEMAND[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)
