@@ -69,10 +69,14 @@ class SharedFile:
     def __init__(self, size: int) -> None:
         descriptor, name = tempfile.mkstemp(prefix="zemosaic-", suffix=".planes")
         self.path = Path(name)
+        self._file = os.fdopen(descriptor, "r+b")
         try:
-            with os.fdopen(descriptor, "r+b") as file:
-                file.truncate(size)
-                self.memory = mmap.mmap(file.fileno(), size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)  # a full disk is an error here, and a fatal signal later
+            else:
+                self._file.truncate(size)
+            self.memory = mmap.mmap(descriptor, size)
+            self._hide()
         except BaseException:
             self.remove()
             raise
@@ -85,8 +89,18 @@ class SharedFile:
     ) -> None:
         self.remove()
 
+    def _hide(self) -> None:
+        """On Linux, take the file's name away: the workers find it by its descriptor, and SIGKILL leaves nothing."""
+        hidden = Path(f"/proc/{os.getpid()}/fd/{self._file.fileno()}")
+        if hidden.exists():
+            self.path.unlink()
+            self.path = hidden
+
     def remove(self) -> None:
         """Remove the file's name; the mapping lives on with whoever holds it."""
+        self._file.close()
+        if self.path.parent.name == "fd":  # it has no name any more
+            return
         try:
             self.path.unlink(missing_ok=True)
         except PermissionError:  # Windows keeps a mapped file; it goes with the temporary folder

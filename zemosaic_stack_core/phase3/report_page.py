@@ -270,7 +270,8 @@ def _card(place: int, tile: Json, pictures: TilePictures) -> str:
 def _pair(tile: Json, pictures: TilePictures) -> str:
     """Return the pictures of image and coverage, or what stands in their place."""
     if not pictures.image:
-        return f'<div class="pair"><figure class="none"><span>{_text(tile["reason"] or "no picture")}</span></figure></div>'
+        reason = _text(tile["reason"] or "no picture")
+        return f'<div class="pair"><figure class="none"><span>{reason}</span></figure></div>'
     number = tile["tile_id"]
     coverage = f"{tile['coverage_min']} to {tile['coverage_max']} samples"
     second = (
@@ -292,10 +293,8 @@ def _details(tile: Json) -> str:
         )
         more = len(tile["dropped"]) - _LISTED
         rows += f"<tr><td>and {more} more</td><td>see report.json</td></tr>" if more > 0 else ""
-        count = len(tile["dropped"])
-        parts.append(
-            f"<details><summary>{count} {'frame' if count == 1 else 'frames'} dropped</summary><table>{rows}</table></details>"
-        )
+        count = f"{len(tile['dropped'])} {'frame' if len(tile['dropped']) == 1 else 'frames'}"
+        parts.append(f"<details><summary>{count} dropped</summary><table>{rows}</table></details>")
     if tile["worst_frames"]:
         rows = "".join(
             f"<tr><td>{_text(os.path.basename(frame['name']))}</td>"  # noqa: PTH119
@@ -304,8 +303,8 @@ def _details(tile: Json) -> str:
             for frame in tile["worst_frames"]
         )
         parts.append(
-            "<details><summary>frames with most rejected</summary><table><tr><th>frame</th><th>low %</th><th>high %</th>"
-            f"<th>missing %</th><th>weight</th></tr>{rows}</table></details>"
+            "<details><summary>frames with most rejected</summary><table><tr><th>frame</th><th>low %</th>"
+            f"<th>high %</th><th>missing %</th><th>weight</th></tr>{rows}</table></details>"
         )
     shape = " x ".join(map(str, tile["shape"])) or "-"
     facts = (
