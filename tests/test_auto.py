@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -484,6 +485,62 @@ def test_nothing_of_a_failed_attempt_stays_on_the_device(cupy_run, emulation, ti
     assert gpu.hard_disabled
     free_cupy_memory_pools()
     assert gpu_memory().pool_used == 0
+
+
+SMALL_CARD = """
+    import cupyemu
+    import numpy as np
+    from zemosaic_stack_core import StackOptions, stack
+    from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
+    from zemosaic_stack_core.gpu_health import GpuHealth
+    generator = np.random.default_rng(0)
+    frames = list(generator.normal(500, 10, (200, 2, 6000)).astype(np.float32))
+    for frame in frames:  # every pixel has something to reject: the largest working set there can be
+        frame[:, generator.integers(0, 6000, 200)] = 9000.0
+    frames[7][:, :50] = np.nan
+    gpu = Phase3Gpu(check_health=lambda: GpuHealth(usable=True))
+    options = StackOptions(rejection="winsorized_quantile")
+    result, used_gpu = stack_auto(frames, gpu=gpu, options=options, maps="all")
+    expected = stack(frames, options=options, maps="all", workers=1)
+    assert np.array_equal(result.image, expected.image, equal_nan=True)
+    assert np.array_equal(result.variance, expected.variance, equal_nan=True)
+    assert result.frames == expected.frames
+    print(used_gpu, gpu.attempts, 0.1 < result.details["columns_per_chunk"] / 6000 < 1)
+"""
+
+
+def run_emulated(code, **settings):
+    """Run code in a process of its own, with these settings of the emulation, and return the lines it prints."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **settings}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=False, timeout=300, env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_card_of_64_mb_and_200_frames(emulation):
+    """Not even a row fits: parts of one do, at the first attempt."""
+    lines = run_emulated(SMALL_CARD, CUEMU_VRAM=str(64 << 20), CUEMU_ASYNC="defer")
+    assert lines == ["True 1 True"]
+
+
+def test_a_driver_without_a_device(emulation):
+    lines = run_emulated(
+        """
+        import cupyemu
+        from zemosaic_stack_core.gpu_health import check_gpu
+        health = check_gpu()
+        print(health.usable)
+        print(health.reason)
+        print(health.advice)
+        """,
+        CUEMU_DEVICES="0",
+    )
+    assert lines[0] == "False"
+    assert lines[1].startswith("no CUDA device answers: cudaErrorNoDevice")
+    assert lines[2] == "no NVIDIA card is visible: check the card, its driver and CUDA_VISIBLE_DEVICES"
 
 
 # --- without a GPU ---------------------------------------------------------------------------------------------------
