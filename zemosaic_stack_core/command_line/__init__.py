@@ -21,7 +21,7 @@ from .messages import one_line, say
 
 __all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
 
-COMMANDS = ("stack", "run", "demo", "doctor")
+COMMANDS = ("stack", "run", "demo", "explain", "replay", "doctor")
 """Modules of this package that are commands, in the order in which ``--help`` lists them."""
 
 PROGRAM = "zemosaic-worker"

@@ -25,6 +25,7 @@ __all__ = [
     "add_compute_arguments",
     "add_option_arguments",
     "parse_size",
+    "positive",
     "settings_from_arguments",
 ]
 
@@ -108,7 +109,7 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         "used (default: auto)",
     )
     group.add_argument(
-        "--workers", type=_positive, metavar="N", help="worker processes (default: the cores, where that pays)"
+        "--workers", type=positive, metavar="N", help="worker processes (default: the cores, where that pays)"
     )
     group.add_argument(
         "--memory",
@@ -118,7 +119,7 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--rows-per-chunk",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="most rows computed at once (default: what the memory allows)",
     )
@@ -182,7 +183,7 @@ def _given(arguments: argparse.Namespace, name: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     """Read a whole number of at least 1."""
     try:
         number = int(text)

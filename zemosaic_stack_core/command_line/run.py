@@ -27,6 +27,10 @@ exit codes: 0 every tile is there; 1 some are not (the report says why); 2 the p
 130 interrupted: the same command goes on where this one ended."""
 
 
+_SAID = "zemosaic_stack_core.run"
+"""Logger of the lines that the command says by itself."""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
     parser = subparsers.add_parser(
@@ -117,12 +121,16 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
     """Return how the tiles are to be made."""
     from dataclasses import replace
 
-    from zemosaic_stack_core.parallel_plan import read_plan
+    from zemosaic_stack_core.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities, read_plan
     from zemosaic_stack_core.phase3.tile import StackSettings
     from zemosaic_stack_core.runner import check_maps
 
     names = "all" if arguments.maps == "all" else tuple(filter(None, arguments.maps.split(",")))
-    caps = read_plan(settings.parallel)
+    caps, workers = read_plan(settings.parallel), arguments.workers
+    if settings.parallel:
+        machine = detect_parallel_capabilities(probe_gpu=arguments.backend != "cpu" and settings.use_gpu)
+        caps = auto_tune_parallel_plan("stack_master_tiles", None, 1, 4, settings.parallel, machine)
+        workers = workers or caps.cpu_workers
     return StackSettings(
         options=settings.options,
         maps=tuple(sorted(check_maps(names) | {"coverage"})),
@@ -130,7 +138,7 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
         strict=arguments.strict,
         saturation=arguments.saturation,
         plan=replace(caps, rows_per_chunk=arguments.rows_per_chunk or caps.rows_per_chunk, use_gpu=settings.use_gpu),
-        workers=arguments.workers,
+        workers=workers,
         memory_limit=arguments.memory,
     )
 
@@ -144,7 +152,7 @@ def _summary(report: RunReport) -> str:
 
 def _tell(arguments: argparse.Namespace, text: str) -> None:
     """Say a line unless told to be quiet; the log file gets it in any case."""
-    logging.getLogger("zemosaic_stack_core.run").info(text)
+    logging.getLogger(_SAID).info(text)
     if not arguments.quiet:
         say(text)
 
@@ -155,27 +163,45 @@ def _telemetry(message: str, **fields: Any) -> None:
     logging.getLogger("zemosaic_stack_core.telemetry").info("%s %s", message, values)
 
 
+class _SayHandler(logging.Handler):
+    """Say what is logged, through the progress bars where there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a record."""
+        say(self.format(record))
+
+
 @contextmanager
 def _logging(arguments: argparse.Namespace) -> Iterator[None]:
-    """Send what is logged to the log file and, from warnings on, to the terminal."""
-    if arguments.log_file is None:
-        yield
-        return
+    """Send warnings (errors, if quiet) to the terminal, and everything to the log file."""
     logger = logging.getLogger("zemosaic_stack_core")
-    before = logger.level
-    try:
-        handler = logging.FileHandler(arguments.log_file, encoding="utf-8")
-    except OSError as error:
-        raise InvalidInputError(f"{arguments.log_file}: {error.strerror}; expected a log file to append to") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
+    terminal = _SayHandler()
+    terminal.setLevel(
+        logging.ERROR if arguments.quiet else logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING
+    )
+    # What `_tell` says and logs is not to be said twice.
+    terminal.addFilter(lambda record: record.name != _SAID)
+    handlers: list[logging.Handler] = [terminal]
+    if arguments.log_file is not None:
+        try:
+            file = logging.FileHandler(arguments.log_file, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            message = f"{arguments.log_file}: {error.strerror}; expected a log file to append to"
+            raise InvalidInputError(message) from None
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handlers.append(file)
+    before = logger.level, logger.propagate
+    for handler in handlers:
+        logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False
     try:
         yield
     finally:
-        logger.setLevel(before)
-        logger.removeHandler(handler)
-        handler.close()
+        logger.level, logger.propagate = before
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 @contextmanager

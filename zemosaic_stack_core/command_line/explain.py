@@ -1,0 +1,110 @@
+"""``zemosaic-worker explain``: why a pixel of a master has the value it has."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .exit_codes import ExitCode
+from .messages import answer, answer_json
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.explain import PixelChannel, SampleFate
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="show every sample of a pixel of a master, and what became of it",
+        description="Read the samples of one pixel again from the frames in the master's table, and show them in "
+        "order: value as read and normalized, weight, kept or rejected, and how the master's value comes out of them.",
+        epilog="exit code: 0 where the kernel gives the master's bits again, 1 where not.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("master", metavar="MASTER", help="a master that this program wrote")
+    parser.add_argument("row", type=int, metavar="ROW", help="row, from 0 (the first of the file; FITS y less 1)")
+    parser.add_argument("column", type=int, metavar="COL", help="column, from 0 (FITS x less 1)")
+    parser.add_argument("--json", action="store_true", help="machine-readable on standard output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain every channel of the pixel."""
+    from zemosaic_stack_core.explain import explain_pixel
+
+    channels = explain_pixel(arguments.master, arguments.row, arguments.column)
+    if arguments.json:
+        answer_json(
+            {
+                "channels": [
+                    {**asdict(channel), "bounds": channel.bounds, "is_same": channel.is_same} for channel in channels
+                ]
+            }
+        )
+    else:
+        for channel in channels:
+            for line in describe_channel(channel, is_only=len(channels) == 1):
+                answer(line)
+    return ExitCode.DONE if all(channel.is_same for channel in channels) else ExitCode.FAILED
+
+
+def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
+    """Return a channel's samples as a table, and how its value comes out.
+
+    Parameters
+    ----------
+    channel : PixelChannel
+        What `explain_pixel` found.
+    is_only : bool
+        Whether the image has no other channel.
+    """
+    from zemosaic_stack_core.adviser import rule_text
+
+    options = channel.options
+    where = f"row {channel.row}, column {channel.column}" + ("" if is_only else f", channel {channel.channel}")
+    how = (
+        f"{rule_text(options)}, {options.combine}; normalization {options.normalization}, weighting {options.weighting}"
+    )
+    width = max([5, *(len(sample.name) for sample in channel.samples)])
+    lines = [
+        f"{where}: {how}",
+        f"  {'frame':<{width}}  {'as read':>12}  {'normalized':>12}  {'weight':>9}  fate",
+        *(f"  {_describe_sample(sample, width)}" for sample in channel.samples),
+    ]
+    if channel.bounds_text:
+        lines.append(f"  bounds: {channel.bounds_text}")
+    kept = channel.kept
+    if kept and options.rejection != "none":
+        lines.append(f"  kept: {len(kept)} samples from {kept[0].value:.9g} to {kept[-1].value:.9g}")
+    lines.append(f"  value: {_describe_value(channel)}")
+    same = "the same bits" if channel.is_same else "NOT the same bits"
+    lines.append(f"  the master says {channel.stored:.9g}: {same}")
+    return lines
+
+
+def _describe_sample(sample: SampleFate, width: int) -> str:
+    """Return a line of the table."""
+    fate = sample.fate + (f" (iteration {sample.iteration})" if sample.iteration else "")
+    value = "" if math.isnan(sample.value) else f"{sample.value:.9g}"
+    return f"{sample.name:<{width}}  {sample.raw:>12.9g}  {value:>12}  {sample.weight:>9.6g}  {fate}"
+
+
+def _describe_value(channel: PixelChannel) -> str:
+    """Say how the value comes out of the kept samples."""
+    kept = channel.kept
+    if not kept:
+        return "no sample, so there is no value (NaN)"
+    options = channel.options
+    if options.combine != "mean":
+        return f"{options.combine} of {len(kept)} kept samples = {channel.value:.9g}"
+    error = "" if math.isnan(channel.variance) else f" +- {math.sqrt(channel.variance):.3g}"
+    if all(sample.weight == 1.0 for sample in channel.samples if sample.fate != "missing"):
+        return f"sum {math.fsum(s.value for s in kept):.9g} / {len(kept)} samples = {channel.value:.9g}{error}"
+    total = math.fsum(s.weight * s.value for s in kept)
+    return (
+        f"sum of weight times value {total:.9g} / sum of weights {channel.weight_sum:.9g} = {channel.value:.9g}{error}"
+    )

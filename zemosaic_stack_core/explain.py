@@ -1,0 +1,333 @@
+"""One pixel of a master, explained: every sample, what became of it and why: `explain_pixel`.
+
+Nothing is decided here. The kernel stacks the one pixel again, from the files, with the numbers in the master's table;
+what it says of each frame is what is shown. When a sample was rejected is found by letting the kernel stop after one
+iteration, two, and so on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import numpy_backend
+from .bands import BandReader
+from .chunks import Chunk
+from .errors import InvalidInputError
+from .frames import group_frames
+from .job import FrameCounts, StackJob, compute_chunks
+from .options import MAPS, StackOptions
+from .outputs import OutputPlanes
+from .rejection.centered import MAD_TO_SIGMA
+from .replay import OpenMaster, open_master
+from .scratch import ScratchFolder
+
+__all__ = ["Fate", "PixelChannel", "SampleFate", "explain_pixel"]
+
+KEPT, LOW, HIGH, MISSING = "kept", "rejected low", "rejected high", "missing"
+Fate = str
+
+_REPEATED = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
+"""Rules that `max_iterations` ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleFate:
+    """What became of one sample.
+
+    Parameters
+    ----------
+    frame : int
+        Index of its frame, from 0.
+    name : str
+        The frame.
+    raw, value : float
+        As read, and normalized (the number that was compared and combined).
+    weight : float
+        Weight of the sample.
+    fate : {"kept", "rejected low", "rejected high", "missing"}
+        What became of it.
+    iteration : int
+        Of a repeated rule, the iteration after which it stayed rejected; 0 where it was kept or there is only one.
+    """
+
+    frame: int
+    name: str
+    raw: float
+    value: float
+    weight: float
+    fate: Fate
+    iteration: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelChannel:
+    """One channel of a pixel.
+
+    Parameters
+    ----------
+    row, column, channel : int
+        Which one, from 0.
+    samples : tuple of SampleFate
+        In ascending order of their normalized values; missing ones last.
+    options : StackOptions
+        Of the master.
+    bounds : tuple of float or None
+        Values beyond which the rule rejects, of its last iteration; None for a rule that has no such pair.
+    bounds_text : str
+        Where the bounds come from, in words; empty without them.
+    value : float
+        What the kernel makes of the samples now.
+    stored : float
+        What the master says.
+    weight_sum : float
+        Sum of the kept samples' weights.
+    variance : float
+        Empirical variance of the value.
+    """
+
+    row: int
+    column: int
+    channel: int
+    samples: tuple[SampleFate, ...]
+    options: StackOptions
+    bounds: tuple[float, float] | None
+    bounds_text: str
+    value: float
+    stored: float
+    weight_sum: float
+    variance: float
+
+    @property
+    def kept(self) -> tuple[SampleFate, ...]:
+        """The samples that were combined."""
+        return tuple(sample for sample in self.samples if sample.fate == KEPT)
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the kernel gives the master's bits."""
+        now, then = np.float32(self.value), np.float32(self.stored)
+        return bool(now.view(np.uint32) == then.view(np.uint32) or (np.isnan(now) and np.isnan(then)))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the kernel made of the pixel: planes by name, shape (channel,), and the counts of every frame."""
+
+    planes: dict[str, npt.NDArray[np.float64]]
+    counts: FrameCounts
+
+    def fates(self, channel: int) -> list[Fate]:
+        """Return what became of each frame's sample."""
+        counts = self.counts
+        gone = ((counts.missing, MISSING), (counts.rejected_low, LOW), (counts.rejected_high, HIGH))
+        return [
+            next((fate for count, fate in gone if count[frame, channel]), KEPT) for frame in range(len(counts.missing))
+        ]
+
+
+def explain_pixel(path: str | os.PathLike[str], row: int, column: int) -> tuple[PixelChannel, ...]:
+    """Explain one pixel of a master.
+
+    Parameters
+    ----------
+    path : path
+        The master; its frames must still be there.
+    row, column : int
+        From 0, as in an array; row 0 is the first of the file, the bottom one in most viewers.
+
+    Returns
+    -------
+    tuple of PixelChannel
+        One for each channel.
+
+    Raises
+    ------
+    InvalidInputError
+        The pixel is not in the image.
+    FrameReadError
+        The master or a frame can't be read, or a frame is not the one that the master was made of.
+    """
+    with ScratchFolder() as scratch:
+        opened = open_master(path, scratch=scratch, maps=frozenset(MAPS), verifies_sha256=False)
+        group = opened.group
+        if not (0 <= row < group.rows and 0 <= column < group.columns):
+            raise InvalidInputError(
+                f"{os.fspath(path)}: row {row}, column {column}; expected a row of 0 to {group.rows - 1} and a column "
+                f"of 0 to {group.columns - 1}"
+            )
+        return tuple(_explain_channels(opened, Chunk(row, row + 1, column, column + 1)))
+
+
+def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
+    """Explain every channel."""
+    job, group = opened.job, opened.group
+    with BandReader(group) as reader:
+        samples = reader.read(pixel.start, pixel.stop, reader.allocate(1)).samples
+        raw = np.array([planes[:, 0, pixel.first].astype(np.float64) for planes in samples])
+        final = _stack_pixel(job, reader, pixel)
+        history = [final]
+        if job.options.rejection in _REPEATED:
+            history = [
+                _stack_pixel(replace(job, options=replace(job.options, max_iterations=count)), reader, pixel)
+                for count in range(1, job.options.max_iterations)
+            ] + history
+        values = np.array([_value_alone(job, pixel, frame) for frame in range(len(group.sources))])
+    channels = []
+    for channel in range(group.channels):
+        weights = _weights(job, pixel, channel)
+        fates = [outcome.fates(channel) for outcome in history]
+        listed = [
+            SampleFate(
+                frame=frame,
+                name=source.name,
+                raw=float(raw[frame, channel]),
+                value=float(values[frame, channel]),
+                weight=weights[frame],
+                fate=fates[-1][frame],
+                iteration=_iteration([of_all[frame] for of_all in fates]),
+            )
+            for frame, source in enumerate(group.sources)
+        ]
+        listed.sort(key=lambda sample: (sample.fate == MISSING, sample.value, sample.frame))
+        bounds, text = _bounds(job.options, listed, fates)
+        image = opened.tile.result.image
+        stored = image[pixel.start, pixel.first]
+        channels.append(
+            PixelChannel(
+                row=pixel.start,
+                column=pixel.first,
+                channel=channel,
+                samples=tuple(listed),
+                options=job.options,
+                bounds=bounds,
+                bounds_text=text,
+                value=float(final.planes["image"][channel]),
+                stored=float(stored if image.ndim == 2 else stored[channel]),
+                weight_sum=float(final.planes["weight_map"][channel]),
+                variance=float(final.planes["variance"][channel]),
+            )
+        )
+    return channels
+
+
+def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
+    """Let the kernel stack the one pixel."""
+    group = job.group
+    # Of these planes, which are as large as the image, one pixel is touched: they take no memory.
+    outputs = OutputPlanes.over(job.maps, (group.channels, group.rows, group.columns))
+    counts = compute_chunks(job, numpy_backend(), reader, [pixel], outputs)
+    planes = {name: plane[:, pixel.start, pixel.first].astype(np.float64) for name, plane in outputs.planes.items()}
+    return _Outcome(planes, counts)
+
+
+def _value_alone(job: StackJob, pixel: Chunk, frame: int) -> npt.NDArray[np.float64]:
+    """Return a frame's normalized sample per channel: what the kernel makes of it where there is no other frame."""
+    one = slice(frame, frame + 1)
+    group = group_frames([job.group.sources[frame]], [job.group.masks[frame]])
+    alone = replace(
+        job,
+        group=group,
+        options=replace(job.options, rejection="none", combine="min", weighting="none", radial_feather_fraction=None),
+        weight=np.ones((1, group.channels), np.float32),
+        scale=None if job.scale is None else job.scale[one],
+        offset=None if job.offset is None else job.offset[one],
+        sample_weights=None,
+        variances=None,
+        maps=frozenset(),
+    )
+    with BandReader(group) as reader:
+        return _stack_pixel(alone, reader, pixel).planes["image"]
+
+
+def _weights(job: StackJob, pixel: Chunk, channel: int) -> list[float]:
+    """Return every sample's weight."""
+    frames = len(job.group.sources)
+    if job.sample_weights is None:
+        return [float(job.weight[frame, channel]) for frame in range(frames)]
+    planes = [job.sample_weights.read(frame, pixel, job.weight[frame]) for frame in range(frames)]
+    return [float(plane[min(channel, plane.shape[0] - 1), 0]) for plane in planes]
+
+
+def _iteration(fates: list[Fate]) -> int:
+    """Return the iteration, from 1, after which a sample stayed rejected; 0 where that says nothing."""
+    if len(fates) == 1 or fates[-1] in (KEPT, MISSING):
+        return 0
+    return 1 + max((count + 1 for count, fate in enumerate(fates) if fate != fates[-1]), default=0)
+
+
+def _bounds(
+    options: StackOptions, samples: list[SampleFate], fates: list[list[Fate]]
+) -> tuple[tuple[float, float] | None, str]:
+    """Return the bounds of the last iteration, from the samples that the kernel had kept before it, and words for them.
+
+    Only rules whose bounds are a centre and a spread of those samples have them here.
+    """
+    spread_of = _SPREADS.get(options.rejection)
+    # What was kept before the last iteration: within the bounds of every earlier one. A sample may come back after it.
+    kept = [s.value for s in samples if s.fate != MISSING and all(earlier[s.frame] == KEPT for earlier in fates[:-1])]
+    if spread_of is None or not kept:
+        return None, ""
+    values = np.array(kept)
+    center = float(np.mean(values)) if _uses_mean(options) else float(np.median(values))
+    name, spread, low, high = spread_of(options, values, center)
+    bounds = (center - low * spread, center + high * spread)
+    if any((bounds[0] <= s.value <= bounds[1]) != (s.fate == KEPT) for s in samples if s.fate != MISSING):
+        return None, ""  # an iteration that would have left nothing was not applied: these are not the bounds
+    center_name = "mean" if _uses_mean(options) else "median"
+    return bounds, (
+        f"{center_name} {center:.6g} and {name} {spread:.6g} of {len(kept)} samples: rejected below {bounds[0]:.6g} "
+        f"(- {low:g}) and above {bounds[1]:.6g} (+ {high:g})"
+    )
+
+
+def _uses_mean(options: StackOptions) -> bool:
+    """Whether the centre is the mean."""
+    return options.rejection == "kappa_sigma" and options.center == "mean"
+
+
+_Spread = Callable[[StackOptions, npt.NDArray[np.float64], float], tuple[str, float, float, float]]
+
+
+def _standard_deviation(
+    options: StackOptions, values: npt.NDArray[np.float64], center: float
+) -> tuple[str, float, float, float]:
+    """Return the spread of ``kappa_sigma``, and its factors."""
+    del center
+    return "standard deviation", float(np.std(values)), options.kappa_low, options.kappa_high
+
+
+def _absolute_deviation(
+    options: StackOptions, values: npt.NDArray[np.float64], center: float
+) -> tuple[str, float, float, float]:
+    """Return the spread of ``mad_clip``, and its factors."""
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(values - center)))
+    return "scaled median absolute deviation", spread, options.kappa_low, options.kappa_high
+
+
+def _model_noise(
+    options: StackOptions, values: npt.NDArray[np.float64], center: float
+) -> tuple[str, float, float, float]:
+    """Return the spread of ``noise_clip``, and its factors."""
+    del values
+    read, photons = options.read_noise / options.gain, max(center, 0.0) / options.gain
+    spread = float(np.sqrt(read * read + photons + (options.sensitivity * center) ** 2))
+    return "expected noise", spread, options.kappa_low, options.kappa_high
+
+
+def _level(options: StackOptions, values: npt.NDArray[np.float64], center: float) -> tuple[str, float, float, float]:
+    """Return the spread of ``percentile_clip``, which is its centre, and its factors."""
+    del values
+    return "level", abs(center), options.p_low, options.p_high
+
+
+_SPREADS: dict[str, _Spread] = {
+    "kappa_sigma": _standard_deviation,
+    "mad_clip": _absolute_deviation,
+    "noise_clip": _model_noise,
+    "percentile_clip": _level,
+}
