@@ -68,20 +68,25 @@ class IntervalSums(NamedTuple):
 
     Each flat float64 array holds, at ``r * pixels + k``, the sum from the middle rank up to ``r`` (negative below the
     middle); the sum over ``[i, j)`` is the difference of two entries. `first` sums ``d = value - pivot``, `second`
-    ``d * d``. Where the columns are windows there are entries for the lowest and highest ranks only, the latter at
-    ``r - upper``.
+    ``d * d`` (None where nobody needs it). Where the columns are windows there are entries for the lowest and highest
+    ranks only, the latter at ``r - upper``.
     """
 
     pivot: Array
     first: Array
-    second: Array
+    second: Array | None
     pixels: int
     upper: int = 0
 
     def over(self, xp: Namespace, start: Array, stop: Array, lane: Array) -> tuple[Array, Array]:
-        """Give the sums of ``d`` and ``d * d`` over ``[start, stop)`` of the pixels `lane`."""
+        """Give the sums of ``d`` and ``d * d`` over ``[start, stop)`` of the pixels `lane`.
+
+        The second is the first again where squares were not summed.
+        """
         low, high = start * self.pixels + lane, (stop - self.upper) * self.pixels + lane
         first = xp.take(self.first, high, axis=0) - xp.take(self.first, low, axis=0)
+        if self.second is None:
+            return first, first
         second = xp.take(self.second, high, axis=0) - xp.take(self.second, low, axis=0)
         return first, second
 
@@ -204,7 +209,9 @@ def count_below(xp: Namespace, columns: Columns, bound: Array, lane: Array, *, i
     return position // columns.pixels
 
 
-def interval_sums(xp: Namespace, columns: Columns, pivot: Array, core: CoreSums | None = None) -> IntervalSums:
+def interval_sums(
+    xp: Namespace, columns: Columns, pivot: Array, core: CoreSums | None = None, *, squares: bool = True
+) -> IntervalSums:
     """Accumulate ``value - pivot`` and its square from the middle rank outwards, float64.
 
     Ranks without a sample add exactly zero. Columns made of windows go on from the sums over their `core`: the order
@@ -222,6 +229,8 @@ def interval_sums(xp: Namespace, columns: Columns, pivot: Array, core: CoreSums 
         middle = columns.frames // 2
         zero = xp.zeros_like(pivot)
         first = xp.concat(running_sums(d[:middle, ...], d[middle:, ...], zero, None))
+        if not squares:
+            return IntervalSums(pivot, first, None, pixels)
         d *= d
         second = xp.concat(running_sums(d[:middle, ...], d[middle:, ...], zero, None))
         return IntervalSums(pivot, first, second, pixels)
@@ -230,10 +239,13 @@ def interval_sums(xp: Namespace, columns: Columns, pivot: Array, core: CoreSums 
     below -= pivot
     above -= pivot
     first = xp.concat(running_sums(below, above, core.first_below, core.first_above))
+    upper = columns.frames - 2 * window - 1
+    if not squares:
+        return IntervalSums(pivot, first, None, pixels, upper=upper)
     below *= below
     above *= above
     second = xp.concat(running_sums(below, above, core.second_below, core.second_above))
-    return IntervalSums(pivot, first, second, pixels, upper=columns.frames - 2 * window - 1)
+    return IntervalSums(pivot, first, second, pixels, upper=upper)
 
 
 def running_sums(below: Array, above: Array, start_below: Array, start_above: Array | None) -> list[Array]:

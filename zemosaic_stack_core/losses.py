@@ -40,7 +40,7 @@ def reject(
     sums = None
     needs_sums = (task.variance and not task.propagates) or not task.accumulates
     if rule.uses_sums or (needs_sums and columns.window is not None):
-        sums = interval_sums(xp, columns, pivot, core)
+        sums = interval_sums(xp, columns, pivot, core, squares=task.squares)
     kept = rule.shrink(xp, RuleInput(columns, task.options, sums, task.critical_values))
     has_rejected = (kept.start > columns.start) | (kept.stop < columns.stop)
     deep = None
@@ -58,7 +58,7 @@ def reject(
     if sums is None and needs_sums:
         columns = chosen_columns(xp, columns, lane)
         lane = columns.lane
-        sums = interval_sums(xp, columns, pivot)
+        sums = interval_sums(xp, columns, pivot, squares=task.squares)
     low = xp.take(columns.values, kept.start * columns.pixels + lane, axis=0)
     high = xp.take(columns.values, (kept.stop - 1 - columns.upper) * columns.pixels + lane, axis=0)
     median = median_of(xp, columns, kept.start, kept.stop, lane)

@@ -46,7 +46,7 @@ class Rule(NamedTuple):
     uses_sums : bool
         Whether `shrink` looks up sums of intervals.
     uses_squares : bool
-        Whether `may_reject` needs the sum of squares.
+        Whether it needs sums of squares too.
     ends_only : bool
         Whether `shrink` looks at nothing but the two ends and the middle of the sorted samples, and at sums.
     """
@@ -70,6 +70,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "percentile_clip": Rule(percentile_clip, percentile_may_reject, ends_only=True),
         "minmax": Rule(minmax),
         "noise_clip": Rule(noise_clip, noise_may_reject, ends_only=True),
-        "gesd": Rule(gesd, uses_sums=True),
+        "gesd": Rule(gesd, uses_sums=True, uses_squares=True),
     }
 )

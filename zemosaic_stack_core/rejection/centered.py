@@ -46,8 +46,13 @@ def _clip_repeatedly(
         bounds = bounds_of(kept, lane)
         return Step(peel(xp, columns, kept, lane, bounds), bounds)
 
-    kept, bounds = repeat(xp, columns, shrink, iterations=iterations)
-    return kept if bounds is None else expand(xp, columns, kept, bounds)
+    kept, bounds, deep = repeat(xp, columns, shrink, iterations=iterations)
+    if bounds is not None:
+        kept = expand(xp, columns, kept, bounds)
+    if deep is None or columns.window is None:
+        return kept
+    # What such a pixel keeps is not known; an interval that ends with the window says so.
+    return kept._replace(start=xp.maximum(kept.start, xp.astype(deep, xp.int64) * columns.window))
 
 
 def _kappa_bounds(center: Array, deviation: Array, options: StackOptions) -> Bounds:
@@ -202,10 +207,11 @@ def mad_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Arr
 
     It is at least ``t`` where more than half of the samples lie no nearer to the median than ``t``.
     """
-    # A last place more than is needed: the bounds below are rounded on their way.
     reach = smallest_harmless_spread(xp, look, options) * (ROUNDING / MAD_TO_SIGMA)
-    low, high = look.chosen.median - reach, look.chosen.median + reach
+    # Rounded to float32 a bound may let samples at it in that are out, never the other way round.
+    low = xp.astype(look.chosen.median - reach, xp.float32)
+    high = xp.astype(look.chosen.median + reach, xp.float32)
     near = xp.zeros_like(look.count)
     for row in look.ranks.rows:
-        near += xp.astype((row > low) & (row < high), xp.int32)
+        near += xp.astype((row >= low) & (row <= high), xp.int32)
     return near * 2 >= look.count

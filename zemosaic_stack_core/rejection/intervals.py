@@ -39,10 +39,15 @@ class Bounds(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one iteration, or all of them, kept; and the bounds that it used, None for a rule that has none."""
+    """What one iteration, or all of them, kept.
+
+    `bounds` are those it used, None for a rule that has none; `deep` tells, after all of them, the pixels that any of
+    them peeled to the end of a window (None where the columns are no windows).
+    """
 
     kept: Interval
     bounds: Bounds | None = None
+    deep: Array | None = None
 
 
 class RuleInput(NamedTuple):
@@ -76,13 +81,17 @@ def repeat(
     high = xp.full_like(start, INFINITY, dtype=xp.float64)
     low = -high
     has_bounds = False
+    deep = None if columns.window is None else xp.zeros_like(start, dtype=xp.bool)
     live = stop - start >= needed
     lane = xp.nonzero(live)[0]
     kept = Interval(xp.take(start, lane, axis=0), xp.take(stop, lane, axis=0))
     for _ in range(iterations):
         if lane.shape[0] == 0:
             break
-        shrunk, bounds = shrink(kept, lane)
+        shrunk, bounds, _ = shrink(kept, lane)
+        if deep is not None and columns.window is not None:
+            is_deep = (shrunk.start >= columns.window) | (shrunk.stop <= columns.frames - columns.window)
+            deep[live] = is_deep | xp.take(deep, lane, axis=0)
         number = shrunk.stop - shrunk.start
         is_applied = number >= left
         start[live] = xp.where(is_applied, shrunk.start, kept.start)
@@ -97,7 +106,7 @@ def repeat(
         live = narrow(xp, live, goes_on)
         lane = xp.take(lane, chosen, axis=0)
         kept = Interval(xp.take(shrunk.start, chosen, axis=0), xp.take(shrunk.stop, chosen, axis=0))
-    return Step(Interval(start, stop), Bounds(low, high) if has_bounds else None)
+    return Step(Interval(start, stop), Bounds(low, high) if has_bounds else None, deep)
 
 
 def narrow(xp: Namespace, live: Array, goes_on: Array) -> Array:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.columns import Columns, IntervalSums, running_sums, value_at
+from zemosaic_stack_core.options import StackOptions
 
-from .intervals import Interval, RuleInput, Step, narrow, repeat, with_ties
+from .intervals import Interval, RuleInput, Step, repeat, with_ties
 
 __all__ = ["linear_fit_clip"]
 
@@ -20,9 +21,7 @@ def linear_fit_clip(xp: Namespace, given: RuleInput) -> Interval:
 
     def shrink(kept: Interval, lane: Array) -> Step:
         line = _fit_line(xp, columns, sums, moments, kept, lane)
-        start = _run(xp, columns, kept, lane, line, options.kappa_low, from_start=True)
-        stop = _run(xp, columns, kept, lane, line, options.kappa_high, from_start=False)
-        return Step(Interval(start, stop))
+        return Step(_take_off_runs(xp, columns, kept, lane, line, options))
 
     kept = repeat(xp, columns, shrink, iterations=options.max_iterations, needed=5).kept
     return with_ties(xp, columns, kept)
@@ -83,25 +82,29 @@ def _fit_line(
     return _Line(level - slope * float(center), slope, distance / count)
 
 
-def _run(
-    xp: Namespace, columns: Columns, kept: Interval, lane: Array, line: _Line, kappa: float, *, from_start: bool
-) -> Array:
-    """Give the end of the kept interval after the run of outlying samples there is taken off."""
-    end = kept.start + 0 if from_start else kept.stop + 0
-    live = xp.full_like(lane, 1) > 0
-    chosen = xp.arange(lane.shape[0], dtype=xp.int64, device=lane.device)
-    for _ in range(columns.frames):
-        rank = xp.take(end, chosen, axis=0) - (0 if from_start else 1)
-        level, slope, distance, pixel = (
-            xp.take(vector, chosen, axis=0) for vector in (line.level, line.slope, line.distance, lane)
-        )
-        residual = value_at(xp, columns, rank, pixel) - (level + slope * xp.astype(rank, xp.float64))
-        outlying = (residual < distance * -kappa) if from_start else (residual > distance * kappa)
-        is_inside = (rank >= xp.take(kept.start, chosen, axis=0)) & (rank < xp.take(kept.stop, chosen, axis=0))
-        moved = xp.astype(outlying & is_inside, xp.int64)
-        end[live] = xp.take(end, chosen, axis=0) + (moved if from_start else -moved)
-        live = narrow(xp, live, moved > 0)
-        chosen = xp.nonzero(live)[0]
-        if chosen.shape[0] == 0:
+def _take_off_runs(
+    xp: Namespace, columns: Columns, kept: Interval, lane: Array, line: _Line, options: StackOptions
+) -> Interval:
+    """Take the runs of samples too far from the line off both ends.
+
+    Both ends are walked in one vector, the upper one with all signs turned.
+    """
+    both = xp.concat([lane, lane])
+    ones = xp.ones_like(line.level)
+    sign = xp.concat([ones, -ones])
+    step = xp.astype(sign, xp.int64)
+    first, last = xp.concat([kept.start, kept.start]), xp.concat([kept.stop, kept.stop]) - 1
+    slope = xp.concat([line.slope, -line.slope])
+    limit = xp.concat(
+        [line.level - line.distance * options.kappa_low, -line.level - line.distance * options.kappa_high]
+    )
+    rank = xp.concat([kept.start, kept.stop - 1])
+    while True:
+        probe = xp.minimum(xp.maximum(rank, first), last)
+        value = value_at(xp, columns, probe, both) * sign
+        is_outside = (value < limit + slope * xp.astype(rank, xp.float64)) & (probe == rank)
+        if not xp.any(is_outside):
             break
-    return end
+        rank = rank + xp.astype(is_outside, xp.int64) * step
+    number = lane.shape[0]
+    return Interval(rank[:number], rank[number:] + 1)
