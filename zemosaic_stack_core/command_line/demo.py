@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     missing = 100.0 * sum(sum(frame.missing) for frame in result.frames) / (len(paths) * result.image.size)
     answer(
         f"{master}: stacked in {time_text(stacked - made)} ({rule_text(options)}, normalization "
-        f"{options.normalization}, weighting {options.weighting}; {missing:.1f} % missing at the dithered borders), with the maps COVERAGE, "
-        "WEIGHT, REJLO, REJHI, VARIANCE and the table FRAMES"
+        f"{options.normalization}, weighting {options.weighting}; {missing:.1f} % missing at the dithered borders), "
+        "with the maps COVERAGE, WEIGHT, REJLO, REJHI, VARIANCE and the table FRAMES"
     )
     draw_demo(picture, night, result, overwrite=arguments.overwrite)
     answer(f"{picture}: a single frame, the master, the coverage and what was rejected. Look at this one first.")

@@ -15,6 +15,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 
 from .arguments import Settings, add_compute_arguments, add_option_arguments, settings_from_arguments
 from .messages import say
+from .stack import parse_maps
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.phase3.run import RunReport
@@ -57,9 +58,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     tiles.add_argument(
         "--maps",
-        default="coverage",
+        type=parse_maps,
+        default=("coverage",),
         metavar="NAMES",
-        help="maps in each tile, separated by commas, or all (default: coverage)",
+        help="maps in each tile besides the coverage: all, none, or some, separated by commas (default: coverage)",
     )
     tiles.add_argument(
         "--no-resume", dest="resume", action="store_false", help="make every tile again, whatever is there already"
@@ -123,9 +125,7 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
 
     from zemosaic_stack_core.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities, read_plan
     from zemosaic_stack_core.phase3.tile import StackSettings
-    from zemosaic_stack_core.runner import check_maps
 
-    names = "all" if arguments.maps == "all" else tuple(filter(None, arguments.maps.split(",")))
     caps, workers = read_plan(settings.parallel), arguments.workers
     if settings.parallel:
         machine = detect_parallel_capabilities(probe_gpu=arguments.backend != "cpu" and settings.use_gpu)
@@ -133,7 +133,7 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
         workers = workers or caps.cpu_workers
     return StackSettings(
         options=settings.options,
-        maps=tuple(sorted(check_maps(names) | {"coverage"})),
+        maps=tuple(sorted({*arguments.maps, "coverage"})),
         min_frames=arguments.min_frames,
         strict=arguments.strict,
         saturation=arguments.saturation,
