@@ -10,7 +10,14 @@ from .cluster import ClusterChoice
 from .outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
 from .plan import Shard, TileSpec, parse_shard, read_run_plan
 from .run import Night, RunProgress, RunReport, run_night
-from .tile import AfterStack, StackedTile, StackSettings, create_master_tile
+from .tile import (
+    AfterStack,
+    StackedTile,
+    StackSettings,
+    _stack_master_tile_auto,
+    _stack_master_tile_cpu,
+    create_master_tile,
+)
 
 __all__ = [
     "AfterStack",
@@ -26,6 +33,8 @@ __all__ = [
     "TileOutcome",
     "TileRecord",
     "TileSpec",
+    "_stack_master_tile_auto",
+    "_stack_master_tile_cpu",
     "create_master_tile",
     "parse_shard",
     "read_run_plan",

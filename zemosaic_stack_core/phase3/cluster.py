@@ -25,7 +25,6 @@ from .tile import StackSettings
 
 __all__ = ["ClusterChoice", "made_on_cluster"]
 
-_LOGGER = logging.getLogger(__name__)
 _STATE = "zemosaic_phase3"
 _RETRIES = 3  # of a tile whose worker was lost
 
@@ -211,7 +210,6 @@ def _gpu_of_worker(settings: StackSettings, backend: str) -> Phase3Gpu | None:
 def _lost(spec: TileSpec, error: BaseException) -> MadeTile:
     """Return the record of a tile that the cluster could not make."""
     reason = f"the cluster lost it: {type(error).__name__}: {' '.join(str(error).split())}"
-    _LOGGER.error("tile %d failed: %s", spec.tile_id, reason)
     record = TileRecord(
         tile_id=spec.tile_id,
         name=spec.name,

@@ -18,7 +18,7 @@ from .signature import HashedInput, inputs_from_json
 if TYPE_CHECKING:
     from .make import MadeTile
 
-__all__ = ["EarlierRuns", "Journal", "earlier_runs"]
+__all__ = ["EarlierRuns", "Journal", "earlier_runs", "remove_journals"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ class Journal:
         self.__exit__()
         self._file = None
         self.path.unlink(missing_ok=True)
+
+
+def remove_journals(folder: Path) -> None:
+    """Remove the journals of killed runs, after a report of the whole plan has taken their knowledge over."""
+    for path in folder.glob(f"{LOCK_NAME}.*.journal"):
+        path.unlink(missing_ok=True)
 
 
 def earlier_runs(folder: Path | None) -> EarlierRuns:

@@ -38,8 +38,8 @@ def tile_line(record: TileRecord, place: int, total: int) -> str:
         text += f", {record.frames_used} of {record.frames_given} frames"
         if record.outcome is not TileOutcome.REUSED:
             text += f", rejected {record.rejected_low + record.rejected_high:.2f} %"
-    if record.reason:
-        text += f": {record.reason}"
+    if record.reason and record.outcome is not TileOutcome.FAILED:  # that is said as an error
+        text += f" ({record.reason})"
     return f"{text}, {record.seconds:.1f} s"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -232,7 +233,6 @@ class _Job:
             if attempt:
                 raise InvalidInputError(f"{changed[0]}: changed while the tile was made; expected a file at rest")
             self.sign()
-        self._warn_of_dropped()
         write_tile(
             self.target,
             tile,
@@ -264,15 +264,11 @@ class _Job:
             details={
                 name: value
                 for name, value in tile.result.details.items()
-                if isinstance(value, (int, float, str, bool)) and name not in ("used_gpu", "gpu_attempts")
+                if (isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value)))
+                and name not in ("used_gpu", "gpu_attempts")
             },
         )
         return MadeTile(record=record, inputs=self.input_rows, pictures=tile_pictures(tile.result, self.preview_size))
-
-    def _warn_of_dropped(self) -> None:
-        """Say of each dropped frame why, one line each."""
-        for frame in self.dropped:
-            _LOGGER.warning("tile %d: frame dropped: %s: %s", self.spec.tile_id, frame.name, frame.reason)
 
     def _refuse_foreign_file(self) -> None:
         """Raise where a file of this name was made by somebody else."""
@@ -291,8 +287,6 @@ class _Job:
         if not isinstance(error, (ZemosaicError, OSError, MemoryError)):
             reason = f"unexpected {type(error).__name__}: {reason}"
             _LOGGER.debug("tile %d", self.spec.tile_id, exc_info=error)
-        self._warn_of_dropped()
-        _LOGGER.error("tile %d failed: %s", self.spec.tile_id, reason)
         try:
             if "ZSC_ALGO" in read_first_cards(self.target):
                 self.target.replace(self.set_aside)

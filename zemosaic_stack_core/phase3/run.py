@@ -15,7 +15,7 @@ from zemosaic_stack_core.errors import OutputError
 from zemosaic_stack_core.phase3_gpu import Phase3Gpu
 
 from .cluster import ClusterChoice, made_on_cluster
-from .journal import Journal, earlier_runs
+from .journal import Journal, earlier_runs, remove_journals
 from .lock import OutputLock
 from .make import MadeTile, make_tile, not_made
 from .outcome import TileOutcome, TileRecord
@@ -177,6 +177,8 @@ def run_night(
         lock.sweep()
         report = _run_locked(night, specs, gpu, progress, pcb_tile)
         lock.sweep()
+        if report.json_path is not None and night.shard is None:
+            remove_journals(night.output)
     return report
 
 
@@ -194,7 +196,8 @@ def _run_locked(
     is_own = gpu is None
     if is_own and night.backend != "cpu" and night.cluster is None:
         gpu = Phase3Gpu(night.settings.plan, is_required=night.backend == "gpu")
-        gpu.may_try()  # a required GPU that is not there ends the run here
+        if night.backend == "gpu":
+            gpu.may_try()  # without it, the run ends here
     size = preview_size(len(specs))
     made: dict[int, MadeTile] = {}
     interrupted, stopped = False, ""
@@ -238,6 +241,7 @@ def _run_locked(
             for tile in source:
                 made[tile.record.tile_id] = tile
                 journal.add(tile)
+                _tell_log(tile.record)
                 if progress is not None:
                     progress.done(tile.record)
                 if tile.stops_run:
@@ -266,6 +270,21 @@ def _run_locked(
             gpu=_gpu_facts(gpu),
         )
         return _write_reports(night, finished, made, journal)
+
+
+def _tell_log(record: TileRecord) -> None:
+    """Say of each dropped frame and of a failure why, one line each."""
+    if record.outcome is TileOutcome.REUSED:
+        return
+    for frame in record.dropped:
+        _LOGGER.warning("tile %d: frame dropped: %s: %s", record.tile_id, _printable(frame.name), frame.reason)
+    if record.outcome is TileOutcome.FAILED:
+        _LOGGER.error("tile %d failed: %s", record.tile_id, _printable(record.reason))
+
+
+def _printable(text: str) -> str:
+    """Return text that stays on its line, whatever a file is called."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _write_reports(night: Night, report: RunReport, made: dict[int, MadeTile], journal: Journal) -> RunReport:
