@@ -25,6 +25,11 @@ STRIP_BYTES = 44
 PLAIN_BYTES = 12
 #: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
 PIXEL_BYTES = 160
+#: On a device: from the first number of pixels on, a call's work outweighs its launch, so an image is cut into four or
+#: more for uploads and the kernel to overlap; at the second nothing is gained by more. A chunk's samples wait in pinned
+#: memory of the host, twice, and pinned memory is dear.
+DEVICE_CHUNK_PIXELS = (1 << 18, 1 << 21)
+PINNED_BYTES = 1 << 29
 #: Bytes per pixel and channel of answers that are on their way back from a device, of two chunks.
 ANSWER_BYTES = 48
 #: Bytes of the kernel's working set on a device, where a chunk is one strip: per pixel, and per sample by rule. They
@@ -154,7 +159,7 @@ def plan_chunks(
         Not even one pixel fits; the message says what would.
     """
     strip = _strip_pixels(workload) if in_strips else None
-    wanted = CHUNK_PIXELS if in_strips else workload.rows * workload.columns
+    wanted = CHUNK_PIXELS if in_strips else _device_pixels(workload)
     pixels = min(wanted, workload.rows * workload.columns)
     if budget is not None:
         pixels = min(pixels, _pixels_within(workload, budget, strip))
@@ -180,6 +185,14 @@ def plan_chunks(
         strip_pixels=strip,
         chunk_bytes=_chunk_bytes(workload, rows * columns, strip),
     )
+
+
+def _device_pixels(workload: Workload) -> int:
+    """Give the pixels of a device's chunk where memory is no matter."""
+    least, most = DEVICE_CHUNK_PIXELS
+    quarter = -(-workload.rows * workload.columns // 4)
+    pinned = PINNED_BYTES // max(workload.sample_bytes * workload.channels, 1)
+    return max(min(max(least, quarter), most, pinned), 1)
 
 
 def _strip_pixels(workload: Workload) -> int:
