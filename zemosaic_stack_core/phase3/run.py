@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from zemosaic_stack_core.errors import OutputError
+from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.phase3_gpu import Phase3Gpu
 
 from .cluster import ClusterChoice, made_on_cluster
@@ -298,7 +298,7 @@ def _write_reports(night: Night, report: RunReport, made: dict[int, MadeTile], j
         json_path = write_json(night.output / f"{night.report_name}.json", values)
         journal.done()
         page_path = write_page(night.output / f"{night.report_name}.html", values, pictures)
-    except OutputError as error:
+    except ZemosaicError as error:
         _LOGGER.error("the report can't be written: %s", error)  # noqa: TRY400 - one line for the user
         return report
     return replace(report, json_path=json_path, page_path=page_path)
