@@ -229,5 +229,6 @@ def save_preview(
 
     picture = stretch(bin_down(image, max_size), linked=linked)
     with atomic_output(path, overwrite=overwrite) as file:
-        Image.fromarray(np.ascontiguousarray(picture[::-1])).save(file, format="PNG", compress_level=1)  # a third of the time of the default, a tenth larger
+        # Level 1 takes a third of the default's time and a tenth more space.
+        Image.fromarray(np.ascontiguousarray(picture[::-1])).save(file, format="PNG", compress_level=1)
     return Path(path)
