@@ -74,7 +74,13 @@ def test_the_workers_names():
         SimpleNamespace(stack_use_gpu=False, use_gpu_phase5=True),
     )
     assert settings.options == StackOptions(
-        normalization="sky_mean", rejection="kappa_sigma", kappa_low=2.5, kappa_high=4.0, winsor_limits=(0.1, 0.2)
+        normalization="sky_mean",
+        rejection="kappa_sigma",
+        kappa_low=2.5,
+        kappa_high=4.0,
+        winsor_limits=(0.1, 0.2),
+        radial_feather_fraction=0.5,
+        radial_shape_power=3.0,
     )
     assert settings.radial == RadialWeight(feather=0.5, power=3.0)
     assert not settings.use_gpu

@@ -23,17 +23,35 @@ class PlaneStack:
     ----------
     values : array of shape (frame, channel, row, column)
         Often a broadcast view: it takes no more memory than what the caller gave.
+    factor : array of shape (row, column), float32, or None
+        Multiplied in for every frame and channel.
     """
 
     values: npt.NDArray[Any]
+    factor: npt.NDArray[np.float32] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without the copies that a broadcast view stands for."""
+        values = self.values
+        kept = values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in values.strides)]
+        return _broadcast, (kept, values.shape, self.factor)
 
     def read(self, frame: int, chunk: Chunk, factor: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
         """Give a frame's numbers in a chunk, shape (channel, pixel), times a factor per channel, rounded once."""
         part = self.values[frame, :, chunk.start : chunk.stop, chunk.first : chunk.last]
         part = part.reshape(part.shape[0], -1).astype(np.float64)
+        if self.factor is not None:
+            part *= self.factor[chunk.start : chunk.stop, chunk.first : chunk.last].reshape(-1)
         if factor is not None:
             part *= factor.astype(np.float64)[:, None]
         return part.astype(np.float32)
+
+
+def _broadcast(
+    values: npt.NDArray[Any], shape: tuple[int, ...], factor: npt.NDArray[np.float32] | None
+) -> PlaneStack:
+    """Make a stack of planes of what `PlaneStack.__reduce__` sent."""
+    return PlaneStack(np.broadcast_to(values, shape), factor)
 
 
 def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:

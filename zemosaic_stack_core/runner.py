@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .outputs import OutputPlanes, SharedFile, output_bytes
 from .planes import PlaneStack, plane_stack
 from .result import FrameRecord, StackResult
 from .statistics import FrameNumbers, estimate_frame_numbers
+from .weighting import radial_weights
 from .workers import choose_workers, compute_in_processes
 
 __all__ = ["check_maps", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
@@ -221,6 +222,8 @@ def prepare_job(
     if options.combine != "mean" and weights is not None:
         raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
     per_frame, per_sample = _split_weights(weights, group)
+    if options.radial_feather_fraction is not None:
+        per_sample = _with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
     spread = None if variances is None else plane_stack(variances, group, "variances")
     plan = plan_job(
         group,
@@ -324,6 +327,18 @@ def _split_weights(
     if not array.any():
         raise InvalidInputError("weights are all zero; expected at least one positive weight")
     return None, stack
+
+
+def _with_radial_weight(
+    weights: PlaneStack | None, group: FrameGroup, options: StackOptions, feather: float
+) -> PlaneStack:
+    """Multiply the radial weight into the weights per sample."""
+    rows, columns = group.rows, group.columns
+    radial = radial_weights(rows, columns, feather, options.radial_shape_power, options.radial_floor, 0, rows)
+    if weights is not None:
+        return replace(weights, factor=radial)
+    shape = (len(group.sources), group.channels, rows, columns)
+    return PlaneStack(np.broadcast_to(np.float32(1.0), shape), radial)
 
 
 class _Rows:

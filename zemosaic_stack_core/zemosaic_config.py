@@ -78,9 +78,9 @@ class ZeMosaicSettings:
     Parameters
     ----------
     options : StackOptions
-        Normalization, weighting, rejection, combination.
+        Normalization, weighting, rejection, combination, radial weight.
     radial : RadialWeight or None
-        The radial weight where it is asked for.
+        The radial weight where it is asked for; it is in `options` too.
     parallel : dict
         The settings that `auto_tune_parallel_plan` reads.
     use_gpu : bool
@@ -253,6 +253,8 @@ def _translate(config: Mapping[str, Any], names: _Names) -> ZeMosaicSettings:
             )
         else:
             notes.append(f"apply_radial_weight is not used: a {combine} has no weights")
+        if radial is not None:
+            chosen["radial_feather_fraction"], chosen["radial_shape_power"] = radial.feather, radial.power
     known = {*vars(names).values(), *_COMMON_NAMES, *_PARALLEL_KEYS}
     return ZeMosaicSettings(
         options=StackOptions(**chosen),
