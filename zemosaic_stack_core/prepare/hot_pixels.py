@@ -1,0 +1,112 @@
+"""Pixels of the sensor that are wrong: found by being sharper than any star, in the darks or in frame after frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["clean_pixels", "hot_in_dark", "persistent_pixels", "sharp_pixels"]
+
+_Image = npt.NDArray[np.float32]
+_Mask = npt.NDArray[np.bool_]
+
+_SIGMAS = 5.0  # in one frame; what is then seen in most frames is no chance
+_STAR_NEIGHBORS = 0.2
+"""A pixel is no star where the three fainter of its four neighbors have less than this part of its light.
+
+A round star of 1.5 pixels FWHM has 0.22 to 0.39, wherever it is centered."""
+_STAR_NEIGHBORS_CFA = 0.1  # a red star's green neighbors are fainter than those of a white one
+_FRAMES_HOT = 0.6  # part of the frames that a hot pixel is seen in: others are noise or a cosmic ray
+
+
+def sharp_pixels(image: _Image, *, is_cfa: bool = False, sigmas: float = _SIGMAS) -> _Mask:
+    """Find pixels that stand out from their neighbors as no star can.
+
+    Parameters
+    ----------
+    image : array of shape (row, column), float32
+        Finite; a Bayer mosaic where `is_cfa`.
+    sigmas : float
+        How far they stand out, in robust standard deviations of what a 3 x 3 median (of one color) leaves.
+
+    Returns
+    -------
+    array of shape (row, column), bool
+        Bright ones that are sharp, and dark ones that are far below all of their neighbors.
+    """
+    excess = _excess(image, is_cfa=is_cfa)
+    noise = 1.4826 * np.median(np.abs(excess[::3, ::3])) + 1e-12
+    strong = np.abs(excess) > sigmas * noise
+    rows, columns = np.nonzero(strong)
+    padded = np.pad(excess, 1)
+    center = excess[rows, columns]
+    sign = np.sign(center)
+    around = np.stack([padded[rows + 1 + dy, columns + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
+    light = np.sort(around * sign, axis=0)[:3].mean(axis=0)
+    limit = _STAR_NEIGHBORS_CFA if is_cfa else _STAR_NEIGHBORS
+    keep = light < limit * np.abs(center)
+    found = np.zeros(image.shape, np.bool_)
+    found[rows[keep], columns[keep]] = True
+    return found
+
+
+def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
+    """Find the hot pixels of a master dark: far above (or below) the typical pixel, whatever their neighbors.
+
+    Their dark current can be subtracted, but its noise, and its drift with the temperature, can't.
+    """
+    center = np.median(dark[np.isfinite(dark)])
+    spread = 1.4826 * np.median(np.abs(dark[::2, ::2] - center)) + 1e-12
+    return ~(np.abs(dark - center) <= sigmas * spread)
+
+
+def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
+    """Find the pixels that were sharp in most of the frames.
+
+    Parameters
+    ----------
+    counts : array of shape (row, column)
+        In how many frames a pixel was sharp.
+    frames : int
+        Of how many; with fewer than 3 nothing is called persistent.
+    """
+    if frames < 3:
+        return np.zeros(counts.shape, np.bool_)
+    return counts >= max(2, int(np.ceil(_FRAMES_HOT * frames)))
+
+
+def clean_pixels(image: _Image, bad: _Mask, *, is_cfa: bool = False) -> _Image:
+    """Replace bad pixels by the median of the good among the eight nearest of their color.
+
+    Clusters are filled from their rim inwards; pixels stay NaN only where the whole color has no good pixel.
+    """
+    step = 2 if is_cfa else 1
+    offsets = [(dy, dx) for dy in (-step, 0, step) for dx in (-step, 0, step) if dy or dx]
+    if not bad.any():
+        return image
+    source = image.copy()
+    source[bad] = np.nan
+    rows, columns = np.nonzero(bad)
+    while rows.size:
+        padded = np.pad(source, step, constant_values=np.nan)
+        around = np.stack([padded[rows + step + dy, columns + step + dx] for dy, dx in offsets])
+        some = np.isfinite(around).any(axis=0)
+        if not some.any():
+            break
+        source[rows[some], columns[some]] = np.nanmedian(around[:, some], axis=0)
+        rows, columns = rows[~some], columns[~some]
+    return source
+
+
+def _excess(image: _Image, *, is_cfa: bool) -> _Image:
+    """Return what a pixel has above the 3 x 3 median of its color."""
+    from scipy.ndimage import median_filter
+
+    if not is_cfa:
+        return image - median_filter(image, size=3, mode="nearest")
+    excess = np.empty_like(image)
+    for row in (0, 1):
+        for column in (0, 1):
+            plane = image[row::2, column::2]
+            excess[row::2, column::2] = plane - median_filter(plane, size=3, mode="nearest")
+    return excess

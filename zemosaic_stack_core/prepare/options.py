@@ -1,0 +1,113 @@
+"""What a user may ask of the preparation: `PrepareOptions`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InvalidInputError
+
+__all__ = ["ALIGNMENTS", "BAYER_PATTERNS", "CFA_MODES", "HOT_PIXEL_MODES", "KERNELS", "LEVEL_MODES", "PrepareOptions"]
+
+ALIGNMENTS = ("auto", "stars", "wcs", "none")
+CFA_MODES = ("debayer", "drizzle")
+BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
+HOT_PIXEL_MODES = ("auto", "interpolate", "missing", "off")
+KERNELS = ("lanczos3", "lanczos2", "lanczos4", "bilinear")
+LEVEL_MODES = ("auto", "none", "offset", "plane")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How frames are calibrated, registered and resampled.
+
+    Parameters
+    ----------
+    align : {"auto", "stars", "wcs", "none"}
+        What frames are registered on. "auto" takes the WCS where every frame has one that the stars confirm to a pixel,
+        otherwise the stars, and says which and why. "none": the frames are aligned already.
+    reference : path, optional
+        The frame that gives the output grid. Default: the one with the most and sharpest stars.
+    cfa : {"debayer", "drizzle"}
+        Frames behind a Bayer filter: interpolate the colors, or drop each sample on the grid of its own color only.
+    bayer_pattern : {"RGGB", "BGGR", "GRBG", "GBRG", "none"}, optional
+        Colors of the first two pixels of the first two rows in the file, in place of what the headers say. "none": the
+        frames are mono whatever they say.
+    darks, flats, biases : tuple of path
+        Calibration frames, besides those found among the frames by ``IMAGETYP``.
+    scale_darks : bool
+        Scale a dark of another exposure time by the ratio of the times (needs biases).
+    hot_pixels : {"auto", "interpolate", "missing", "off"}
+        What becomes of hot pixels: interpolated from neighbors of their color, missing samples, or left alone. "auto" is
+        "missing" where the frames are dithered by two pixels or more and not debayered, otherwise "interpolate".
+    kernel : {"lanczos3", "lanczos2", "lanczos4", "bilinear"}
+        Of resampling.
+    drizzle_pixel_fraction : float
+        Side of the drop that a Bayer sample becomes, in its pixels, 0.1 to 2.
+    levels : {"auto", "none", "offset", "plane"}
+        Match backgrounds (and, on stars, flux scales) of frames over their overlaps before stacking: a constant or a plane
+        per frame and channel. "auto": an offset where the frames see different parts of the sky, otherwise none, because
+        the stacker's normalization then does it.
+    keep_best : float, optional
+        Keep this fraction of the registered frames, 0 to 1, those of the best point-source signal to noise.
+    max_fwhm : float, optional
+        Drop frames whose stars are wider, pixels.
+    min_stars : int
+        Least number of matched stars, at least 4.
+    max_residual : float
+        Largest root mean square distance of matched stars, pixels.
+    cache_limit : int, optional
+        Most bytes that the aligned frames may take. Default: nine tenths of the free disk space.
+    """
+
+    align: str = "auto"
+    reference: str | Path | None = None
+    cfa: str = "debayer"
+    bayer_pattern: str | None = None
+    darks: tuple[str | Path, ...] = ()
+    flats: tuple[str | Path, ...] = ()
+    biases: tuple[str | Path, ...] = ()
+    scale_darks: bool = False
+    hot_pixels: str = "auto"
+    kernel: str = "lanczos3"
+    drizzle_pixel_fraction: float = 1.0
+    levels: str = "auto"
+    keep_best: float | None = None
+    max_fwhm: float | None = None
+    min_stars: int = 6
+    max_residual: float = 1.0
+    cache_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("align", self.align, ALIGNMENTS)
+        _one_of("cfa", self.cfa, CFA_MODES)
+        _one_of("hot_pixels", self.hot_pixels, HOT_PIXEL_MODES)
+        _one_of("kernel", self.kernel, KERNELS)
+        _one_of("levels", self.levels, LEVEL_MODES)
+        if self.bayer_pattern is not None:
+            _one_of("bayer_pattern", self.bayer_pattern, (*BAYER_PATTERNS, "none"))
+        _within("drizzle_pixel_fraction", self.drizzle_pixel_fraction, 0.1, 2.0)
+        if self.keep_best is not None:
+            _within("keep_best", self.keep_best, 0.01, 1.0)
+        if self.max_fwhm is not None:
+            _within("max_fwhm", self.max_fwhm, 0.1, 1000.0)
+        _within("min_stars", self.min_stars, 4, 1000)
+        _within("max_residual", self.max_residual, 0.01, 10.0)
+        if self.cache_limit is not None and self.cache_limit < 1:
+            raise InvalidInputError(f"cache_limit is {self.cache_limit}; expected at least 1 byte")
+        for name in ("darks", "flats", "biases"):
+            if isinstance(getattr(self, name), (str, Path)):
+                raise InvalidInputError(f"{name} is {getattr(self, name)!r}; expected a tuple of paths")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise unless `value` is a known word."""
+    if value not in known:
+        raise InvalidInputError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    """Raise unless a number lies in a range."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidInputError(f"{name} is {value}; expected {low:g} to {high:g}")
