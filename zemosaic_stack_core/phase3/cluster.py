@@ -27,6 +27,7 @@ __all__ = ["ClusterChoice", "made_on_cluster"]
 
 _STATE = "zemosaic_phase3"
 _RETRIES = 3  # of a tile whose worker was lost
+_TIMEOUT_S = 20.0  # to find a scheduler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def made_on_cluster(
             )
             futures[future] = spec
         stack.callback(lambda: client.cancel([future for future in futures if not future.done()], force=True))
-        for future in distributed.as_completed(futures):
+        for future in distributed.as_completed(futures, loop=client.loop):
             error = future.exception()
             if error is None:
                 yield future.result()
@@ -131,20 +132,26 @@ def _connect(distributed: Any, choice: ClusterChoice) -> Any:
     """Return a client, a context manager; it ends the workers that it started."""
     if choice.scheduler is not None:
         try:
-            return distributed.Client(choice.scheduler, timeout=20, set_as_default=False)
+            return distributed.Client(choice.scheduler, timeout=_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             message = (
                 f"{choice.scheduler}: no scheduler answers ({reason}); expected an address such as tcp://host:8786"
             )
             raise BackendUnavailableError(message) from None
-    cluster = distributed.LocalCluster(
-        n_workers=choice.local_workers,
-        threads_per_worker=1,
-        dashboard_address=None,
-        protocol="tcp",
-        silence_logs=logging.CRITICAL,
-    )
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every process that starts and ends
+    try:
+        cluster = distributed.LocalCluster(
+            n_workers=choice.local_workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            protocol="tcp",
+            env={"DASK_LOGGING__DISTRIBUTED": "critical"},
+        )
+    except RuntimeError as error:
+        raise BackendUnavailableError(
+            f'{choice.local_workers} local workers: {error}; expected a program that starts under "__main__" only'
+        ) from error
     return _OwnedClient(distributed.Client(cluster, set_as_default=False), cluster)
 
 

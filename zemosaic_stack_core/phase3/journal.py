@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
@@ -61,11 +62,14 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError:  # the last lines had no room; their tiles are looked at again
-                self._file = None
+        if self._file is None:
+            return
+        with suppress(OSError):  # the last lines had no room: their tiles are looked at again
+            self._file.close()
+        self._file = None
+        with suppress(OSError):
+            if self.path.stat().st_size == 0:
+                self.path.unlink()
 
     def add(self, tile: MadeTile) -> None:
         """Keep what is known of a tile; a full disk costs no more than that."""
@@ -80,7 +84,6 @@ class Journal:
     def done(self) -> None:
         """Remove the journal: the report says it all."""
         self.__exit__()
-        self._file = None
         self.path.unlink(missing_ok=True)
 
 

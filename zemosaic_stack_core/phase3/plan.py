@@ -128,7 +128,8 @@ def _tile(number: int, name: str, arguments: list[str]) -> TileSpec:
         frames = expand_frame_arguments(arguments)
     except (InvalidInputError, FrameReadError) as error:
         return TileSpec(tile_id=number, name=name, frames=(), problem=str(error))
-    return TileSpec(tile_id=number, name=name, frames=tuple(frames))
+    # Absolute: the workers of a cluster run elsewhere, and the frames' names in the tile must not depend on that.
+    return TileSpec(tile_id=number, name=name, frames=tuple(frame.absolute() for frame in frames))
 
 
 def _json_tiles(source: Path) -> list[TileSpec]:
