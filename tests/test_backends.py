@@ -126,20 +126,37 @@ def test_a_slots_memory_is_used_again_and_grows():
     assert slot.host_arrays([(1000,)], ["float32"])[0].nbytes <= sizes[1]
 
 
-def test_arrays_from_elsewhere_are_copied_into_the_slot():
-    slot = Slot(lambda n_bytes: np.zeros(n_bytes, dtype=np.uint8))
+def test_arrays_from_elsewhere_are_copied_into_the_slots_memory():
+    sizes = []
+
+    def allocate(n_bytes):
+        sizes.append(n_bytes)
+        return np.zeros(n_bytes, dtype=np.uint8)
+
+    slot = Slot(allocate)
+    elsewhere = np.full(4, 7, dtype=np.int16)
+    [copy] = slot.staged([elsewhere])
+    assert copy.tolist() == [7] * 4
+    assert not np.may_share_memory(copy, elsewhere)
+    assert slot.whole([copy]) is not None
     inside = slot.host_arrays([(4,), (4,)], ["int16", "int16"])
     inside[0][...], inside[1][...] = 1, 2
-    assert slot.in_slot(inside) is inside
-    mixed = slot.in_slot([np.full(4, 7, dtype=np.int16), inside[0]])
-    assert [array.tolist() for array in mixed] == [[7] * 4, [1] * 4]
-    assert all(any(np.may_share_memory(array, place) for place in inside) for array in mixed)
+    assert all(kept is given for kept, given in zip(slot.staged(inside), inside, strict=True))
+    assert slot.whole(inside).size == 1024
+    assert slot.whole(inside[::-1]) is None
+    mixed = slot.staged([elsewhere, inside[1]])
+    assert [array.tolist() for array in mixed] == [[7] * 4, [2] * 4]
+    assert mixed[1] is inside[1]
+    assert slot.whole(mixed) is None
+    assert inside[0].tolist() == [1] * 4
+    strided = slot.host_arrays([(2, 4)], ["int16"])[0][:, :2]
+    assert slot.staged([strided])[0].flags.c_contiguous
 
 
 # --- transfers -------------------------------------------------------------------------------------------------------
 
 
-def sum_bands(backend, frames, rows, from_elsewhere=False):
+def sum_bands(backend, frames, rows, from_elsewhere="none"):
     """Sum frames of shape (frame, row, column) band by band, the way a stack moves them."""
     n_frames, height, width = frames.shape
     out = np.zeros((height, width), dtype=np.float32)
@@ -150,12 +167,13 @@ def sum_bands(backend, frames, rows, from_elsewhere=False):
             for start in range(0, height, rows):
                 part = frames[:, start : start + rows]
                 slot = transfer.acquire()
-                if from_elsewhere:
+                arrays = slot.host_arrays([part.shape[1:]] * n_frames, [frames.dtype] * n_frames)
+                for array, source in zip(arrays, part, strict=True):
+                    array[...] = source
+                if from_elsewhere == "all":
                     arrays = list(part)
-                else:
-                    arrays = slot.host_arrays([part.shape[1:]] * n_frames, [frames.dtype] * n_frames)
-                    for array, source in zip(arrays, part, strict=True):
-                        array[...] = source
+                elif from_elsewhere == "some":
+                    arrays[1], arrays[-1] = part[1], part[-1]
                 transfer.upload(slot, arrays)
                 bands.put((start, slot))
             bands.put(None)
@@ -181,7 +199,9 @@ def sum_bands(backend, frames, rows, from_elsewhere=False):
     return out, times
 
 
-@pytest.mark.parametrize(("rows", "from_elsewhere"), [(1, False), (4, False), (4, True), (23, False)])
+@pytest.mark.parametrize(
+    ("rows", "from_elsewhere"), [(1, "none"), (4, "none"), (4, "all"), (4, "some"), (23, "none")]
+)
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_every_band_arrives(backend, rows, from_elsewhere, dtype):
     frames = np.random.default_rng(0).integers(0, 60000, (5, 23, 17)).astype(dtype)

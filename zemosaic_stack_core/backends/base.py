@@ -90,6 +90,7 @@ class Slot:
     def __init__(self, allocate: Any) -> None:
         self._allocate = allocate
         self._memory: npt.NDArray[np.uint8] | None = None
+        self._extra: Slot | None = None
         self.device_arrays: list[Array] = []
 
     def host_arrays(
@@ -126,18 +127,39 @@ class Slot:
         memory, self._memory = self._memory, None
         return memory
 
-    def in_slot(self, arrays: Sequence[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:
-        """Return the arrays, copied into the slot's memory unless they are there already."""
+    def staged(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Return contiguous arrays in memory of the slot: those that lie there already, and copies of the others."""
         memory = self._memory
-        is_here = [memory is not None and np.may_share_memory(memory, array) for array in arrays]
-        if all(is_here):
-            return arrays
-        # Those that are here would be overwritten while the others are copied in.
-        sources = [array.copy() if here else array for here, array in zip(is_here, arrays, strict=True)]
-        copies = self.host_arrays([array.shape for array in sources], [array.dtype for array in sources])
-        for copy, array in zip(copies, sources, strict=True):
+        is_here = [
+            memory is not None and array.flags.c_contiguous and np.may_share_memory(memory, array) for array in arrays
+        ]
+        others = [array for here, array in zip(is_here, arrays, strict=True) if not here]
+        if others and not any(is_here):
+            return self._copied(self, others)
+        if others and self._extra is None:
+            self._extra = Slot(self._allocate)
+        copies = iter([] if self._extra is None or not others else self._copied(self._extra, others))
+        return [array if here else next(copies) for here, array in zip(is_here, arrays, strict=True)]
+
+    @staticmethod
+    def _copied(slot: Slot, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Copy arrays into a slot's memory."""
+        copies = slot.host_arrays([array.shape for array in arrays], [array.dtype for array in arrays])
+        for copy, array in zip(copies, arrays, strict=True):
             np.copyto(copy, array, casting="no")
         return copies
+
+    def whole(self, arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint8] | None:
+        """Return the slot's memory as far as the arrays reach, if they lie in it as `layout` lays them out."""
+        memory = self._memory
+        starts, total = self.layout([array.nbytes for array in arrays])
+        if memory is None or total > memory.size:
+            return None
+        is_laid_out = all(
+            array.nbytes == 0 or array.ctypes.data == memory.ctypes.data + start
+            for array, start in zip(arrays, starts, strict=True)
+        )
+        return memory[:total] if is_laid_out else None
 
     @staticmethod
     def layout(sizes: Sequence[int]) -> tuple[list[int], int]:

@@ -180,6 +180,17 @@ class _GpuSlot(Slot):
             for start, array in zip(starts, arrays, strict=True)
         ]
 
+    def copy(self, arrays: Sequence[npt.NDArray[Any]], stream: Any) -> None:
+        """Queue the copies of the arrays to the device's views: one copy where both sides are laid out alike."""
+        whole = self.whole(arrays)
+        if whole is not None:
+            if whole.size:
+                self._device_memory[: whole.size].set(whole, stream=stream)
+            return
+        for target, source in zip(self.device_arrays, arrays, strict=True):
+            if source.size:
+                target.set(source, stream=stream)
+
 
 @dataclass
 class _Download:
@@ -261,7 +272,7 @@ class CupyTransfer:
         """Queue the copies of the arrays to the slot's device memory; 16-bit samples go as 16-bit."""
         if not isinstance(slot, _GpuSlot):
             raise TypeError(f"the slot is {slot!r}; expected one that `acquire` gave")
-        arrays = slot.in_slot(arrays)
+        arrays = slot.staged(arrays)
         with self._uploading:
             self._check_open()
             with self._backend.on_device(), self._upload_stream as stream:
@@ -271,9 +282,7 @@ class CupyTransfer:
                 slot.band = events
                 events.upload_start.record(stream)
                 slot.device_arrays = slot.device_views(arrays)
-                for target, source in zip(slot.device_arrays, arrays, strict=True):
-                    if source.size:
-                        target.set(source, stream=stream)
+                slot.copy(arrays, stream)
                 events.uploaded.record(stream)
 
     @contextmanager
