@@ -303,15 +303,13 @@ def test_a_required_gpu_that_fails_is_an_error(shaky):
         stack_auto(make_tile(1), gpu=gpu)
 
 
-def test_four_threads_share_one_failure(shaky, caplog):
-    tiles = [make_tile(seed) for seed in range(8)]
-    expected = [stack(frames, options=RULE) for frames in tiles]
-    gpu, device = shaky(None, None, MemoryError("one"), MemoryError("two"))
+def run_in_four_threads(gpu, tiles):
+    """Stack tiles, four at a time; return the results by tile."""
     results = {}
-    waiting = list(range(8))
+    waiting = list(range(len(tiles)))
 
     def work():
-        while waiting:
+        while True:
             try:
                 tile = waiting.pop()
             except IndexError:
@@ -323,7 +321,15 @@ def test_four_threads_share_one_failure(shaky, caplog):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(results) == list(range(8))
+    assert sorted(results) == list(range(len(tiles)))
+    return results
+
+
+def test_four_threads_share_one_failure(shaky, caplog):
+    tiles = [make_tile(seed) for seed in range(8)]
+    expected = [stack(frames, options=RULE) for frames in tiles]
+    gpu, device = shaky(None, None, MemoryError("one"), MemoryError("two"))
+    results = run_in_four_threads(gpu, tiles)
     for tile, (result, _) in results.items():
         assert_same(result, expected[tile])
     assert sum(used_gpu for _, used_gpu in results.values()) == gpu.gpu_tiles == 2
@@ -393,7 +399,7 @@ def tiles():
     return frames, [stack(tile, options=RULE) for tile in frames]
 
 
-STEPS = (0, 1, 2, 3, 5, 8, 12, 17, 23, 30, 40, 60, 100, 200)
+STEPS = (0, 1, 2, 4, 7, 12, 20, 30, 45, 80, 200)
 
 
 def test_the_nth_allocation_fails(cupy_run, emulation, tiles, caplog):
@@ -450,6 +456,27 @@ def test_a_sticky_error_at_the_nth_launch(cupy_run, emulation, tiles, caplog):
         assert messages(caplog, "WARNING") == messages(caplog, "ERROR")
     results, used = run_of_tiles(cupy_run(), frames)
     assert all(used), "a second run in the same process tries the GPU again"
+
+
+@pytest.mark.parametrize("how", ["memory", "device"])
+def test_four_threads_on_a_gpu_that_fails(cupy_run, emulation, tiles, caplog, how):
+    frames, expected = tiles
+    gpu = cupy_run()
+    before = emulation.count("launch")
+    stack_auto(frames[0], gpu=gpu, options=RULE)
+    if how == "memory":
+        free_cupy_memory_pools()
+        emulation.lib.cuemu_fail_malloc_after(3)
+    else:
+        emulation.lib.cuemu_fail_launch_after((emulation.count("launch") - before) * 5 // 2)
+    results = run_in_four_threads(gpu, frames * 2)
+    emulation.lib.cuemu_reset_errors()
+    for tile, (result, _) in results.items():
+        assert_same(result, expected[tile % 5])
+    assert gpu.hard_disabled
+    assert sum(used_gpu for _, used_gpu in results.values()) + 1 == gpu.gpu_tiles
+    assert gpu.gpu_tiles + gpu.cpu_tiles == 11
+    assert len(messages(caplog, "ERROR")) == 1
 
 
 def test_one_failed_allocation_costs_one_retry(cupy_run, emulation, tiles, monkeypatch):
