@@ -94,11 +94,10 @@ def _channel_statistics(values: npt.NDArray[np.float32]) -> tuple[float, float, 
         return (math.nan,) * 5
     low, high = (_percentile(ordered, percent) for percent in _LINEAR_FIT_PERCENTILES)
     median = _percentile(ordered, 50.0)
-    deviations = np.abs(ordered - median)
-    middle = len(deviations) // 2
-    deviations.partition((max(0, middle - 1), middle))
-    mad = deviations[middle] if len(deviations) % 2 else (deviations[middle - 1] + deviations[middle]) / 2.0
-    return low, high, median, MAD_TO_SIGMA * float(mad), _clipped_deviation(ordered, median)
+    below = int(np.searchsorted(ordered, median))
+    deviations = np.concatenate((median - ordered[:below][::-1], ordered[below:] - median))
+    deviations.sort(kind="stable")  # two ascending runs: it merges them, in a tenth of a selection's time
+    return low, high, median, MAD_TO_SIGMA * _percentile(deviations, 50.0), _clipped_deviation(ordered, median)
 
 
 def _percentile(ordered: _Floats, percent: float) -> float:
@@ -110,8 +109,7 @@ def _percentile(ordered: _Floats, percent: float) -> float:
 
 
 def _clipped_deviation(ordered: _Floats, median: float) -> float:
-    """Return the standard deviation of ascending samples after `kappa_sigma`'s clip, from running sums."""
-    # Cut to the middle first, so that sums of squares far from it lose no digits of those near it.
+    """Return the standard deviation of ascending samples after `kappa_sigma`'s clip."""
     kept = slice(0, len(ordered))
     deviation = 0.0
     for iteration in range(_CLIP_ITERATIONS + 1):
@@ -134,7 +132,7 @@ def _luminance_low(values: npt.NDArray[np.float32], low: float) -> float:
         return low
     luminance = np.zeros(values.shape[1], np.float64)
     for weight, channel in zip(LUMINANCE, values, strict=True):
-        luminance += weight * channel
+        luminance += weight * channel.astype(np.float64)
     ordered = np.sort(luminance[np.isfinite(luminance)])
     return _percentile(ordered, _LINEAR_FIT_PERCENTILES[0]) if ordered.size else math.nan
 

@@ -24,9 +24,10 @@ GRID_SAMPLES = 2**18
 
 _FINER_SAMPLES = 2**22  # of a frame that covers little of its image: 16 MiB per channel
 _BAND_BYTES = 4 * 2**20  # rows read at once where the grid takes neighboring rows
-# Fractions of the plastic number: the two-dimensional sequence of additive steps whose points keep farthest apart.
-_ROW_STEP = 0.7548776662466927
-_COLUMN_STEP = 0.5698402909980532
+# Additive sequences of the golden ratio and of the square root of 2: badly approximated by fractions, also when only every
+# other step counts, so that their points keep apart whatever small part of the sequence one looks at.
+_ROW_STEP = 0.6180339887498949
+_COLUMN_STEP = 0.4142135623730951
 
 _Integers = npt.NDArray[np.intp]
 
@@ -55,12 +56,23 @@ class GridSamples:
     ----------
     values : array of shape (channel, sample), float32
         NaN where missing.
-    center : tuple of int or None
-        Median row and column of the samples that are present in any channel; None where there is none.
+    grid : SampleGrid
+        Where they are.
     """
 
     values: npt.NDArray[np.float32]
-    center: tuple[int, int] | None
+    grid: SampleGrid
+
+    def center(self) -> tuple[int, int] | None:
+        """Return the median row and column of the samples that are present in any channel; None where none is."""
+        present = np.isfinite(self.values).any(axis=0).reshape(self.grid.columns.shape)
+        per_row = present.sum(axis=1)
+        total = int(per_row.sum())
+        if total == 0:
+            return None
+        row = self.grid.rows[np.searchsorted(np.cumsum(per_row), (total + 1) // 2)]
+        columns = self.grid.columns[present]
+        return int(row), int(np.partition(columns, total // 2)[total // 2])
 
 
 def sample_grid(rows: int, columns: int, most: int = GRID_SAMPLES) -> SampleGrid:
@@ -76,10 +88,10 @@ def sample_grid(rows: int, columns: int, most: int = GRID_SAMPLES) -> SampleGrid
     Notes
     -----
     The frame is cut into equal cells, as many as the grid has samples and about as high as wide, and one sample is
-    taken from each. Where in its cell, is drawn from an additive sequence (the plastic number's), rows and columns
-    apart, so that no pattern of the sensor with a period (rows of an amplifier, columns, Bayer's) can keep step with
-    the grid. Rows are alternately even and odd, and so are the columns along a row: each of the four positions of a
-    Bayer pattern has the same number of samples.
+    taken from each. Where in its cell, is drawn from an additive sequence, rows and columns apart, so that no pattern
+    of the sensor with a period (rows of an amplifier, columns, Bayer's) can keep step with the grid. Rows are
+    alternately even and odd, and so are the columns along a row: each of the four positions of a Bayer pattern has the
+    same number of samples.
     """
     if rows * columns <= most:
         return SampleGrid(np.arange(rows), np.broadcast_to(np.arange(columns), (rows, columns)))
@@ -147,7 +159,7 @@ def read_grid_samples(
         grid = sample_grid(source.rows, source.columns, finer)
         values = _read(source, masks, grid)
         _thin(values, most)
-    return GridSamples(values, _center(values, grid))
+    return GridSamples(values, grid)
 
 
 def _thin(values: npt.NDArray[np.float32], most: int) -> None:
@@ -159,27 +171,16 @@ def _thin(values: npt.NDArray[np.float32], most: int) -> None:
             channel[present[np.arange(excess) * len(present) // excess]] = np.nan
 
 
-def _center(values: npt.NDArray[np.float32], grid: SampleGrid) -> tuple[int, int] | None:
-    """Return the median row and column of the samples that are present."""
-    present = np.isfinite(values).any(axis=0).reshape(grid.columns.shape)
-    row_counts = present.sum(axis=1)
-    total = int(row_counts.sum())
-    if total == 0:
-        return None
-    row = grid.rows[np.searchsorted(np.cumsum(row_counts), (total + 1) // 2)]
-    columns = grid.columns[present]
-    return int(row), int(np.partition(columns, total // 2)[total // 2])
-
-
 def _read(source: FrameSource, masks: Sequence[MaskSource], grid: SampleGrid) -> npt.NDArray[np.float32]:
     """Return the samples of a grid, of shape (channel, sample), NaN where not finite or masked."""
     channels, columns = source.channels, source.columns
     values = np.empty((channels, *grid.columns.shape), np.float32)
+    rows = grid.rows.tolist()
     most_rows = max(1, _BAND_BYTES // (channels * columns * source.dtype.itemsize))
     buffer: npt.NDArray[Any] = np.empty((channels, 0, columns), source.dtype)
     with FilePool(4) as files:
-        for first, last in _bands(grid.rows, most_rows):
-            start, stop = int(grid.rows[first]), int(grid.rows[last - 1]) + 1
+        for first, last in _bands(rows, most_rows):
+            start, stop = rows[first], rows[last - 1] + 1
             if buffer.shape[1] < stop - start:
                 buffer = np.empty((channels, stop - start, columns), source.dtype)
             band = buffer[:, : stop - start]
@@ -195,7 +196,7 @@ def _read(source: FrameSource, masks: Sequence[MaskSource], grid: SampleGrid) ->
     return flat
 
 
-def _bands(rows: _Integers, most_rows: int) -> Iterator[tuple[int, int]]:
+def _bands(rows: list[int], most_rows: int) -> Iterator[tuple[int, int]]:
     """Cut the grid rows into runs ``[first, last)`` of rows at most 2 apart that span at most `most_rows` rows."""
     first = 0
     for index in range(1, len(rows) + 1):

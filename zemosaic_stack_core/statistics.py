@@ -151,7 +151,7 @@ def estimate_frame_numbers(
         weight[included] = star_width_weights(fwhm[included])
         _note_unknown(notes, ~np.isfinite(fwhm), "noise_fwhm: no star that can be measured")
     elif seconds is not None:
-        weight[included] = exposure_weights(seconds[included])[:, None]
+        weight[:] = exposure_weights(seconds)[:, None]
     if manual is not None:
         weight *= manual
     weight[list(excluded)] = 0.0
@@ -200,7 +200,7 @@ def _measure_frame(group: FrameGroup, frame: int, grid: SampleGrid, with_stars: 
     source, masks = group.sources[frame], group.masks[frame]
     samples = read_grid_samples(source, masks, grid=grid)
     statistics = frame_statistics(samples.values)
-    return _Measured(statistics, star_width(source, masks, samples.center) if with_stars else None)
+    return _Measured(statistics, star_width(source, masks, samples.center()) if with_stars else None)
 
 
 def _match(normalization: str, frames: Sequence[FrameStatistics], reference: int | None) -> list[Normalization]:
