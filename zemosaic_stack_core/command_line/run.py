@@ -190,18 +190,24 @@ def _logging(arguments: argparse.Namespace) -> Iterator[None]:
             raise InvalidInputError(message) from None
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         handlers.append(file)
-    before = logger.level, logger.propagate
-    for handler in handlers:
-        logger.addHandler(handler)
+    before, others = logger.level, logger.handlers[:]
+    _exchange(logger, others, handlers)
     logger.setLevel(logging.INFO)
-    logger.propagate = False
     try:
         yield
     finally:
-        logger.level, logger.propagate = before
+        logger.setLevel(before)
+        _exchange(logger, handlers, others)
         for handler in handlers:
-            logger.removeHandler(handler)
             handler.close()
+
+
+def _exchange(logger: logging.Logger, old: list[logging.Handler], new: list[logging.Handler]) -> None:
+    """Put some handlers in the place of others: what every command has would say all warnings twice."""
+    for handler in old:
+        logger.removeHandler(handler)
+    for handler in new:
+        logger.addHandler(handler)
 
 
 @contextmanager

@@ -124,10 +124,14 @@ def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[T
 
 def _tile(number: int, name: str, arguments: list[str]) -> TileSpec:
     """Return a tile; where its frames can't be listed, one that says why."""
-    try:
-        frames = expand_frame_arguments(arguments)
-    except (InvalidInputError, FrameReadError) as error:
-        return TileSpec(tile_id=number, name=name, frames=(), problem=str(error))
+    frames: list[Path] = []
+    for argument in arguments:
+        try:
+            frames += expand_frame_arguments([argument])
+        except (InvalidInputError, FrameReadError) as error:
+            if len(arguments) == 1:
+                return TileSpec(tile_id=number, name=name, frames=(), problem=str(error))
+            frames.append(Path(argument))  # one bad frame among others: it is dropped with the reason that it has
     # Absolute: the workers of a cluster run elsewhere, and the frames' names in the tile must not depend on that.
     return TileSpec(tile_id=number, name=name, frames=tuple(frame.absolute() for frame in frames))
 
