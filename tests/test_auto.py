@@ -232,6 +232,8 @@ def test_what_is_wrong_with_the_input_is_found_before_the_gpu(shaky, tmp_path):
         stack_auto([tmp_path / "none.fits"], gpu=gpu)
     with pytest.raises(InvalidInputError, match="maps"):
         stack_auto(frames, gpu=gpu, maps=("noise",))
+    with pytest.raises(InvalidInputError, match="masks with frames that are open already"):
+        stack_auto(open_frames(frames), gpu=gpu, masks=[None] * 6)
     assert device.bands == []
     assert gpu.attempts == 0
 
@@ -384,6 +386,23 @@ def test_cupy_gives_the_cpus_bits(cupy_run, rows, dtype, shape):
     assert used_gpu
     assert_same(result, stack(frames, options=RULE, maps="all", weights=weights))
     assert min(result.details[name] for name in ("upload_ms", "compute_ms", "download_ms")) > 0.0
+
+
+@pytest.mark.parametrize("rule", ["winsorized_sigma_clip", "none", "gesd"])
+def test_cupy_with_all_that_goes_with_a_sample(cupy_run, rule):
+    shape = (6, 7, 3)
+    frames = make_tile(6, n_frames=8, shape=shape)
+    generator = np.random.default_rng(9)
+    settings = {
+        "options": StackOptions(rejection=rule, normalization="linear_fit", radial_feather_fraction=0.9),
+        "weights": generator.uniform(0.0, 2.0, (8, *shape)),
+        "variances": generator.uniform(1.0, 2.0, (8, *shape)),
+        "masks": [generator.random(shape[:2]) < 0.1 if frame % 2 else None for frame in range(8)],
+        "maps": "all",
+    }
+    result, used_gpu = stack_auto(frames, gpu=cupy_run(), plan={"gpu_rows_per_chunk": 4}, **settings)
+    assert used_gpu
+    assert_same(result, stack(frames, **settings))
 
 
 def run_of_tiles(gpu, tiles):

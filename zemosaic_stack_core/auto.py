@@ -9,6 +9,7 @@ from typing import Any
 from .backends import Backend, numpy_backend
 from .backends.faults import walk_chain
 from .chunks import ChunkPlan
+from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
 from .job import StackJob
 from .options import StackOptions
@@ -85,6 +86,8 @@ def stack_auto(
     BackendUnavailableError, GPUStackingError
         The GPU is required (see `Phase3Gpu`) and can't be used or failed.
     """
+    if isinstance(frames, FrameGroup) and masks is not None:
+        raise InvalidInputError("masks with frames that are open already; expected them where the frames were opened")
     caps = read_plan(plan)
     chosen = StackOptions() if options is None else options
     group = frames if isinstance(frames, FrameGroup) else open_frames(frames, masks)
