@@ -20,9 +20,9 @@ from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError
 from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.gpu_health import GpuHealth, reset_gpu_health
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.parallel_plan import ParallelPlan
-from zemosaic_stack_core.runner import stack
+from zemosaic_stack_core.runner import plan_job, stack
 
 USING = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 RULE = StackOptions(rejection="kappa_sigma", kappa_low=2.0, kappa_high=2.0)
@@ -405,6 +405,56 @@ def test_cupy_with_all_that_goes_with_a_sample(cupy_run, rule):
     assert_same(result, stack(frames, **settings))
 
 
+@pytest.mark.parametrize(("rule", "n_frames"), [("minmax", 70), ("kappa_sigma", 9), ("winsorized_quantile", 40)])
+def test_the_device_never_holds_more_than_was_planned(cupy_run, rule, n_frames):
+    """At worst: every pixel has something to reject, and weights and variances of its own."""
+    import cupy
+
+    class Peak(cupy.cuda.memory_hook.MemoryHook):
+        name = "the most that was handed out at once"
+
+        def __init__(self):
+            self.now = self.most = 0
+
+        def malloc_postprocess(self, **call):
+            self.now += call["mem_size"]
+            self.most = max(self.most, self.now)
+
+        def free_postprocess(self, **call):
+            self.now -= call["mem_size"]
+
+    shape = (16, 64)
+    frames = make_tile(7, n_frames=n_frames, shape=shape)
+    cube = np.stack(frames)
+    rows, columns = np.indices(shape)
+    cube[(rows + columns) % n_frames, rows, columns] = 9000.0
+    ones = np.ones((n_frames, *shape), dtype=np.float32)
+    gpu = cupy_run()
+    tile_plan = {"gpu_rows_per_chunk": 8}
+    options = StackOptions(rejection=rule)
+    stack_auto(list(cube), gpu=gpu, options=options, weights=ones, variances=ones, maps="all", plan=tile_plan)
+    gpu.close()
+    planned = plan_job(
+        open_frames(list(cube)),
+        options,
+        gpu._open_backend(),
+        planes=2,
+        rows_per_chunk=8,
+        workers=1,
+        memory_limit=None,
+        maps=frozenset(MAPS),
+    )
+    hook = Peak()
+    with hook:
+        _, used_gpu = stack_auto(
+            list(cube), gpu=gpu, options=options, weights=ones, variances=ones, maps="all", plan=tile_plan
+        )
+    assert used_gpu
+    # The hook sees what this thread allocates; the slots are filled by the reading thread.
+    held = hook.most + planned.workload.buffers * planned.workload.sample_bytes * 8 * 64
+    assert planned.chunk_bytes / 2 < held <= planned.chunk_bytes
+
+
 def run_of_tiles(gpu, tiles):
     """Stack a run's tiles and say which came from the GPU."""
     made = [stack_auto(frames, gpu=gpu, options=RULE, tile_id=tile) for tile, frames in enumerate(tiles)]
@@ -596,7 +646,7 @@ RUN_WITHOUT = """
     import numpy as np
     {hide}
     from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
-    from zemosaic_stack_core.runner import stack
+    from zemosaic_stack_core.runner import plan_job, stack
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     frames = [np.full((3, 4), value, np.float32) for value in (1, 2, 3, 9)]
     gpu = Phase3Gpu()
