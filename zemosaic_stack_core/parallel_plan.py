@@ -39,7 +39,7 @@ _CGROUP_FILES = (
 """Limit and use of a container's memory, version 2 and 1 of control groups."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ParallelCapabilities:
     """What the machine has.
 
