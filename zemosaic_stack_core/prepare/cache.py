@@ -1,0 +1,146 @@
+"""Aligned frames on the disk: named by what they were made of, written whole, bounded in size."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..atomic import atomic_output
+from ..errors import InvalidInputError
+from .canvas import Canvas
+from .detect import StarList
+from .records import PreparedFrame, PreparedGroup
+
+__all__ = ["VERSION", "PrepareCache", "signature"]
+
+VERSION = 1
+"""Part of every signature: raise it where the same input gives other pixels than before."""
+
+
+def signature(*parts: object) -> str:
+    """Return 20 hexadecimal digits that change with any of the parts (their `repr`)."""
+    return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:20]
+
+
+class PrepareCache:
+    """The files of one cache folder.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it does not exist.
+    limit : int or None
+        Most bytes that aligned frames may take; None for nine tenths of the free space.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], limit: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.limit = limit
+
+    def aligned(self, key: str) -> Path:
+        """Return the name of an aligned frame."""
+        return self.folder / f"aligned-{key}.fits"
+
+    def check_room(self, needed: int, keep: Iterable[Path]) -> None:
+        """Raise, before any work, where `needed` bytes of frames don't fit; `keep` are there already and stay."""
+        there = sum(path.stat().st_size for path in keep if path.exists())
+        if self.limit is not None and needed > self.limit:
+            raise InvalidInputError(
+                f"{self.folder}: the aligned frames need {needed / 1e6:.0f} MB; expected at most "
+                f"{self.limit / 1e6:.0f} MB, the cache limit"
+            )
+        others = sum(p.stat().st_size for p in self.folder.glob("aligned-*.fits"))
+        free = shutil.disk_usage(self.folder).free + others - there
+        if needed - there > 0.9 * free:
+            raise InvalidInputError(
+                f"{self.folder}: the aligned frames need {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; "
+                "expected nine tenths of the free space to be enough"
+            )
+
+    def shrink(self, keep: Iterable[Path]) -> None:
+        """Remove frames that are not in `keep`, oldest first, until the limit (or half of the free space) is kept."""
+        kept = {path.resolve() for path in keep}
+        frames = sorted(self.folder.glob("aligned-*.fits"), key=lambda path: path.stat().st_mtime_ns)
+        total = sum(path.stat().st_size for path in frames)
+        limit = self.limit if self.limit is not None else shutil.disk_usage(self.folder).free // 2
+        for path in frames:
+            if total <= limit:
+                break
+            if path.resolve() not in kept:
+                total -= path.stat().st_size
+                path.unlink(missing_ok=True)
+
+    def save_stars(self, key: str, stars: StarList, problem: str) -> None:
+        """Keep a frame's star list."""
+        with atomic_output(self.folder / f"stars-{key}.npz", overwrite=True) as file:
+            np.savez(file, table=np.stack([stars.x, stars.y, stars.flux, stars.error]), problem=np.array(problem),
+                     facts=np.array([stars.fwhm, stars.roundness, stars.sky, stars.noise, stars.rows, stars.columns]))  # fmt: skip
+
+    def load_stars(self, key: str) -> tuple[StarList, str] | None:
+        """Return a star list that was kept; None where there is none."""
+        path = self.folder / f"stars-{key}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                table, facts, problem = file["table"], file["facts"], str(file["problem"])
+        except (OSError, ValueError, KeyError):
+            return None
+        x, y, flux, error = table
+        fwhm, roundness, sky, noise, rows, columns = (float(v) for v in facts)
+        return StarList(x=x, y=y, flux=flux, error=error, fwhm=fwhm, roundness=roundness, sky=sky, noise=noise,
+                        rows=int(rows), columns=int(columns)), problem  # fmt: skip
+
+    def save_boxes(self, key: str, boxes: npt.NDArray[np.float32]) -> None:
+        """Keep the box medians of an aligned frame."""
+        with atomic_output(self.folder / f"boxes-{key}.npy", overwrite=True) as file:
+            np.save(file, boxes, allow_pickle=False)
+
+    def load_boxes(self, key: str) -> npt.NDArray[np.float32] | None:
+        """Return box medians that were kept; None where there are none."""
+        try:
+            boxes: npt.NDArray[np.float32] = np.load(self.folder / f"boxes-{key}.npy", allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        return boxes
+
+    def save_group(self, key: str, group: PreparedGroup) -> None:
+        """Keep a whole preparation."""
+        text = json.dumps(asdict(group), default=str, indent=1)
+        with atomic_output(self.folder / f"group-{key}.json", overwrite=True) as file:
+            file.write(text.encode())
+
+    def load_group(self, key: str) -> PreparedGroup | None:
+        """Return a preparation whose files are all there; None where it is not."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / f"group-{key}.json").read_text("utf-8"))
+            frames = tuple(_frame(frame) for frame in found.pop("frames"))
+            canvas = Canvas(**found.pop("canvas"))
+            masters = tuple((str(kind), int(count)) for kind, count in found.pop("masters"))
+            group = PreparedGroup(**{**found, "frames": frames, "canvas": canvas, "masters": masters, "from_cache": True})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not all(path.exists() for path in group.paths):
+            return None
+        for path in group.paths:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # the oldest go first: these are wanted
+        return group
+
+
+def _frame(stored: dict[str, Any]) -> PreparedFrame:
+    """Return a frame's record as it was."""
+    numbers = {name: math.nan if value is None else value for name, value in stored.items() if name != "aligned"}
+    aligned = stored["aligned"]
+    return PreparedFrame(**{**numbers, "path": Path(stored["path"]), "shift": tuple(stored["shift"]),
+                            "aligned": None if aligned is None else Path(aligned)})  # fmt: skip

@@ -1,0 +1,170 @@
+"""Match the backgrounds of frames over what they share, from medians of boxes of the canvas.
+
+Frames that see the same sky need none of this: the stacker's normalization brings them to one level. In a mosaic, or
+across two sessions, each frame has another part of the sky, and its own percentiles say nothing about its neighbors'.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BOX", "Level", "box_medians", "match_levels", "sky_scatter"]
+
+_Boxes = npt.NDArray[np.float64]
+
+BOX = 32  # pixels; a box's median is 25 times finer than a pixel
+_ROUNDS = 200
+_DONE = 1e-3  # of the smallest noise of a box: no more to gain
+_CLIP = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What brings one frame to the common level: ``v * scale + offset + x_slope * x + y_slope * y`` per channel.
+
+    Parameters
+    ----------
+    scale : float
+        Star flux of the reference over the frame's.
+    offset, x_slope, y_slope : tuple of float
+        Per channel; x and y are canvas pixels.
+    """
+
+    scale: float
+    offset: tuple[float, ...]
+    x_slope: tuple[float, ...]
+    y_slope: tuple[float, ...]
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the frame stays as it is."""
+        return self.scale == 1.0 and not any((*self.offset, *self.x_slope, *self.y_slope))
+
+
+def box_medians(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the median of each box of a canvas image, (box row, box column, channel); NaN where half is missing."""
+    planes = image[..., np.newaxis] if image.ndim == 2 else image
+    rows, columns = -(-planes.shape[0] // BOX), -(-planes.shape[1] // BOX)
+    out = np.full((rows, columns, planes.shape[2]), np.nan, np.float32)
+    for row in range(rows):
+        strip = planes[row * BOX : (row + 1) * BOX]
+        for column in range(columns):
+            box = strip[:, column * BOX : (column + 1) * BOX].reshape(-1, planes.shape[2])
+            for channel in range(planes.shape[2]):
+                values = box[:, channel]
+                values = values[np.isfinite(values)]
+                if 2 * values.size >= min(box.shape[0], BOX * BOX // 2):
+                    out[row, column, channel] = np.median(values)
+    return out
+
+
+def match_levels(
+    boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], reference: int, mode: str
+) -> list[Level]:
+    """Find each frame's offset (and slopes) so that frames agree where they overlap; the reference's stay zero.
+
+    Parameters
+    ----------
+    boxes : sequence of arrays of shape (box row, box column, channel)
+        One per frame; see `box_medians`.
+    scales : sequence of float
+        Of the frames' fluxes.
+    reference : int
+        Index of the frame that stays as it is.
+    mode : {"offset", "plane"}
+        What is fitted.
+
+    Notes
+    -----
+    Each frame in turn is fitted, robustly, to the mean of all the others as they stand, until nothing changes: Gauss-Seidel
+    on the least squares problem over all overlaps.
+    """
+    values = np.stack(boxes).astype(np.float64) * np.asarray(scales)[:, np.newaxis, np.newaxis, np.newaxis]
+    frames, rows, columns, channels = values.shape
+    x = (np.arange(columns) + 0.5) * BOX - 0.5
+    y = (np.arange(rows) + 0.5) * BOX - 0.5
+    x0, y0 = x.mean(), y.mean()
+    design = np.stack(np.broadcast_arrays(1.0, (x - x0)[np.newaxis, :], (y - y0)[:, np.newaxis]), axis=-1)
+    terms = 3 if mode == "plane" else 1
+    coefficients = np.zeros((frames, channels, 3))
+    for channel in range(channels):
+        plane = values[..., channel]
+        _gauss_seidel(plane, design[..., :terms], coefficients[:, channel, :terms], reference)
+    result = []
+    for index in range(frames):
+        c = coefficients[index]
+        result.append(Level(
+            scale=float(scales[index]), offset=tuple(float(v) for v in c[:, 0] - c[:, 1] * x0 - c[:, 2] * y0),
+            x_slope=tuple(map(float, c[:, 1])), y_slope=tuple(map(float, c[:, 2])),
+        ))  # fmt: skip
+    return result
+
+
+def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference: int) -> None:
+    """Fill in the coefficients (frame, term) of one channel."""
+    adjusted = plane.copy()
+    present = np.isfinite(plane)
+    for round_ in range(_ROUNDS):
+        largest = 0.0
+        total, count = np.where(present, adjusted, 0.0).sum(axis=0), present.sum(axis=0)
+        for index in range(len(plane)):
+            if index == reference:
+                continue
+            others = count - present[index]
+            shared = present[index] & (others > 0)
+            if shared.sum() < 2 * design.shape[-1]:
+                continue
+            mean = (total - np.where(present[index], adjusted[index], 0.0))[shared] / others[shared]
+            fit = _robust_fit(design[shared], mean - plane[index][shared])
+            now = plane[index] + design @ fit
+            moved = np.where(present[index], now - adjusted[index], 0.0)
+            total += moved
+            largest = max(largest, float(np.abs(moved).max()))
+            adjusted[index] = now
+            coefficients[index] = fit
+        if round_ and largest < _DONE:
+            break
+
+
+def _robust_fit(design: _Boxes, wanted: _Boxes) -> _Boxes:
+    """Fit least squares, leaving out boxes with stars or trails in one frame only."""
+    keep = np.ones(len(wanted), np.bool_)
+    fit = np.zeros(design.shape[-1])
+    for _ in range(5):
+        fit = np.linalg.lstsq(design[keep], wanted[keep], rcond=None)[0]
+        rest = wanted - design @ fit
+        spread = 1.4826 * float(np.median(np.abs(rest[keep]))) + 1e-12
+        now = np.abs(rest) <= _CLIP * spread
+        if now.sum() < 2 * design.shape[-1] or np.array_equal(now, keep):
+            break
+        keep = now
+    return np.asarray(fit)
+
+
+def sky_scatter(boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], noises: Sequence[float]) -> list[float]:
+    """Return how much each frame's sky differs from the others' median after a plane, in units of its noise per pixel."""
+    values = np.stack([box.mean(axis=2, dtype=np.float64) * scale for box, scale in zip(boxes, scales, strict=True)])
+    rows, columns = values.shape[1:]
+    design = np.stack(np.broadcast_arrays(1.0, np.arange(columns)[np.newaxis, :] / columns,
+                                          np.arange(rows)[:, np.newaxis] / rows), axis=-1)  # fmt: skip
+    level = np.nanmedian(values.reshape(len(values), -1), axis=1)
+    centered = values - level[:, np.newaxis, np.newaxis]
+    result = []
+    for index, noise in enumerate(noises):
+        others = np.delete(centered, index, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # boxes that no other frame sees
+            typical = np.nanmedian(others, axis=0) if len(others) else np.full((rows, columns), np.nan)
+        difference = centered[index] - typical
+        shared = np.isfinite(difference)
+        if shared.sum() < 12 or not noise > 0:
+            result.append(float("nan"))
+            continue
+        rest = difference[shared] - design[shared] @ _robust_fit(design[shared], difference[shared])
+        result.append(1.4826 * float(np.median(np.abs(rest))) / (noise * scales[index]))
+    return result

@@ -1,0 +1,398 @@
+"""`prepare_frames`: raw lights (and darks, flats, biases) in, aligned frames on one canvas out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidInputError
+from .align import Placement, place_frames
+from .cache import PrepareCache, signature
+from .calibrate import Masters, make_masters
+from .canvas import Canvas
+from .detect import StarList
+from .hot_pixels import hot_in_dark, persistent_pixels
+from .inventory import RawFrame, common_shape, inspect_frame, require_pattern
+from .levels import match_levels, sky_scatter
+from .options import PrepareOptions
+from .parallel import map_frames
+from .records import PreparedFrame, PreparedGroup
+from .tasks import AlignTask, FrameTask, LevelTask, align_frame, aligned_bytes, apply_level, find_stars, scan_frame
+
+__all__ = ["prepare_frames"]
+
+Progress = Callable[[str, int, int], None]
+
+_SCANNED = 24  # frames that hot pixels are looked for in: more show no more of them
+_DITHERED = 2.0  # pixels; with less, the same output pixels lack the hot pixel in every frame
+_SKY_DISAGREES = 3.0  # noise per pixel; and five times what is usual in the set
+_OTHER_SKY = 0.8  # part of the canvas; frames that cover less see different parts of the sky
+_EXTRA = "sep, astroalign and scipy"
+
+
+def prepare_frames(
+    paths: Sequence[str | os.PathLike[str]],
+    options: PrepareOptions | None = None,
+    *,
+    cache_folder: str | os.PathLike[str],
+    progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
+    workers: int | None = None,
+) -> PreparedGroup:
+    """Calibrate, debayer, register and resample frames as the telescope wrote them.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Lights; darks, flats and biases among them are told by ``IMAGETYP``.
+    options : PrepareOptions, optional
+        What to do.
+    cache_folder : path
+        Where masters and aligned frames go; made where it does not exist. What is found there is not made again.
+    progress : callable, optional
+        Called as ``progress(step, done, total)``. An exception raised there ends the preparation and passes through.
+    report : callable, optional
+        Called with lines for the user: what was found, what is done and why, how much disk it takes.
+    workers : int, optional
+        Processes. No pixel depends on it.
+
+    Returns
+    -------
+    PreparedGroup
+        Its `paths` are what the stacker reads.
+
+    Raises
+    ------
+    InvalidInputError
+        Frames that don't fit each other, a Bayer pattern that must be asked about, a set that can't be registered, a cache
+        that is too small. One line, before anything that looks like a success is written.
+    FrameReadError
+        A file can't be read.
+    """
+    options = options or PrepareOptions()
+    _require_libraries(options)
+    return _Preparation(options, PrepareCache(cache_folder, options.cache_limit), progress, report, workers).run(paths)
+
+
+def _require_libraries(options: PrepareOptions) -> None:
+    """Raise one line that says what to install."""
+    from importlib.util import find_spec
+
+    needed = ["scipy", *(["sep", "astroalign"] if options.align != "none" else []),
+              *(["drizzle"] if options.cfa == "drizzle" else [])]  # fmt: skip
+    lacking = [name for name in needed if find_spec(name) is None]
+    if lacking:
+        raise InvalidInputError(
+            f"preparing frames needs {', '.join(lacking)}, not installed; expected: pip install 'zemosaic-stack-core[prepare]'"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Preparation:
+    """One run: options, cache, and whom to tell."""
+
+    options: PrepareOptions
+    cache: PrepareCache
+    progress: Progress | None
+    tell: Callable[[str], None] | None
+    workers: int | None
+
+    def run(self, paths: Sequence[str | os.PathLike[str]]) -> PreparedGroup:
+        """Do all steps, or find them done."""
+        began = time.perf_counter()
+        seconds: dict[str, float] = {}
+        lights, calibration = self._sort(paths)
+        shape = common_shape([*lights, *calibration])
+        key = signature("group", [f.signature for f in lights], [f.signature for f in calibration], self.options)
+        found = self.cache.load_group(key)
+        if found is not None:
+            self._report(f"{len(found.paths)} aligned frames found in the cache {self.cache.folder}")
+            return found
+        lap = self._clock(seconds, began)
+        pattern = self._pattern(lights)
+        by_kind = {kind: [f for f in calibration if f.kind == kind] for kind in ("bias", "dark", "flat")}
+        masters = make_masters(by_kind["bias"], by_kind["dark"], by_kind["flat"], self.cache.folder,
+                               scale_darks=self.options.scale_darks, pattern=pattern)  # fmt: skip
+        lap("masters")
+        tasks = [FrameTask(frame=frame, pattern=pattern, masters=masters) for frame in lights]
+        for frame in lights:  # a dark or flat that fits no light is told before the work
+            masters.dark_for(frame), masters.flat_for(frame)
+        hot, hot_count = self._hot_pixels(tasks, masters)
+        tasks = [replace(task, hot=hot) for task in tasks]
+        lap("hot pixels")
+        lists = self._stars(tasks) if self.options.align != "none" else [_no_stars(shape)] * len(tasks)
+        lap("stars")
+        placement = place_frames(lights, lists, self.options)
+        self._report(f"alignment: {placement.alignment} ({placement.why})")
+        lap("register")
+        records = self._select([_record(*item) for item in zip(lights, lists, placement.frames, strict=True)])
+        group = self._align(tasks, records, placement, shape, hot_count, masters, lap)
+        group = replace(group, seconds=seconds)
+        self.cache.save_group(key, group)
+        self.cache.shrink(group.paths)
+        return group
+
+    def _report(self, line: str) -> None:
+        """Tell the user a line."""
+        if self.tell is not None:
+            self.tell(line)
+
+    def _step(self, name: str) -> Callable[[int, int], None] | None:
+        """Return the progress callable of one step."""
+        if self.progress is None:
+            return None
+        report = self.progress
+        return lambda done, total: report(name, done, total)
+
+    @staticmethod
+    def _clock(seconds: dict[str, float], began: float) -> Callable[[str], None]:
+        """Return a function that notes the time since it was called last."""
+        last = [began]
+
+        def lap(name: str) -> None:
+            now = time.perf_counter()
+            seconds[name] = now - last[0]
+            last[0] = now
+
+        return lap
+
+    def _sort(self, paths: Sequence[str | os.PathLike[str]]) -> tuple[list[RawFrame], list[RawFrame]]:
+        """Read the headers and tell lights from calibration frames."""
+        given = [inspect_frame(path) for path in paths]
+        options = self.options
+        asked = [
+            replace(inspect_frame(path), kind=kind)
+            for kind, named in (("dark", options.darks), ("flat", options.flats), ("bias", options.biases))
+            for path in named
+        ]
+        lights = [frame for frame in given if frame.kind == "light"]
+        calibration = [*[frame for frame in given if frame.kind != "light"], *asked]
+        if not lights:
+            raise InvalidInputError(f"{len(given)} files, none of them a light; expected at least one")
+        kinds = {kind: sum(frame.kind == kind for frame in calibration) for kind in ("dark", "flat", "bias")}
+        others = ", ".join(f"{count} {kind}s" for kind, count in kinds.items() if count)
+        self._report(f"{len(lights)} lights{', ' + others if others else ''}")
+        return lights, calibration
+
+    def _pattern(self, lights: Sequence[RawFrame]) -> str | None:
+        """Return the Bayer pattern that all lights share."""
+        asked = self.options.bayer_pattern
+        if asked is not None:
+            return None if asked == "none" or lights[0].channels != 1 else asked
+        patterns = {require_pattern(frame): frame.name for frame in lights}
+        if len(patterns) > 1:
+            (first, one), (second, other) = list(patterns.items())[:2]
+            raise InvalidInputError(
+                f"{one} has the Bayer pattern {first} and {other} {second}; expected one pattern, or say it with --bayer-pattern"
+            )
+        pattern = next(iter(patterns))
+        if self.options.cfa == "drizzle" and pattern is None:
+            raise InvalidInputError(f"{lights[0].name}: no Bayer pattern; expected CFA frames for --cfa drizzle")
+        return pattern
+
+    def _hot_pixels(self, tasks: Sequence[FrameTask], masters: Masters) -> tuple[Path | None, int]:
+        """Make the map of hot pixels; ask about a Bayer pattern that the pixels contradict."""
+        step = -(-len(tasks) // _SCANNED)
+        chosen = list(tasks[::step])
+        frame = tasks[0].frame
+        scanned = map_frames(scan_frame, chosen, pixels=frame.rows * frame.columns, workers=self.workers,
+                             progress=self._step("hot pixels"))  # fmt: skip
+        if self.options.bayer_pattern is None:
+            problems = [(task.frame.name, said) for task, (_, said) in zip(chosen, scanned, strict=True) if said]
+            if 2 * len(problems) > len(chosen):
+                raise InvalidInputError(": ".join(problems[0]))
+        if self.options.hot_pixels == "off":
+            return None, 0
+        counts = np.zeros(frame.shape, np.int32)
+        for bits, _ in scanned:
+            counts += np.unpackbits(bits, count=counts.size).reshape(counts.shape)
+        hot = persistent_pixels(counts, len(chosen))
+        for _, path in masters.darks:
+            hot |= hot_in_dark(np.load(path))
+        if not hot.any():
+            return None, 0
+        key = signature("hot", [task.frame.signature for task in chosen], masters.signature, tasks[0].pattern)
+        path = self.cache.folder / f"hot-{key}.npy"
+        np.save(path, hot, allow_pickle=False)
+        self._report(f"{int(hot.sum())} hot pixels ({100 * hot.mean():.3f} %)")
+        return path, int(hot.sum())
+
+    def _stars(self, tasks: Sequence[FrameTask]) -> list[StarList]:
+        """Find the stars of every frame, or find them in the cache."""
+        keys = [signature("stars", task.frame.signature, task.masters.signature, task.pattern,
+                          task.hot and task.hot.name) for task in tasks]  # fmt: skip
+        cached = [self.cache.load_stars(key) for key in keys]
+        lost = [index for index, found in enumerate(cached) if found is None]
+        frame = tasks[0].frame
+        found = map_frames(find_stars, [tasks[i] for i in lost], pixels=frame.rows * frame.columns, workers=self.workers,
+                           progress=self._step("stars"))  # fmt: skip
+        fresh = dict(zip(lost, found, strict=True))
+        for index, stars in fresh.items():
+            self.cache.save_stars(keys[index], stars, "")
+        return [fresh[i] if item is None else item[0] for i, item in enumerate(cached)]
+
+    def _select(self, records: list[PreparedFrame]) -> list[PreparedFrame]:
+        """Drop frames by their stars' width and by the part that is to be kept."""
+        options = self.options
+        if options.max_fwhm is not None:
+            records = [
+                replace(r, dropped=f"FWHM {r.fwhm:.2f} px; at most {options.max_fwhm:g} was asked for")
+                if not r.dropped and r.fwhm > options.max_fwhm else r
+                for r in records
+            ]  # fmt: skip
+        if options.keep_best is not None:
+            alive = sorted((r for r in records if not r.dropped), key=lambda r: -r.quality)
+            kept = {r.name for r in alive[: max(1, round(options.keep_best * len(alive)))]}
+            records = [
+                r if r.dropped or r.name in kept
+                else replace(r, dropped=f"not among the best {100 * options.keep_best:g} %")
+                for r in records
+            ]  # fmt: skip
+        if all(record.dropped for record in records):
+            raise InvalidInputError(f"no frame is left: {records[0].name}: {records[0].dropped}; expected at least one")
+        return records
+
+    def _align(
+        self, tasks: Sequence[FrameTask], records: list[PreparedFrame], placement: Placement, shape: tuple[int, int],
+        hot_count: int, masters: Masters, lap: Callable[[str], None],
+    ) -> PreparedGroup:  # fmt: skip
+        """Write the frames on the canvas that hold together, and match their levels."""
+        alive = [index for index, record in enumerate(records) if not record.dropped]
+        canvas = placement.canvas(alive, *shape)
+        is_color = tasks[0].frame.channels != 1 or tasks[0].pattern is not None
+        jobs = self._jobs(tasks, alive, placement, canvas)
+        self._tell_size(canvas, len(alive), is_color=is_color, keep=[job.target for job in jobs])
+        boxes = self._aligned(jobs, canvas)
+        lap("align")
+        scales = [records[i].flux_ratio if np.isfinite(records[i].flux_ratio) else 1.0 for i in alive]
+        scatter = sky_scatter(boxes, scales, [records[i].noise for i in alive])
+        typical = float(np.nanmedian(scatter)) if np.isfinite(scatter).any() else 0.0
+        for position, index in enumerate(alive):
+            value = scatter[position]
+            records[index] = replace(records[index], sky_agreement=value)
+            if placement.alignment == "stars" and value > max(_SKY_DISAGREES, 5 * typical):
+                records[index] = replace(
+                    records[index], dropped=f"its sky differs from the others' by {value:.1f} times the noise of a pixel"
+                )
+        kept = [position for position, index in enumerate(alive) if not records[index].dropped]
+        targets = [jobs[position].target for position in kept]
+        mode = self._level_mode(jobs, boxes, kept, canvas)
+        if mode != "none":
+            at = [alive[position] for position in kept]
+            first = at.index(placement.reference) if placement.reference in at else 0
+            relative = [scales[position] / scales[kept[first]] for position in kept]
+            levels = match_levels([boxes[position] for position in kept], relative, first, mode)
+            targets = self._level([jobs[position].target for position in kept], levels)
+            lap("levels")
+        for target, position in zip(targets, kept, strict=True):
+            records[alive[position]] = replace(records[alive[position]], aligned=target)
+        return PreparedGroup(
+            frames=tuple(records), canvas=canvas, alignment=placement.alignment, why=placement.why,
+            reference=tasks[placement.reference].frame.name, is_color=is_color, hot_pixels=hot_count,
+            masters=masters.counts, cache_bytes=sum(path.stat().st_size for path in targets), levels=mode,
+        )  # fmt: skip
+
+    def _jobs(
+        self, tasks: Sequence[FrameTask], alive: Sequence[int], placement: Placement, canvas: Canvas
+    ) -> list[AlignTask]:
+        """Return what is to be written."""
+        options = self.options
+        maps = placement.maps(alive, canvas)
+        hot = options.hot_pixels
+        if hot == "auto":
+            # Interpolated colors need whole mosaics; still frames would lack the same samples in all of them.
+            mono = tasks[0].pattern is None or options.cfa == "drizzle"
+            hot = "missing" if mono and placement.spread(alive) >= _DITHERED else "interpolate"
+        jobs = []
+        for index, mapping in zip(alive, maps, strict=True):
+            task = tasks[index]
+            key = signature("aligned", task.frame.signature, task.masters.signature, task.pattern,
+                            task.hot and task.hot.name, mapping, canvas, options.kernel, hot, options.cfa,
+                            options.drizzle_pixel_fraction)  # fmt: skip
+            jobs.append(AlignTask(
+                task=task, mapping=mapping, canvas=canvas, target=self.cache.aligned(key), kernel=options.kernel,
+                hot_pixels=hot, cfa=options.cfa, pixel_fraction=options.drizzle_pixel_fraction,
+            ))  # fmt: skip
+        return jobs
+
+    def _tell_size(self, canvas: Canvas, frames: int, *, is_color: bool, keep: Sequence[Path]) -> None:
+        """Say how much disk the aligned frames take, and refuse where it is too much."""
+        needed = frames * aligned_bytes(canvas, is_color=is_color)
+        self._report(f"{frames} aligned frames of {canvas.rows} x {canvas.columns}: {needed / 1e6:.0f} MB in {self.cache.folder}")
+        self.cache.check_room(needed, keep)
+
+    def _aligned(self, jobs: Sequence[AlignTask], canvas: Canvas) -> list[npt.NDArray[np.float32]]:
+        """Write the frames that are not there yet; return the box medians of all."""
+        keys = [job.target.stem for job in jobs]
+        cached = [self.cache.load_boxes(key) if job.target.exists() else None for key, job in zip(keys, jobs, strict=True)]
+        lost = [index for index, boxes in enumerate(cached) if boxes is None]
+        made = map_frames(align_frame, [jobs[i] for i in lost], pixels=canvas.rows * canvas.columns,
+                          workers=self.workers, progress=self._step("align"))  # fmt: skip
+        fresh = dict(zip(lost, made, strict=True))
+        for index, boxes in fresh.items():
+            self.cache.save_boxes(keys[index], boxes)
+        return [fresh[i] if boxes is None else boxes for i, boxes in enumerate(cached)]
+
+    def _level_mode(
+        self, jobs: Sequence[AlignTask], boxes: Sequence[npt.NDArray[np.float32]], kept: Sequence[int], canvas: Canvas
+    ) -> str:
+        """Decide whether backgrounds are matched here."""
+        mode = self.options.levels
+        if mode != "auto":
+            return mode
+        del jobs, canvas
+        if len(kept) < 2:
+            return "none"
+        seen = np.stack([np.isfinite(boxes[position][..., 0]) for position in kept])
+        covered = seen.any(axis=0).sum()
+        return "offset" if float(seen.sum(axis=(1, 2)).min()) < _OTHER_SKY * float(covered) else "none"
+
+    def _level(self, sources: Sequence[Path], levels: Sequence[object]) -> list[Path]:
+        """Write frames at their levels."""
+        from .levels import Level
+
+        jobs, targets = [], []
+        for source, level in zip(sources, levels, strict=True):
+            assert isinstance(level, Level)  # noqa: S101 - for the type checker
+            if level.changes_nothing:
+                targets.append(source)
+                continue
+            target = self.cache.aligned(signature("level", source.stem, level))
+            targets.append(target)
+            jobs.append(LevelTask(source=source, level=level, target=target))
+        map_frames(apply_level, jobs, pixels=1 << 20, workers=self.workers, progress=self._step("levels"))
+        return targets
+
+
+def _no_stars(shape: tuple[int, int]) -> StarList:
+    """Return an empty list."""
+    nothing = np.zeros(0)
+    nan = float("nan")
+    return StarList(x=nothing, y=nothing, flux=nothing, error=nothing, fwhm=nan, roundness=nan, sky=nan, noise=nan,
+                    rows=shape[0], columns=shape[1])  # fmt: skip
+
+
+def _record(frame: RawFrame, stars: StarList, placed: object) -> PreparedFrame:
+    """Return what is known of a frame before it is aligned."""
+    from .align import PlacedFrame
+
+    assert isinstance(placed, PlacedFrame)  # noqa: S101 - for the type checker
+    shift = (float("nan"),) * 2
+    rotation = scale = float("nan")
+    mirrored = False
+    if placed.transform is not None:
+        shift = placed.transform.shift_at((frame.columns - 1) / 2, (frame.rows - 1) / 2)
+        rotation, scale, mirrored = placed.transform.rotation, placed.transform.scale, placed.transform.is_mirrored
+    return PreparedFrame(
+        name=frame.name, path=frame.path, stars=len(stars), matched=placed.matched, shift=(shift[0], shift[1]),
+        rotation=rotation, scale=scale, is_mirrored=mirrored, residual=placed.residual, fwhm=stars.fwhm,
+        roundness=stars.roundness, sky=stars.sky, noise=stars.noise, flux_ratio=placed.flux_ratio,
+        exposure=float("nan") if frame.exposure is None else frame.exposure, date=frame.date, dropped=placed.reason,
+        note=placed.note,
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""What a preparation gives back: `PreparedGroup`, and one `PreparedFrame` per light."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .canvas import Canvas
+
+__all__ = ["PreparedFrame", "PreparedGroup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedFrame:
+    """What happened to one light; numbers that were not measured are NaN.
+
+    Parameters
+    ----------
+    name : str
+        The path as given.
+    path : Path
+        The raw file.
+    aligned : Path or None
+        The calibrated frame on the canvas: a float32 FITS file with planes first, NaN where the frame has nothing; None
+        where the frame was dropped.
+    stars, matched : int
+        Stars found, and those with a partner in the frame it was registered on.
+    shift : tuple of float
+        How far the frame's center lies from its place on the reference, x and y, pixels.
+    rotation : float
+        Degrees, positive from the x to the y axis.
+    scale : float
+        Reference pixels per pixel.
+    is_mirrored : bool
+        Whether left and right changed places.
+    residual : float
+        Root mean square distance of matched stars, pixels; of a WCS checked by stars, their distance from it.
+    fwhm, roundness : float
+        Median width of the stars, pixels of the frame, and axis ratio (1 is round).
+    sky, noise : float
+        Sky level and its noise per pixel, data units of the calibrated frame.
+    flux_ratio : float
+        Star flux of the reference over this frame's.
+    sky_agreement : float
+        Scatter of the frame's sky about that of the others on the canvas, in units of its noise per pixel.
+    exposure : float
+        Seconds.
+    date : str
+        DATE-OBS.
+    dropped : str
+        Why the frame is not used; empty where it is.
+    note : str
+        Other things worth knowing.
+    """
+
+    name: str
+    path: Path
+    aligned: Path | None = None
+    stars: int = 0
+    matched: int = 0
+    shift: tuple[float, float] = (math.nan, math.nan)
+    rotation: float = math.nan
+    scale: float = math.nan
+    is_mirrored: bool = False
+    residual: float = math.nan
+    fwhm: float = math.nan
+    roundness: float = math.nan
+    sky: float = math.nan
+    noise: float = math.nan
+    flux_ratio: float = math.nan
+    sky_agreement: float = math.nan
+    exposure: float = math.nan
+    date: str = ""
+    dropped: str = ""
+    note: str = ""
+
+    @property
+    def quality(self) -> float:
+        """Signal to noise of a point source, in any unit: flux over width times noise. 0 where not measured."""
+        value = 1.0 / (self.flux_ratio * self.fwhm * self.noise)
+        return value if math.isfinite(value) else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedGroup:
+    """Aligned frames, ready for the stacker.
+
+    Parameters
+    ----------
+    frames : tuple of PreparedFrame
+        Every light, in the order given.
+    canvas : Canvas
+        The output grid.
+    alignment : {"stars", "wcs", "none"}
+        What was done.
+    why : str
+        Why that.
+    reference : str
+        Name of the frame that gave the grid.
+    is_color : bool
+        Whether the aligned frames have three channels.
+    hot_pixels : int
+        Pixels of the sensor that were left out or replaced in every frame.
+    masters : tuple of (str, int)
+        Calibration frames per kind.
+    cache_bytes : int
+        Size of the aligned frames.
+    levels : str
+        How backgrounds were matched: "none", "offset" or "plane".
+    from_cache : bool
+        Everything was found in the cache.
+    seconds : dict
+        Wall-clock time of each step.
+    """
+
+    frames: tuple[PreparedFrame, ...]
+    canvas: Canvas
+    alignment: str
+    why: str
+    reference: str
+    is_color: bool
+    hot_pixels: int
+    masters: tuple[tuple[str, int], ...] = ()
+    cache_bytes: int = 0
+    levels: str = "none"
+    from_cache: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The aligned frames to stack, in order."""
+        return tuple(frame.aligned for frame in self.frames if frame.aligned is not None)
+
+    @property
+    def kept(self) -> tuple[PreparedFrame, ...]:
+        """The frames that are used, as `paths`."""
+        return tuple(frame for frame in self.frames if frame.aligned is not None)
+
+    @property
+    def dropped(self) -> tuple[PreparedFrame, ...]:
+        """The frames that are not used; each says why."""
+        return tuple(frame for frame in self.frames if frame.aligned is None)

@@ -1,0 +1,234 @@
+"""What is done to one frame in a worker process: scan, find stars, align."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..atomic import atomic_output
+from ..fits_stream import bands_of_planes, write_hdu
+from .calibrate import Masters, calibrate
+from .canvas import Canvas
+from .cfa_drizzle import drizzle_cfa
+from .debayer import debayer, pattern_problem
+from .detect import StarList, detect_stars, luminance
+from .hot_pixels import clean_pixels, sharp_pixels
+from .inventory import RawFrame, read_pixels
+from .levels import BOX, Level, box_medians
+from .resample import PixelMap, resample
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+__all__ = ["AlignTask", "FrameTask", "LevelTask", "align_frame", "apply_level", "find_stars", "scan_frame"]
+
+_Image = npt.NDArray[np.float32]
+
+_OBSERVING = (
+    "OBJECT", "DATE-OBS", "DATE-END", "DATE-AVG", "MJD-OBS", "TIMESYS", "EXPTIME", "EXPOSURE", "FILTER", "GAIN", "EGAIN",
+    "OFFSET", "CCD-TEMP", "SET-TEMP", "INSTRUME", "TELESCOP", "OBSERVER", "FOCALLEN", "APERTURE", "APTDIA", "XPIXSZ",
+    "YPIXSZ", "XBINNING", "YBINNING", "SITELAT", "SITELONG", "AIRMASS", "RA", "DEC", "OBJCTRA", "OBJCTDEC", "BUNIT",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameTask:
+    """A light and what its calibration needs.
+
+    Parameters
+    ----------
+    frame : RawFrame
+        The light.
+    pattern : str or None
+        Its Bayer pattern.
+    masters : Masters
+        Master frames.
+    hot : Path or None
+        File of the map of hot pixels, bool.
+    """
+
+    frame: RawFrame
+    pattern: str | None
+    masters: Masters
+    hot: Path | None = None
+
+    def calibrated(self) -> _Image:
+        """Return the calibrated pixels."""
+        return calibrate(self.frame, read_pixels(self.frame.path), self.masters)
+
+    def hot_mask(self) -> npt.NDArray[np.bool_] | None:
+        """Return the map of hot pixels."""
+        if self.hot is None:
+            return None
+        mask: npt.NDArray[np.bool_] = np.load(self.hot, allow_pickle=False)
+        return mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignTask:
+    """A frame, its place and how to bring it there.
+
+    Parameters
+    ----------
+    task : FrameTask
+        The frame.
+    mapping : PixelMap or None
+        From the canvas to the frame; None where the frame stays as it is.
+    canvas : Canvas
+        The output grid.
+    target : Path
+        The file to write.
+    kernel, hot_pixels, cfa, pixel_fraction
+        See `PrepareOptions`; `hot_pixels` is "interpolate", "missing" or "off".
+    """
+
+    task: FrameTask
+    mapping: PixelMap | None
+    canvas: Canvas
+    target: Path
+    kernel: str
+    hot_pixels: str
+    cfa: str
+    pixel_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelTask:
+    """An aligned frame, its level, and the file that gets the result."""
+
+    source: Path
+    level: Level
+    target: Path
+
+
+def scan_frame(task: FrameTask) -> tuple[npt.NDArray[np.uint8], str]:
+    """Return which pixels of a frame are sharp (packed bits), and what is wrong with its Bayer pattern."""
+    pixels = task.calibrated()
+    if pixels.ndim == 3:
+        sharp = np.zeros(pixels.shape[:2], np.bool_)
+        return np.packbits(sharp), ""
+    finite = np.isfinite(pixels)
+    if not finite.all():
+        pixels = np.where(finite, pixels, np.float32(np.median(pixels[finite]) if finite.any() else 0))
+    sharp = sharp_pixels(pixels, is_cfa=task.pattern is not None)
+    return np.packbits(sharp), pattern_problem(pixels, task.pattern)
+
+
+def find_stars(task: FrameTask) -> StarList:
+    """Find a frame's stars on a copy without hot pixels, nor anything as sharp as one."""
+    pixels = task.calibrated()
+    is_cfa = task.pattern is not None and pixels.ndim == 2
+    if pixels.ndim == 2:
+        bad = ~np.isfinite(pixels)
+        filled = clean_pixels(pixels, bad, is_cfa=is_cfa) if bad.mean() < 0.01 else pixels
+        hot = task.hot_mask()
+        if hot is not None:
+            bad = hot
+            filled = clean_pixels(filled, hot, is_cfa=is_cfa)
+        whole = np.isfinite(filled)
+        if whole.all():
+            filled = clean_pixels(filled, sharp_pixels(filled, is_cfa=is_cfa), is_cfa=is_cfa)
+        pixels = filled
+    return detect_stars(luminance(pixels, is_cfa=is_cfa))
+
+
+def align_frame(job: AlignTask) -> npt.NDArray[np.float32]:
+    """Calibrate a frame, bring it onto the canvas, write it, and return the medians of its boxes."""
+    task, canvas = job.task, job.canvas
+    pixels = task.calibrated()
+    is_cfa = task.pattern is not None and pixels.ndim == 2
+    hot = task.hot_mask() if job.hot_pixels != "off" and pixels.ndim == 2 else None
+    drizzled = is_cfa and job.cfa == "drizzle"
+    if hot is not None:
+        if job.hot_pixels == "missing" and (drizzled or not is_cfa):
+            pixels = np.where(hot, np.float32(np.nan), pixels)
+        else:
+            pixels = clean_pixels(pixels, hot, is_cfa=is_cfa)
+    if drizzled and task.pattern is not None and job.mapping is not None:
+        image = drizzle_cfa(pixels, task.pattern, job.mapping, canvas.rows, canvas.columns, job.pixel_fraction)
+    else:
+        missing = None
+        if is_cfa and task.pattern is not None:
+            bad = ~np.isfinite(pixels)
+            if bad.any():  # the filters would spread a hole over 5 x 5 pixels
+                missing, pixels = bad, clean_pixels(pixels, bad, is_cfa=True)
+            pixels = debayer(pixels, task.pattern)
+            if missing is not None and missing.mean() > 0.001:
+                pixels[missing] = np.nan
+        image = pixels if job.mapping is None else resample(
+            pixels, job.mapping, canvas.rows, canvas.columns, job.kernel)  # fmt: skip
+    _write(job.target, image, task.frame, canvas, job)
+    return box_medians(image)
+
+
+def apply_level(job: LevelTask) -> None:
+    """Write an aligned frame at its level, and remove the one it was made of."""
+    from astropy.io import fits
+
+    with fits.open(job.source, memmap=False) as hdus:
+        planes, header = hdus[0].data, hdus[0].header.copy()
+    level = job.level
+    shape = planes.shape
+    planes = planes.reshape(-1, *shape[-2:]).astype(np.float32)
+    x, y = np.arange(shape[-1], dtype=np.float64), np.arange(shape[-2], dtype=np.float64)[:, np.newaxis]
+    for channel, plane in enumerate(planes):
+        surface = level.offset[channel] + level.x_slope[channel] * x + level.y_slope[channel] * y
+        plane *= np.float32(level.scale)
+        plane += surface.astype(np.float32)
+    header.add_history(f"level: times {level.scale:.6g}, plus {', '.join(f'{v:.6g}' for v in level.offset)}")
+    _save(job.target, planes.reshape(shape), header)
+    job.source.unlink(missing_ok=True)
+
+
+def _write(target: Path, image: _Image, frame: RawFrame, canvas: Canvas, job: AlignTask) -> None:
+    """Write an aligned frame as FITS with planes first, its observing cards and the canvas's WCS."""
+    from astropy.io import fits
+
+    header = _observing_cards(frame)
+    if canvas.wcs_header is not None:
+        header.update(fits.Header.fromstring(canvas.wcs_header))
+    how = "as it was" if job.mapping is None else "drizzled" if job.cfa == "drizzle" and job.task.pattern else job.kernel
+    header.add_history(f"prepared from {ascii(frame.path.name)[1:-1]}: calibrated, {how}")
+    planes = image if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
+    _save(target, planes, header)
+
+
+def _save(target: Path, planes: _Image, header: fits.Header) -> None:
+    """Write a FITS file that takes its name when it is whole."""
+    from astropy.io import fits
+
+    image = planes if planes.ndim == 2 else planes.transpose(1, 2, 0)
+    with atomic_output(target, overwrite=True) as file:
+        write_hdu(file, fits.PrimaryHDU(planes, header).header, bands_of_planes(image, ">f4"))
+
+
+def _observing_cards(frame: RawFrame) -> fits.Header:
+    """Return the cards of the raw frame that its aligned copy keeps."""
+    from astropy.io import fits
+
+    header = fits.Header()
+    if frame.path.name.casefold().endswith(".npy"):
+        return header
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with fits.open(frame.path, lazy_load_hdus=True) as hdus:
+            for hdu in hdus:
+                for keyword in _OBSERVING:
+                    if keyword in hdu.header and keyword not in header:
+                        value = hdu.header[keyword]
+                        if not isinstance(value, fits.card.Undefined):
+                            header[keyword] = (value, hdu.header.comments[keyword])
+                if hdu.header.get("NAXIS", 0) >= 2:
+                    break
+    return header
+
+
+def aligned_bytes(canvas: Canvas, *, is_color: bool) -> int:
+    """Return the size of one aligned frame's file, header aside."""
+    boxes = -(-canvas.rows // BOX) * -(-canvas.columns // BOX)
+    return (3 if is_color else 1) * 4 * (canvas.rows * canvas.columns + boxes) + 4 * 2880
