@@ -127,7 +127,7 @@ def stack_auto(
         "used_gpu": used_gpu,
         "gpu_attempts": n_attempts,
         "fallback_reason": reason,
-        "device": memory.name if used_gpu and memory is not None else "CPU",
+        "device": "CPU" if not used_gpu else memory.name if memory is not None else "GPU",
     }
     result = replace(result, details={**result.details, **details})
     if pcb_tile is not None:
