@@ -298,6 +298,13 @@ def test_closing_gives_the_memory_back():
     assert device.released == 1
 
 
+def test_a_device_that_dies_after_the_last_tile_costs_nothing(caplog):
+    gpu = make_gpu(Device(release_error=lost()))
+    gpu.stack(attempts_that("good")[0], is_valid)
+    gpu.close()
+    assert "could not be given back: cudaErrorIllegalAddress" in messages(caplog, "WARNING")[0]
+
+
 def make_result(image, coverage):
     """Return a result with that image and coverage."""
     return StackResult(image=image, coverage=coverage, frames=(), backend="cupy", options=StackOptions())

@@ -26,6 +26,7 @@ STACK_FAILED = "[P3][GPU] Stack failed (GPUStackingError): %s -- retrying once o
 UNEXPECTED_ERROR = "[P3][GPU] Unexpected GPU error: %s -- retrying once on GPU"
 SECOND_FAILED = "[P3][GPU] Second GPU attempt failed; disabling Phase 3 GPU for this run: %s"
 DEVICE_LOST = "[P3][GPU] GPU lost, no second attempt is possible; disabling Phase 3 GPU for this run: %s"
+NOT_RELEASED = "[P3][GPU] The GPU's memory could not be given back: %s"
 NOT_USABLE = "[P3][GPU] GPU not usable, Phase 3 runs on the CPU: %s"
 
 _NOT_THE_GPUS = (InvalidInputError, FrameReadError)
@@ -226,9 +227,13 @@ class Phase3Gpu:
     def close(self) -> None:
         """Give the GPU's memory back at the end of the run; does nothing after a device was lost."""
         with self._device:
-            if self._backend is not None:
-                self._backend.release()
-                self._backend = None
+            backend, self._backend = self._backend, None
+            if backend is None:
+                return
+            try:
+                backend.release()
+            except RuntimeError as error:  # the device died after the last tile: every tile is made
+                self.logger.warning(NOT_RELEASED, " ".join(str(error).split()))
 
     def _succeeded(self, answer: T) -> T:
         """Count a tile of the GPU; say once that it is in use."""
