@@ -131,7 +131,8 @@ def largest_deviation(n_samples: int, center: str) -> float:
 
     Notes
     -----
-    About the mean, ``(n - 1) / sqrt(n)``: one sample at 1, the others at 0. About the median,
+    About the mean, ``sqrt(n - 1)``: one sample at 1, the others at 0; with the sample standard deviation (ddof 1) it is
+    the better known ``(n - 1) / sqrt(n)``. About the median,
     ``sqrt(n (k + 2) / (k + 1))`` with ``k = floor(n / 2)`` for n > 2: one sample at 1, ``k + 1`` at the median 0, and
     the others, which may lie anywhere above it, at the mean ``1 / (k + 2)``, where they add nothing to the variance.
 
@@ -142,7 +143,7 @@ def largest_deviation(n_samples: int, center: str) -> float:
     """
     n = n_samples
     if center == "mean" or n <= 2:
-        return (n - 1) / math.sqrt(n)
+        return math.sqrt(n - 1)
     half = n // 2
     return math.sqrt(n * (half + 2) / (half + 1))
 

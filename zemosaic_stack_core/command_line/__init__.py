@@ -12,7 +12,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from zemosaic_stack_core.errors import ZemosaicError
 
@@ -59,11 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
-    level = logging.INFO if arguments.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     command = importlib.import_module(f".{arguments.command}", __name__)
     try:
-        code = int(command.run(arguments))
+        with _logging_to_stderr(logging.INFO if arguments.verbose else logging.WARNING):
+            code = int(command.run(arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our answer has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,3 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{PROGRAM} {arguments.command}: interrupted; nothing half-written is left")
         return ExitCode.INTERRUPTED
     return code
+
+
+@contextmanager
+def _logging_to_stderr(level: int) -> Iterator[None]:
+    """Show what the library logs while a command runs; leave the logging of a program that called us as it was."""
+    logger = logging.getLogger("zemosaic_stack_core")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, before or level))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)

@@ -151,6 +151,8 @@ def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Output
     for path in filter(None, (outputs.master, outputs.picture)):
         if os.path.realpath(path) in real:
             raise InvalidInputError(f"{path}: one of the frames; expected another name for the master")
+        if not path.resolve().parent.is_dir():
+            raise InvalidInputError(f"{path}: there is no folder {path.parent}; expected one to write in")
         check_output(path, overwrite=arguments.overwrite)
     return outputs
 
@@ -167,11 +169,17 @@ def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult
     """Write the master and its picture."""
     from zemosaic_stack_core.master_tile import write_master
     from zemosaic_stack_core.pictures import save_preview
+    from zemosaic_stack_core.replay import MASK_CARDS
 
     sha256: list[str | None] = []
     if arguments.sha256:
         sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
-    write_master(outputs.master, result, sha256=sha256, overwrite=arguments.overwrite)
+    cards: list[tuple[str, str | int, str]] = []
+    if arguments.mask_extension is not None:
+        cards.append((MASK_CARDS[0], arguments.mask_extension, "extension of each frame that masks it"))
+    if arguments.dq_bits is not None:
+        cards.append((MASK_CARDS[1], arguments.dq_bits, "its bits that count"))
+    write_master(outputs.master, result, sha256=sha256, cards=cards, overwrite=arguments.overwrite)
     if outputs.picture is not None:
         save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
 

@@ -1,0 +1,316 @@
+"""The command line as a whole: parser, options, sizes, messages, exit codes, progress, start-up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import threading
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zemosaic_stack_core.command_line import COMMANDS, ExitCode, build_parser, main
+from zemosaic_stack_core.command_line.arguments import parse_size, settings_from_arguments
+from zemosaic_stack_core.command_line.messages import answer_json, one_line, size_text, time_text
+from zemosaic_stack_core.command_line.progress import progress_display
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutOfMemoryError, OutputError
+from zemosaic_stack_core.options import StackOptions
+
+OTHER_VALUES: dict[str, Any] = {
+    "rejection": "linear_fit_clip",
+    "center": "mean",
+    "combine": "median",
+    "normalization": "additive",
+    "on_unnormalizable": "exclude",
+    "weighting": "exposure",
+    "reference": 2,
+    "winsor_limits": (0.1, 0.2),
+}
+"""A value for each option that is not a plain number; numbers get one that differs from their default."""
+
+
+def other_value(name: str, default: Any) -> Any:
+    if name in OTHER_VALUES:
+        return OTHER_VALUES[name]
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default + 1
+    return 0.25 if default is None else default * 0.5 + 0.1
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    return build_parser().parse_args(["stack", "a.fits", "-o", "out.fits", *arguments])
+
+
+@pytest.mark.parametrize("option", fields(StackOptions), ids=lambda option: option.name)
+def test_every_option_has_an_argument(option: Any) -> None:
+    value = other_value(option.name, option.default)
+    words = map(str, value) if isinstance(value, tuple) else [str(value)]
+    argument = "--" + option.name.replace("_", "-")
+    given = [argument, *words] if not isinstance(value, bool) else [argument if value else f"--no-{argument[2:]}"]
+    assert settings_from_arguments(parse(*given)).options == replace(StackOptions(), **{option.name: value})
+
+
+@pytest.mark.parametrize("option", fields(StackOptions), ids=lambda option: option.name)
+def test_every_argument_is_described(option: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stack", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    described = text.partition(f"--{option.name.replace('_', '-')} ")[2].partition("--")[2].partition(" --")[0]
+    assert len(described.split()) > 4
+
+
+def test_without_arguments_the_defaults_hold() -> None:
+    assert settings_from_arguments(parse()).options == StackOptions()
+
+
+def test_arguments_come_before_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "zemosaic_config.json"
+    values = {"stacking_kappa_low": 1.5, "stacking_kappa_high": 2.5, "use_gpu_phase5": False, "window_width": 3}
+    config.write_text(json.dumps(values), encoding="utf-8")
+    settings = settings_from_arguments(parse("--config", str(config), "--kappa-high", "4"))
+    assert settings.options == StackOptions(kappa_low=1.5, kappa_high=4.0)
+    assert not settings.use_gpu
+    assert any("window_width" in line and str(config) in line for line in settings.lines)
+
+
+def test_the_radial_weight_of_the_configuration_acts(tmp_path: Path) -> None:
+    config = tmp_path / "zemosaic_config.json"
+    values = {"apply_radial_weight": True, "radial_feather_fraction": 0.7, "radial_shape_power": 3.0}
+    config.write_text(json.dumps(values), encoding="utf-8")
+    options = settings_from_arguments(parse("--config", str(config))).options
+    assert (options.radial_feather_fraction, options.radial_shape_power) == (0.7, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1GB", 10**9),
+        ("300MB", 300 * 10**6),
+        ("1.5 GiB", 3 * 2**29),
+        ("500000", 500_000),
+        ("2k", 2000),
+        ("7 b", 7),
+        ("0.5TB", 5 * 10**11),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1 parsec", "0", "1e9", "0.1B"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no size; expected a number of bytes"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (1.34e9, "1.3 GB"), (5e12, "5 TB")],
+)
+def test_sizes_for_people(size: float, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.123, "0.12 s"), (9.9, "9.9 s"), (37.2, "37 s"), (125, "2 min 5 s")])
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+def test_messages_are_one_line() -> None:
+    assert one_line(ValueError("first\n  second")) == "first second"
+    assert one_line(MemoryError()) == "MemoryError"
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    answer_json({"a": float("nan"), "b": [np.float32(1.5), np.int64(2)], "c": {"d": Path("x")}, "e": (True, None)})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, 2], "c": {"d": "x"}, "e": [True, None]}
+
+
+class _Command:
+    """A command that ends as it is told."""
+
+    def __init__(self, outcome: BaseException | int) -> None:
+        self.outcome = outcome
+
+    def run(self, _arguments: argparse.Namespace) -> int:
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "message"),
+    [
+        (0, ExitCode.DONE, ""),
+        (1, ExitCode.FAILED, ""),
+        (InvalidInputError("kappa_low is -1"), ExitCode.BAD_INPUT, "kappa_low is -1"),
+        (FrameReadError("a.fits: no image"), ExitCode.BAD_INPUT, "a.fits: no image"),
+        (OutOfMemoryError("one pixel"), ExitCode.FAILED, "one pixel"),
+        (OutputError("out.fits: disk full"), ExitCode.FAILED, "out.fits: disk full"),
+        (PermissionError(13, "Permission denied", "x"), ExitCode.FAILED, "Permission denied"),
+        (MemoryError(), ExitCode.FAILED, "MemoryError"),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "interrupted; nothing half-written is left"),
+    ],
+)
+def test_exit_codes(
+    outcome: BaseException | int,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from zemosaic_stack_core.command_line import doctor
+
+    monkeypatch.setattr(doctor, "run", _Command(outcome).run)
+    assert main(["doctor"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == (1 if message else 0)
+
+
+def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zemosaic_stack_core.command_line import doctor
+
+    monkeypatch.setattr(doctor, "run", _Command(ZeroDivisionError()).run)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["stakc"], "invalid choice: 'stakc'"),
+        (["stack", "a.fits"], "required: -o/--output"),
+        (["stack", "a.fits", "-o", "b.fits", "--kappa", "3"], "unrecognized arguments: --kappa"),
+        (["stack", "a.fits", "-o", "b.fits", "--kappa-low", "x"], "argument --kappa-low: invalid float value: 'x'"),
+        (["stack", "a.fits", "-o", "b.fits", "--rejection", "sigma"], "invalid choice: 'sigma'"),
+        (["stack", "a.fits", "-o", "b.fits", "--workers", "0"], "'0' is not a whole number of at least 1"),
+        (["stack", "a.fits", "-o", "b.fits", "--reference", "best"], "neither the index of a frame"),
+        (["stack", "a.fits", "-o", "b.fits", "--maps", "coverage,depth"], "map is 'depth'; expected one of"),
+    ],
+)
+def test_bad_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.BAD_INPUT
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == ExitCode.DONE
+    assert f"zemosaic-worker {command}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from zemosaic_stack_core import __version__
+
+    assert main(["--version"]) == ExitCode.DONE
+    assert capsys.readouterr().out == f"zemosaic-worker {__version__}\n"
+
+
+def test_logging_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from zemosaic_stack_core.command_line import doctor
+
+    logger = logging.getLogger("zemosaic_stack_core")
+    before = (logger.level, list(logger.handlers))
+
+    def run(_arguments: argparse.Namespace) -> int:
+        logging.getLogger("zemosaic_stack_core.somewhere").info("by the way")
+        logging.getLogger("zemosaic_stack_core.somewhere").warning("watch out")
+        return 0
+
+    monkeypatch.setattr(doctor, "run", run)
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().err == "watch out\n"
+    assert main(["--verbose", "doctor"]) == 0
+    assert capsys.readouterr().err == "by the way\nwatch out\n"
+    assert (logger.level, logger.handlers) == before
+
+
+def test_help_imports_nothing_big() -> None:
+    code = (
+        "import sys; from zemosaic_worker import main; main(['stack', '--help']); "
+        "big = {'astropy', 'rich', 'PIL', 'scipy', 'cupy', 'distributed', 'asyncio'}; "
+        "sys.exit(', '.join(sorted(big & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_worker_offers_phase_3() -> None:
+    import zemosaic_stack_core.phase3
+    import zemosaic_worker
+
+    for name in ("create_master_tile", "_stack_master_tile_cpu", "_stack_master_tile_auto"):
+        assert getattr(zemosaic_worker, name) is getattr(zemosaic_stack_core.phase3, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        zemosaic_worker.nothing  # noqa: B018 - asking is the test
+
+
+def test_python_m() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "zemosaic_worker", "stack"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert "usage: zemosaic-worker stack" in done.stderr
+
+
+def test_who_reads_the_answer_may_go(tmp_path: Path) -> None:
+    code = (
+        "import sys; from zemosaic_stack_core.command_line import doctor, main; "
+        "doctor.run = lambda arguments: 0 * sum(sys.stdout.write('x' * 100000) for _ in range(1000)); "
+        "sys.exit(main(['doctor']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == ExitCode.FAILED
+
+
+class TestProgress:
+    def test_elsewhere_a_line_now_and_then(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        clock = iter([0.0, 1.0, 6.0, 7.0, 12.0, 30.0])
+        monkeypatch.setattr("zemosaic_stack_core.command_line.progress.time.monotonic", lambda: next(clock))
+        with progress_display("stacking") as progress:
+            for done in (10, 20, 30, 60, 100):
+                progress(done, 100)
+        assert capsys.readouterr().err == (
+            "stacking: 20 of 100 rows (20 %), about 24 s left\nstacking: 60 of 100 rows (60 %), about 8 s left\n"
+        )
+
+    def test_a_bar_on_a_terminal_starts_no_thread(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "100")
+        before = threading.active_count()
+        with progress_display("stacking", "tiles") as progress:
+            progress(3, 4)
+            assert threading.active_count() == before  # a second thread would keep a stack from forking
+            progress(4, 4)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "4/4" in captured.err
+
+    def test_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with progress_display("stacking", is_quiet=True) as progress:
+            progress(1, 2)
+        assert capsys.readouterr().err == ""

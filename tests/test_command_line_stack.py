@@ -1,0 +1,278 @@
+"""``zemosaic-worker stack``, ``demo`` and ``doctor``: what they write, say and refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.command_line import ExitCode, main
+from zemosaic_stack_core.gpu_health import GpuHealth
+from zemosaic_stack_core.master_tile import read_master
+from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.synthetic import SyntheticNight
+
+NIGHT = SyntheticNight(n_frames=9, shape=(40, 56), dither=4)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("night") / "frames"
+    NIGHT.write(folder)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main(["stack", *map(str, arguments), "--backend", "cpu"])
+
+
+def test_writes_what_the_library_gives(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    master = tmp_path / "master.fits"
+    assert run(frames, "-o", master, "--maps", "all", "--rejection", "mad_clip", "--kappa-high", "2") == ExitCode.DONE
+    options = StackOptions(rejection="mad_clip", kappa_high=2.0)
+    expected = stack(sorted(frames.iterdir()), options=options, maps="all")
+    written = read_master(master).result
+    for name in ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance"):
+        np.testing.assert_array_equal(getattr(written, name), getattr(expected, name), strict=True)
+    assert written.options == options
+    said = capsys.readouterr().out
+    assert f"{master}: 9 frames of 40 x 56 x 3" in said
+    assert "mad_clip 3/2, mean: rejected" in said
+    assert (tmp_path / "master.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["master.fits", "master.png"]
+
+
+def test_no_bit_depends_on_how_the_work_is_done(frames: Path, tmp_path: Path) -> None:
+    ways = ([], ["--workers", 3], ["--rows-per-chunk", 1], ["--memory", "300kB", "--workers", 2])
+    masters = []
+    for index, way in enumerate(ways):
+        path = tmp_path / f"{index}.fits"
+        assert run(frames, "-o", path, "--no-picture", *way) == ExitCode.DONE
+        masters.append(path.read_bytes())
+    assert all(master == masters[0] for master in masters)
+
+
+def test_weights_of_a_table(frames: Path, tmp_path: Path) -> None:
+    paths = sorted(frames.iterdir())
+    table = tmp_path / "weights.csv"
+    weights = [float(1 + index % 4) for index in range(len(paths))]
+    lines = [f"{path.name},{weight}" for path, weight in zip(paths, weights, strict=True)]
+    table.write_text("file,weight\n" + "\n".join(lines), encoding="utf-8")
+    master = tmp_path / "m.fits"
+    assert run(frames, "-o", master, "--weights", table, "--maps", "weight_map", "--no-picture") == ExitCode.DONE
+    written = read_master(master).result
+    np.testing.assert_array_equal(written.image, stack(paths, weights=weights).image)
+    assert [frame.weight for frame in written.frames] == [(weight,) * 3 for weight in weights]
+    assert written.coverage is None
+
+
+def test_json(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(frames, "-o", tmp_path / "m.fits", "--json", "--combine", "median") == ExitCode.DONE
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["shape"] == [40, 56, 3]
+    assert summary["n_frames"] == len(summary["frames"]) == 9
+    assert summary["options"]["combine"] == "median"
+    assert summary["picture"] == str(tmp_path / "m.png")
+    assert summary["backend"] == "numpy"
+    counts = [frame["rejected_high_percent"] for frame in summary["frames"]]
+    assert summary["rejected_high_percent"] == pytest.approx(float(np.mean(counts)), abs=0.05)
+
+
+class TestDryRun:
+    def test_writes_nothing(self, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(frames, "-o", tmp_path / "m.fits", "--dry-run", "--workers", 2) == ExitCode.DONE
+        said = capsys.readouterr().out
+        assert list(tmp_path.iterdir()) == []
+        for words in ("9 of 40 x 56 x 3", "read once", "peak memory", "kappa_sigma 3/3 with 9 frames", "no sample can"):
+            assert words in said
+
+    def test_is_for_programs_too(self, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ("--dry-run", "--json", "--memory", "200kB", "--normalization", "linear_fit")
+        assert run(frames, "-o", tmp_path / "m.fits", *arguments) == ExitCode.DONE
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["passes"] == 2
+        assert plan["chunks"] > 1
+        assert plan["chunk_bytes"] <= 200_000 < plan["predicted_peak_bytes"]
+        assert plan["input_bytes"] == 9 * 40 * 56 * 3 * 4
+
+    def test_what_does_not_fit(self, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(frames, "-o", tmp_path / "m.fits", "--dry-run", "--memory", "100B") == ExitCode.FAILED
+        assert "the memory budget is" in capsys.readouterr().err
+
+
+def bad_cases(frames: Path, folder: Path) -> list[tuple[list[object], str]]:
+    first = sorted(frames.iterdir())[0]
+    (folder / "there.fits").write_bytes(b"mine")
+    (folder / "there.png").write_bytes(b"mine")
+    (folder / "text.fits").write_text("no image", encoding="utf-8")
+    np.save(folder / "small.npy", np.zeros((4, 4), np.float32))
+    (folder / "empty").mkdir()
+    (folder / "bad.json").write_text("[1]", encoding="utf-8")
+    (folder / "weights.csv").write_text("file,weight\nother.fits,1\n", encoding="utf-8")
+    out = folder / "m.fits"
+    return [
+        ([frames, "-o", folder / "m.txt"], "expected one ending in .fits"),
+        ([frames, "-o", folder / "there.fits"], "there.fits: the file exists"),
+        ([frames, "-o", folder / "nowhere" / "m.fits"], "there is no folder"),
+        ([frames, "-o", first, "--overwrite"], "one of the frames; expected another name"),
+        ([folder / "gone.fits", "-o", out], "gone.fits"),
+        ([folder / "empty", "-o", out], "no frames in it"),
+        ([folder / "text.fits", "-o", out], "text.fits"),
+        ([first, folder / "small.npy", "-o", out], "small.npy is 4 x 4"),
+        ([frames, "-o", out, "--kappa-low", "-1"], "kappa_low is -1.0; expected a finite number > 0"),
+        ([frames, "-o", out, "--reference", "9", "--normalization", "additive"], "reference"),
+        ([frames, "-o", out, "--weighting", "exposure", "--combine", "median"], "combine 'mean'"),
+        ([frames, "-o", out, "--config", folder / "bad.json"], "bad.json: found a JSON list"),
+        ([frames, "-o", out, "--config", folder / "gone.json"], "gone.json"),
+        ([frames, "-o", out, "--weights", folder / "weights.csv"], "weights.csv: no row for"),
+        ([frames, "-o", out, "--weights", folder / "gone.csv"], "gone.csv"),
+        ([frames, "-o", out, "--mask-extension", "DQ"], "DQ"),
+        ([frames, "-o", out, "--dq-bits", "1"], "--dq-bits without --mask-extension"),
+    ]
+
+
+@pytest.mark.parametrize("case", range(17))
+def test_refuses_in_one_line(case: int, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = bad_cases(frames, tmp_path)
+    assert len(cases) == 17
+    arguments, message = cases[case]
+    before = sorted(tmp_path.iterdir())
+    assert run(*arguments) == ExitCode.BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("zemosaic-worker stack: ")
+    assert "Traceback" not in captured.err
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "there.fits").read_bytes() == b"mine"
+
+
+def test_masks_of_extensions_are_remembered(tmp_path: Path) -> None:
+    from astropy.io import fits
+
+    paths = []
+    for index in range(3):
+        flags = np.zeros((6, 8), np.int16)
+        flags[index, 2] = 4
+        flags[index, 3] = 1
+        image = fits.PrimaryHDU(np.full((6, 8), 10.0 + index, np.float32))
+        paths.append(tmp_path / f"{index}.fits")
+        fits.HDUList([image, fits.ImageHDU(flags, name="DQ")]).writeto(paths[-1])
+    master = tmp_path / "m.fits"
+    given = ("--mask-extension", "DQ", "--dq-bits", "4", "--no-picture", "--rejection", "none")
+    assert run(*paths, "-o", master, *given) == ExitCode.DONE
+    tile = read_master(master)
+    assert tile.result.coverage is not None
+    assert tile.result.coverage[0].tolist() == [3, 3, 2, 3, 3, 3, 3, 3]
+    assert (tile.header["ZSC_MASK"], tile.header["ZSC_DQB"]) == ("DQ", 4)
+    assert main(["replay", str(master)]) == ExitCode.DONE
+
+
+def test_warns_before_the_work(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = sorted(frames.iterdir())[:5]
+    assert run(*few, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
+    captured = capsys.readouterr()
+    assert captured.err.startswith("advice: kappa_sigma 3/3 rejects nothing at all with 5 frames")
+    assert "advice" not in captured.out
+
+
+class TestBackend:
+    def test_a_required_gpu(
+        self, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        health = GpuHealth(usable=False, reason="the card is on fire", advice="water")
+        unusable = partial(Phase3Gpu, check_health=lambda: health)
+        monkeypatch.setattr("zemosaic_stack_core.command_line.computing.Phase3Gpu", unusable)
+        arguments = ["stack", str(frames), "-o", str(tmp_path / "m.fits"), "--backend"]
+        assert main([*arguments, "gpu"]) == ExitCode.FAILED
+        assert "the GPU is required and can't be used: the card is on fire" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+        assert main([*arguments, "auto"]) == ExitCode.DONE
+
+    def test_a_required_gpu_that_the_configuration_forbids(
+        self, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tmp_path / "c.json"
+        config.write_text('{"use_gpu_phase5": false}', encoding="utf-8")
+        arguments = ["stack", str(frames), "-o", str(tmp_path / "m.fits"), "--backend", "gpu", "--config", str(config)]
+        assert main(arguments) == ExitCode.BAD_INPUT
+        assert "forbids the GPU" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import os, signal, sys
+from contextlib import contextmanager
+from zemosaic_stack_core.command_line import main, stack
+
+@contextmanager
+def display(label):
+    def progress(done, total):
+        os.kill(os.getpid(), signal.SIGINT)
+    yield progress
+
+stack.progress_display = display
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends itself a POSIX signal")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_leaves_nothing(workers: int, frames: Path, tmp_path: Path) -> None:
+    master = tmp_path / "m.fits"
+    master.write_bytes(b"the older one")
+    given = [str(frames), "-o", str(master), "--overwrite", "--backend", "cpu", "--workers", str(workers)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "stack", *given],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode == ExitCode.INTERRUPTED, done.stderr
+    assert "interrupted; nothing half-written is left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert master.read_bytes() == b"the older one"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["m.fits", "tmp"]
+
+
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    small: Any = lambda: replace(NIGHT, n_frames=6)  # noqa: E731 - stands in for the class
+    monkeypatch.setattr("zemosaic_stack_core.synthetic.SyntheticNight", small)
+    folder = tmp_path / "deep" / "demo_out"
+    assert main(["demo", str(folder)]) == ExitCode.DONE
+    said = capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["demo.png", "frames", "master.fits"]
+    assert len(list((folder / "frames").iterdir())) == 6
+    result = read_master(folder / "master.fits").result
+    assert all(getattr(result, name) is not None for name in ("coverage", "weight_map", "rejected_low", "variance"))
+    assert f"zemosaic-worker explain {folder / 'master.fits'} 20 28" in said
+    assert main(["explain", str(folder / "master.fits"), "20", "28"]) == ExitCode.DONE
+    assert main(["demo", str(folder)]) == ExitCode.BAD_INPUT
+    assert "the file exists" in capsys.readouterr().err
+
+
+def test_doctor_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    health = GpuHealth(usable=False, reason="no card", advice="buy one")
+    monkeypatch.setattr("zemosaic_stack_core.gpu_doctor.check_gpu", lambda: health)
+    assert main(["doctor"]) == ExitCode.FAILED
+    said = capsys.readouterr().out
+    assert "The GPU is not usable: no card." in said
+    assert "What to do: buy one." in said
+    assert "cores for this program" in said
+    assert main(["doctor", "--json"]) == ExitCode.FAILED
+    found = json.loads(capsys.readouterr().out)
+    assert (found["usable"], found["health"]["reason"], found["comparison"]) == (False, "no card", None)
