@@ -248,7 +248,7 @@ def write_tile(
     if details.get("gpu_attempts"):
         cards.append(("ZSC_GATT", int(details["gpu_attempts"]), "attempts on the GPU for this tile"))
     if details.get("gpu_attempts") and not details.get("used_gpu"):
-        cards.append(("ZSC_GWHY", _ascii(details.get("fallback_reason", "")), "why the GPU did not make it"))
+        cards.append(("ZSC_GWHY", _ascii(details.get("fallback_reason", "")), ""))
     if tile.dropped:
         cards.append(("ZSC_NDRP", len(tile.dropped), "frames dropped, see the report"))
     return write_master(

@@ -1,0 +1,93 @@
+"""A small night on every backend: the same bits, joined without hole or seam."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from night import report_of
+
+from conftest import cupy_unusable
+from zemosaic_stack_core.backends import Backend, cupy_backend, namespace_backend
+
+
+def _benchmark() -> ModuleType:
+    """Load the benchmark, which makes and measures nights."""
+    path = Path(__file__).parents[1] / "benchmarks" / "night.py"
+    spec = importlib.util.spec_from_file_location("benchmark_night", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+BENCHMARK = _benchmark()
+
+
+def _strict() -> Backend:
+    """Give array-api-strict on a device of its own, in the part of a GPU."""
+    xp: Any = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed (extra test)")
+    return namespace_backend(xp, device=xp.Device("device1"))
+
+
+def _cupy() -> Backend:
+    """Give CuPy, real or emulated."""
+    if reason := cupy_unusable():
+        pytest.skip(reason)
+    return cupy_backend()
+
+
+@pytest.mark.parametrize("open_backend", [_strict, _cupy], ids=["array-api-strict", "cupy"])
+def test_every_backend_and_a_failing_one_make_the_same_night(tmp_path: Path, open_backend: Any) -> None:
+    open_backend()
+    night = BENCHMARK.write_pointings(tmp_path / "frames", 4, 6)
+    reports = BENCHMARK.make_three_times(night, tmp_path, open_backend, fail_at=3)
+    assert {name: report.counts for name, report in reports.items()} == {
+        "cpu": {"done_cpu": 4},
+        "gpu": {"done_gpu": 4},
+        "gpu that fails": {"done_gpu": 2, "done_cpu": 1, "done_cpu_after_gpu_failure": 1},
+    }
+    failed = reports["gpu that fails"]
+    assert [record.outcome.value for record in failed.records] == [
+        "done_gpu",
+        "done_gpu",
+        "done_cpu_after_gpu_failure",
+        "done_cpu",
+    ]
+    assert failed.records[2].gpu_attempts == 2
+    assert "injected" in failed.records[2].reason
+    assert failed.gpu["hard_disabled"]
+    assert failed.gpu["attempts"] == 4
+    for name in ("gpu", "gpu that fails"):
+        assert BENCHMARK.different_planes(tmp_path / "cpu", tmp_path / name) == []
+    tiles = report_of(tmp_path / "gpu that fails")["tiles"]
+    assert [tile["backend"] for tile in tiles][2:] == ["numpy", "numpy"]
+
+
+def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
+    pytest.importorskip("reproject", reason="reproject is not installed (extra test)")
+    night = BENCHMARK.write_pointings(tmp_path / "frames", 4, 16)
+    BENCHMARK.run_night(
+        BENCHMARK.Night(tiles=night.tiles, output=tmp_path / "cpu", settings=BENCHMARK.settings(), backend="cpu")
+    )
+    facts = BENCHMARK.measure_mosaic(*BENCHMARK.join(tmp_path / "cpu", night), night)
+    assert facts["pixels_seen"] > 0.9 * facts["pixels"]
+    assert facts["holes"] == 0
+    assert facts["finite_where_nobody_looked"] == 0
+    assert facts["coverage_where_nobody_looked"] == 0
+    assert facts["borders"] == 6
+    assert facts["largest_step_over_noise"] < 1.0
+
+
+def test_many_tiny_tiles(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
+    facts = BENCHMARK.measure_tiny_tiles(tmp_path, 6)
+    assert facts["alone_counts"] == facts["two_dask_workers_counts"] == {"done_cpu": 6}
+    assert facts["alone_reused_counts"] == facts["two_dask_workers_reused_counts"] == {"reused": 6}
+    assert facts["different"] == 0
