@@ -26,6 +26,12 @@ COMPARE_TIMEOUT_S = 600.0
 REAL_SIZE = (32, 1024, 1024)
 """Frames, rows, columns of the cube of real size: 128 MiB of float32."""
 
+PATIENCE_S = 10.0
+"""Seconds of the GPU that one rule of the comparison may take: on a very slow device the cube has fewer rows."""
+
+_TRIAL_ROWS = 8
+"""Rows that the kernels are compiled on, and that tell how fast the device is."""
+
 _RULES = ("kappa_sigma", "winsorized_sigma_clip")
 _DISTRIBUTIONS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy")
 _MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance")
@@ -112,14 +118,13 @@ def diagnose_gpu(size: tuple[int, int, int] | None = REAL_SIZE) -> GpuDiagnosis:
     lines.append("The GPU is usable: its answers on small cubes are the CPU's, bit for bit.")
     if size is None:
         return GpuDiagnosis(usable=True, lines=tuple(lines), health=health)
-    cube = f"{size[0]} frames of {size[1]} x {size[2]} pixels"
     try:
         comparison = compare_gpu(size)
     except IsolatedCallError as error:
-        lines.append(f"{cube}: the GPU did not manage it: {error}.")
+        lines.append(f"{_cube(*size)}: the GPU did not manage it: {error}.")
         lines.append("Phase 3 tries the GPU, and falls back to the CPU where it fails; the images are the same.")
         return GpuDiagnosis(usable=False, lines=tuple(lines), health=health)
-    lines += _comparison_lines(cube, comparison)
+    lines += _comparison_lines(comparison)
     return GpuDiagnosis(
         usable=not comparison.difference, lines=tuple(lines), health=health, comparison=comparison
     )
@@ -131,7 +136,7 @@ def compare_gpu(size: tuple[int, int, int] = REAL_SIZE, timeout_s: float = COMPA
     Parameters
     ----------
     size : tuple of int
-        Frames, rows, columns.
+        Frames, rows, columns; a very slow device gets fewer rows, see `PATIENCE_S`.
     timeout_s : float
         Seconds to wait.
 
@@ -154,14 +159,19 @@ def compare_gpu_here(n_frames: int, rows: int, columns: int) -> dict[str, Any]:
         frame += np.float32(1000.0)
         frame[generator.integers(0, rows, rows), generator.integers(0, columns, rows)] = np.float32(9000.0)
         frames.append(frame)
-    frames[0][: rows // 8] = np.nan
+    frames[0][: _TRIAL_ROWS // 2] = np.nan
     cpu, gpu = numpy_backend(), cupy_backend()
+    trial = [frame[:_TRIAL_ROWS] for frame in frames]
+    for rule in _RULES:
+        _timed(trial, StackOptions(rejection=rule), gpu)
+    slowest = max(_timed(trial, StackOptions(rejection=rule), gpu)[0] for rule in _RULES)
+    rows = min(rows, max(int(PATIENCE_S / slowest * _TRIAL_ROWS), _TRIAL_ROWS))
+    frames = [frame[:rows] for frame in frames]
     difference = ""
     seconds = {"cpu_s": 0.0, "gpu_s": 0.0}
     result = None
     for rule in _RULES:
         options = StackOptions(rejection=rule)
-        _timed(frames, options, gpu)  # compiles the kernels
         seconds["gpu_s"], result = _timed(frames, options, gpu)
         seconds["cpu_s"], expected = _timed(frames, options, cpu)
         difference = difference or _find_difference(rule, expected, result)
@@ -191,8 +201,14 @@ def _find_difference(rule: str, expected: StackResult, found: StackResult) -> st
     return ""
 
 
-def _comparison_lines(cube: str, comparison: GpuComparison) -> list[str]:
+def _cube(n_frames: int, rows: int, columns: int) -> str:
+    """Say the size of a cube."""
+    return f"{n_frames} frames of {rows} x {columns} pixels"
+
+
+def _comparison_lines(comparison: GpuComparison) -> list[str]:
     """Say what the comparison found."""
+    cube = _cube(comparison.frames, comparison.rows, comparison.columns)
     if comparison.difference:
         return [
             f"{cube}: the GPU's answer is NOT the CPU's: {comparison.difference}.",
