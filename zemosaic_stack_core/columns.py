@@ -117,8 +117,9 @@ def gather_windows(xp: Namespace, ranks: Sequence[Array], window: int, chosen: A
     return table
 
 
-def window_columns(xp: Namespace, table: Array, frames: int, window: int) -> Columns:
+def window_columns(xp: Namespace, table: Array, frames: int) -> Columns:
     """Make columns of gathered windows; no sample is missing."""
+    window = windows_of(frames) or 0
     pixels = table.shape[1]
     lane = xp.arange(pixels, dtype=xp.int64, device=table.device)
     start = xp.zeros_like(lane)

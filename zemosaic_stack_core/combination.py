@@ -160,6 +160,7 @@ def _variance(
             return propagated
         squares = accumulated.weight_squared
     assert chosen is not None  # noqa: S101 - an empirical variance makes the kernel sort
+    assert chosen.second is not None  # noqa: S101 - and sum squares
     deviation = standard_deviation(xp, chosen.first, chosen.second, number, 1)
     empirical: Array = xp.where(coverage > 1, deviation * deviation * squares / weight / weight, nothing)
     return empirical

@@ -23,7 +23,7 @@ everything looked at. That changes no bit: what a pixel gives depends on its pre
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ._typing import Array, Namespace
 from .combination import Answer
@@ -122,8 +122,9 @@ def _stack(xp: Namespace, samples: Samples, task: Task) -> ChunkResult:
             first, gathered, strips = stop, 0, []
     if len(results) == 1:
         return results[0]
-    columns = list(zip(*results, strict=True))
-    return ChunkResult(*(joined(xp, parts) for parts in columns[:PER_PIXEL]), *map(_total, columns[PER_PIXEL:]))
+    columns: list[tuple[Any, ...]] = list(zip(*results, strict=True))
+    per_pixel: list[Any] = [joined(xp, parts) for parts in columns[:PER_PIXEL]]
+    return ChunkResult(*per_pixel, *(_total(parts) for parts in columns[PER_PIXEL:]))
 
 
 def _finish(xp: Namespace, samples: Samples, task: Task, strips: Sequence[Strip]) -> ChunkResult:
@@ -167,8 +168,10 @@ def _stack_again(xp: Namespace, samples: Samples, task: Task, result: ChunkResul
     for whole, values in zip(result[:PER_PIXEL], part[:PER_PIXEL], strict=True):
         if whole is not None:
             whole[again] = values
-    counts = [whole + more for whole, more in zip(result[PER_PIXEL:], part[PER_PIXEL:], strict=True)]
-    return ChunkResult(*result[:PER_PIXEL], *counts)
+    whole_fields: tuple[Any, ...] = result
+    part_fields: tuple[Any, ...] = part
+    counts = [whole + more for whole, more in zip(whole_fields[PER_PIXEL:], part_fields[PER_PIXEL:], strict=True)]
+    return ChunkResult(*whole_fields[:PER_PIXEL], *counts)
 
 
 def _total(counts: Sequence[Array]) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ._typing import Array, Namespace
-from .columns import Columns, CoreSums, chosen_columns, columns_of, interval_sums, median_of, window_columns, windows_of
+from .columns import Columns, CoreSums, chosen_columns, columns_of, interval_sums, median_of, window_columns
 from .combination import Answer, Chosen
 from .rejection import Interval, Rule, RuleInput
 from .samples import Present, Samples, find_present, normalized, part_of
@@ -111,14 +111,14 @@ def _candidates_of(
         )
     if strips[0].core is not None:
         core = CoreSums(*(joined(xp, parts) for parts in zip(*(strip.core for strip in strips), strict=True)))
-        return window_columns(xp, table, frames, windows_of(frames)), pivot, core, candidates
+        return window_columns(xp, table, frames), pivot, core, candidates
     count = None
-    if any(strip.count is not None for strip in strips):
+    if any(strip.counts is not None for strip in strips):
         count = xp.astype(
             joined(
                 xp,
                 [
-                    xp.full_like(strip.pivot, frames, dtype=xp.int32) if strip.count is None else strip.count
+                    xp.full_like(strip.pivot, frames, dtype=xp.int32) if strip.counts is None else strip.counts
                     for strip in strips
                 ],
             ),

@@ -25,17 +25,24 @@ class Ranks(NamedTuple):
     start: Array | None
     stop: Array | None
 
+    def present_at(self, xp: Namespace, rank: int) -> Array | None:
+        """Give 1 where a rank holds a sample and 0 elsewhere, float64; None where every pixel fills it."""
+        if rank in self.filled or self.start is None or self.stop is None:
+            return None
+        present: Array = xp.astype((self.start <= rank) & (self.stop > rank), xp.float64)
+        return present
+
 
 class FirstLook(NamedTuple):
     """All present samples of each pixel: the sorted rows, how many they are (int32), and their statistics."""
 
     ranks: Ranks
-    count: Array
+    counts: Array
     chosen: Chosen
 
     def number(self, xp: Namespace) -> Array:
         """Give the number of samples, float64, 1 where there is none."""
-        number: Array = xp.astype(xp.maximum(self.count, xp.ones_like(self.count)), xp.float64)
+        number: Array = xp.astype(xp.maximum(self.counts, xp.ones_like(self.counts)), xp.float64)
         return number
 
 
@@ -69,12 +76,12 @@ def look_at(
     if above.second is not None and below.second is not None:
         second = above.second + below.second
     chosen = Chosen(median, smallest, largest, pivot, above.first + below.first, second)
-    count = xp.full_like(smallest, frames, dtype=xp.int32) if present.count is None else present.count
+    counts = xp.full_like(smallest, frames, dtype=xp.int32) if present.counts is None else present.counts
     core = None
     if window is not None:
         # Sums below the middle are negative in `IntervalSums`: turning a sign rounds nothing.
         core = CoreSums(-below.core_first, -below.core_second, above.core_first, above.core_second)
-    return FirstLook(ranks, count, chosen), core
+    return FirstLook(ranks, counts, chosen), core
 
 
 class _Outwards(NamedTuple):
@@ -109,11 +116,11 @@ def _sum_outwards(
 def _ranks_of(xp: Namespace, rows: Sequence[Array], present: Present) -> Ranks:
     """Say which ranks hold samples."""
     frames = len(rows)
-    if present.count is None:
+    if present.counts is None:
         return Ranks(list(rows), range(frames), None, None)
     complete = sum(mask is None for mask in present.masks)
     lowest = frames // 2 - complete // 2
-    count = xp.astype(present.count, xp.int64)
+    count = xp.astype(present.counts, xp.int64)
     start = frames // 2 - count // 2
     return Ranks(list(rows), range(lowest, lowest + complete), start, start + count)
 
@@ -122,6 +129,7 @@ def deviation_of(xp: Namespace, ranks: Ranks, pivot: Array, rank: int) -> Array:
     """Give ``x - pivot`` of one rank, float64 and new; zero where the rank holds no sample."""
     d = xp.astype(ranks.rows[rank], xp.float64)
     d -= pivot
-    if rank not in ranks.filled:
-        d *= xp.astype((ranks.start <= rank) & (ranks.stop > rank), xp.float64)
+    present = ranks.present_at(xp, rank)
+    if present is not None:
+        d *= present
     return d

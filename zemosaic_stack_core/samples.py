@@ -52,7 +52,7 @@ class Present(NamedTuple):
 
     rows: list[Array]
     masks: list[Array | None]
-    count: Array | None
+    counts: Array | None
     may_miss: bool = False
 
 
@@ -118,12 +118,12 @@ def find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[
         return Present(rows, [None] * len(rows), None, may_miss=True), xp.zeros_like(missing)
     # Half of a pixel's missing samples sort below the present ones and half above: see `Columns`.
     filler = xp.full_like(first_row, LARGEST if len(rows) % 2 else -LARGEST)
-    count = xp.full_like(first_row, sum(mask is None for mask in masks), dtype=xp.int32)
+    counts = xp.full_like(first_row, sum(mask is None for mask in masks), dtype=xp.int32)
     for frame, mask in enumerate(masks):
         if mask is not None:
             rows[frame] = xp.where(mask, rows[frame], filler)
             filler = xp.where(mask, filler, -filler)
-            count += xp.astype(mask, xp.int32)
-    return Present(rows, masks, count), missing
+            counts += xp.astype(mask, xp.int32)
+    return Present(rows, masks, counts), missing
 
 

@@ -65,7 +65,7 @@ class Strip(NamedTuple):
     incomplete: Array | None = None
     candidates: Array | None = None
     table: Array | None = None
-    count: Array | None = None
+    counts: Array | None = None
     pivot: Array | None = None
     core: CoreSums | None = None
 
@@ -80,29 +80,29 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
     present, missing = find_present(xp, samples, is_careful=task.is_careful)
     first_row = present.rows[0]
     frames = len(present.rows)
-    count = xp.full_like(first_row, frames, dtype=xp.int32) if present.count is None else present.count
+    counts = xp.full_like(first_row, frames, dtype=xp.int32) if present.counts is None else present.counts
     if not task.sorts:
-        accumulated = task.accumulate(xp, samples, present)
-        incomplete = ~xp.isfinite(accumulated.value) if present.may_miss else None
-        return Strip(task.combine(xp, count, None, accumulated), missing, incomplete)
+        sums = task.accumulate(xp, samples, present)
+        incomplete = ~xp.isfinite(sums.value) if present.may_miss else None
+        return Strip(task.combine(xp, counts, None, sums), missing, incomplete)
     rows = sort_frames(xp, present.rows)
     window = None
-    if task.rule is not None and task.rule.ends_only and not task.is_careful and present.count is None:
+    if task.rule is not None and task.rule.ends_only and not task.is_careful and present.counts is None:
         window = windows_of(frames)
     look, core = look_at(xp, rows, present, squares=task.squares, window=window)
     chosen = look.chosen
     incomplete = ~xp.isfinite(chosen.first) if present.may_miss else None
     accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
-    answer = task.combine(xp, count, chosen, accumulated)
+    answer = task.combine(xp, counts, chosen, accumulated)
     if task.rule is None:
         return Strip(answer, missing, incomplete)
     candidates = None if incomplete is None else ~incomplete
     if task.rule.may_reject is not None:
-        candidates = task.rule.may_reject(xp, look, task.options) & (count > 0)
+        candidates = task.rule.may_reject(xp, look, task.options) & (counts > 0)
         if incomplete is not None:
             candidates = candidates & ~incomplete
     if candidates is None:
-        return Strip(answer, missing, None, None, xp.stack(rows), present.count, chosen.pivot)
+        return Strip(answer, missing, None, None, xp.stack(rows), present.counts, chosen.pivot)
     lane = xp.nonzero(candidates)[0]
     if window is None:
         table = xp.stack([xp.take(row, lane, axis=0) for row in rows])
@@ -114,7 +114,7 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
         incomplete,
         candidates,
         table,
-        None if present.count is None else xp.take(present.count, lane, axis=0),
+        None if present.counts is None else xp.take(present.counts, lane, axis=0),
         xp.take(chosen.pivot, lane, axis=0),
         None if core is None else CoreSums(*(xp.take(sums, lane, axis=0) for sums in core)),
     )

@@ -161,7 +161,7 @@ def _median_distance(xp: Namespace, columns: Columns, kept: Interval, lane: Arra
     below = xp.where(window > 0, lower_distance(window - 1), infinite)
     above = xp.where(window + reach < count - 1, upper_distance(window + 1), infinite)
     following = xp.minimum(below, above)
-    return xp.where(count % 2 == 0, (distance + following) * 0.5, distance)
+    return xp.where(count % 2 < 1, (distance + following) * 0.5, distance)
 
 
 # --- which pixels may lose a sample ------------------------------------------------------------------------------
@@ -177,6 +177,7 @@ def _has_outside(xp: Namespace, look: FirstLook, bounds: Bounds) -> Array:
 def kappa_sigma_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
     """Tell the pixels with a sample outside the first iteration's bounds."""
     chosen, number = look.chosen, look.number(xp)
+    assert chosen.second is not None  # noqa: S101 - the catalogue says that this rule uses squares
     deviation = standard_deviation(xp, chosen.first, chosen.second, number, 0)
     center = chosen.pivot + chosen.first / number if options.center == "mean" else chosen.median
     return _has_outside(xp, look, _kappa_bounds(center, deviation, options))
@@ -211,7 +212,7 @@ def mad_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Arr
     # Rounded to float32 a bound may let samples at it in that are out, never the other way round.
     low = xp.astype(look.chosen.median - reach, xp.float32)
     high = xp.astype(look.chosen.median + reach, xp.float32)
-    near = xp.zeros_like(look.count)
+    near = xp.zeros_like(look.counts)
     for row in look.ranks.rows:
         near += xp.astype((row >= low) & (row <= high), xp.int32)
-    return near * 2 >= look.count
+    return near * 2 >= look.counts

@@ -85,6 +85,7 @@ def winsorized_may_reject(xp: Namespace, look: FirstLook, options: StackOptions)
     to ``1.5*t``, then it never comes below ``t``: as long as a round's spread is at least ``t``, so is the next one's.
     """
     chosen, number = look.chosen, look.number(xp)
+    assert chosen.second is not None  # noqa: S101 - the catalogue says that this rule uses squares
     harmless = smallest_harmless_spread(xp, look, options)
     reach = harmless * CLIP
     low, high = chosen.median - chosen.pivot - reach, chosen.median - chosen.pivot + reach
@@ -92,14 +93,15 @@ def winsorized_may_reject(xp: Namespace, look: FirstLook, options: StackOptions)
     for rank in range(len(look.ranks.rows)):
         d = deviation_of(xp, look.ranks, chosen.pivot, rank)
         d = xp.minimum(xp.maximum(d, low), high)
-        if rank not in look.ranks.filled:
-            d *= xp.astype((look.ranks.start <= rank) & (look.ranks.stop > rank), xp.float64)
+        present = look.ranks.present_at(xp, rank)
+        if present is not None:
+            d *= present
         first += d
         d *= d
         second += d
     pulled = standard_deviation(xp, first, second, number, 1) * CORRECTION
     whole = standard_deviation(xp, chosen.first, chosen.second, number, 1)
-    is_settled = (xp.minimum(pulled, whole) > harmless) | (look.count < FEWEST)
+    is_settled = (xp.minimum(pulled, whole) > harmless) | (look.counts < FEWEST)
     return ~is_settled
 
 
