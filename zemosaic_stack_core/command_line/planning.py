@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_plan", "make_plan", "predict_peak"]
 
-PROCESS_BYTES = 110_000_000
+PROCESS_BYTES = 85_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""
 WORKER_BYTES = 12_000_000
 """What a worker process has of its own besides its chunk."""
