@@ -64,7 +64,11 @@ def start(plan: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command in a process of its own, on the CPU unless the arguments say otherwise."""
     backend = [] if "--backend" in arguments else ["--backend", "cpu"]
     command = ["run", str(plan), "-o", str(output), *backend, *arguments]
-    code = f"import sys; from zemosaic_stack_core.command_line import main; sys.exit(main({command!r}))"
+    code = (
+        "import signal, sys; from zemosaic_stack_core.command_line import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
+        f"sys.exit(main({command!r}))"
+    )
     root = Path(__file__).parents[1]
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=root)
 

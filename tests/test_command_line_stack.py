@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -221,6 +220,7 @@ def display(label):
         os.kill(os.getpid(), signal.SIGINT)
     yield progress
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 stack.progress_display = display
 sys.exit(main(sys.argv[1:]))
 """
@@ -240,7 +240,6 @@ def test_ctrl_c_leaves_nothing(workers: int, frames: Path, tmp_path: Path) -> No
         text=True,
         check=False,
         env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == ExitCode.INTERRUPTED, done.stderr
     assert "interrupted; nothing half-written is left" in done.stderr
