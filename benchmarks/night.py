@@ -131,7 +131,8 @@ def draw_frame(field: Image, origin: tuple[int, int], random: np.random.Generato
         trail = np.rint(row + slope * np.arange(SHAPE[1])).astype(np.intp)
         inside = (trail >= 0) & (trail < SHAPE[0])
         frame[trail[inside], np.arange(SHAPE[1])[inside]] += 400.0
-    down, right = random.integers(-DITHER, DITHER + 1, 2)
+    # Never up: the first row of each pointing is seen by none of its frames, and at the field's border by nobody.
+    down, right = random.integers(1, DITHER + 1), random.integers(-DITHER, DITHER + 1)
     frame[: max(0, down)] = np.nan
     frame[SHAPE[0] + min(0, down) :] = np.nan
     frame[:, : max(0, right)] = np.nan

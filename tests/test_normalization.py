@@ -251,7 +251,7 @@ def test_level_difference_left_is_under_a_tenth_of_the_noise_of_a_median(night, 
 
 
 def residuals(truth, frames, normalization):
-    """Return, of each frame, the level and flux that are wrong: of the sky where it is darkest, of the brightest part."""
+    """Return the errors of each frame: level of the darker half of the sky, flux of the brightest part."""
     images = normalized(frames, normalization)
     dark, bright = truth < np.percentile(truth, 50), truth > np.percentile(truth, 99)
     dark_level = [np.mean(image[dark], dtype=np.float64) for image in images]

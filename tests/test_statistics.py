@@ -46,7 +46,7 @@ def test_grid_lies_in_the_frame_once_and_is_nearly_as_large_as_it_may_be(rows, c
     flat = (grid.rows[:, None] * columns + grid.columns).ravel()
     assert (np.diff(grid.rows) > 0).all()
     assert (np.diff(grid.columns, axis=1) > 0).all()
-    assert 0 <= flat.min()
+    assert flat.min() >= 0
     assert flat.max() < rows * columns
     assert len(np.unique(flat)) == len(flat) <= most
     if rows * columns <= most:
@@ -314,13 +314,13 @@ def test_progress_counts_frames_and_may_end_the_estimate():
     estimate_frame_numbers(open_frames(frames), asked, workers=2, progress=lambda *done: seen.append(done))
     assert seen == [(k, 5) for k in range(1, 6)]
 
-    class Cancelled(Exception):
+    class CancelledError(Exception):
         pass
 
     def cancel(done, total):
-        raise Cancelled
+        raise CancelledError
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(CancelledError):
         estimate_frame_numbers(open_frames(frames), asked, workers=2, progress=cancel)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("statistics")]
 

@@ -24,8 +24,8 @@ GRID_SAMPLES = 2**18
 
 _FINER_SAMPLES = 2**22  # of a frame that covers little of its image: 16 MiB per channel
 _BAND_BYTES = 4 * 2**20  # rows read at once where the grid takes neighboring rows
-# Additive sequences of the golden ratio and of the square root of 2: badly approximated by fractions, also when only every
-# other step counts, so that their points keep apart whatever small part of the sequence one looks at.
+# Additive sequences of the golden ratio and of the square root of 2: badly approximated by fractions, also when only
+# every other step counts, so that their points keep apart whatever small part of the sequence one looks at.
 _ROW_STEP = 0.6180339887498949
 _COLUMN_STEP = 0.4142135623730951
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -61,7 +63,7 @@ def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
 
 
 def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
-    """Find the pixels that were sharp in most of the frames.
+    """Find the pixels that were sharp in most of the frames, and in more than chance explains.
 
     Parameters
     ----------
@@ -69,10 +71,24 @@ def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
         In how many frames a pixel was sharp.
     frames : int
         Of how many; with fewer than 3 nothing is called persistent.
+
+    Notes
+    -----
+    With p the part of samples that are sharp, ``pixels * P(count >= k)`` pixels of a binomial count would be called hot by
+    chance. The threshold k is at least 60 % of the frames, and raised until that number is below one half: images with
+    structure in every pixel (resampled ones, crowded fields) then lose nothing.
     """
     if frames < 3:
         return np.zeros(counts.shape, np.bool_)
-    return counts >= max(2, int(np.ceil(_FRAMES_HOT * frames)))
+    p = float(counts.mean()) / frames
+    tail = 0.0
+    threshold = frames + 1
+    for k in range(frames, max(2, math.ceil(_FRAMES_HOT * frames)) - 1, -1):
+        tail += math.comb(frames, k) * p**k * (1.0 - p) ** (frames - k)
+        if counts.size * tail >= 0.5:
+            break
+        threshold = k
+    return counts >= threshold
 
 
 def clean_pixels(image: _Image, bad: _Mask, *, is_cfa: bool = False) -> _Image:

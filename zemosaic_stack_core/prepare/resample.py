@@ -28,6 +28,7 @@ _Places = npt.NDArray[np.float64]
 _BAND_PIXELS = 1 << 15  # of output computed at once: the arrays of a band stay in the cache
 _ORDERS = {"lanczos2": 2, "lanczos3": 3, "lanczos4": 4}
 _ROUNDING = 1e-6  # pixels that a place may be outside because of rounding
+_WHOLE = 1e-5  # pixels; nearer to a sample than this is on it
 
 
 class PixelMap(Protocol):
@@ -116,11 +117,17 @@ class _Grid:
     def of(cls, x: _Places, y: _Places, shape: tuple[int, ...], order: int) -> _Grid:
         """Split places into whole pixels and fractions, and compute the weights of the taps."""
         x, y = np.clip(x, 0.0, shape[1] - 1), np.clip(y, 0.0, shape[0] - 1)
+        # Moves by whole pixels and half turns come out with rounding errors; they must stay exact.
+        x, y = _snap(x), _snap(y)
         left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
         right, down = (x - left).astype(np.float32), (y - top).astype(np.float32)
-        # Transforms of unmoved frames come out as 1e-13: those are whole pixels.
-        right[right < 1e-5], down[down < 1e-5] = 0.0, 0.0
         return cls(left, top, right, down, _weights(right, order), _weights(down, order))
+
+
+def _snap(places: _Places) -> _Places:
+    """Make places within 1e-5 pixel of a whole pixel whole."""
+    whole = np.rint(places)
+    return np.where(np.abs(places - whole) < _WHOLE, whole, places)
 
 
 def _weights(fraction: _Image, order: int) -> list[_Image]:
