@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.frames import FrameSource, group_frames, open_frames, probe_frame
-from zemosaic_stack_core.normalization import FrameStatistics, frame_statistics
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixel_rows import FilePool
-from zemosaic_stack_core.sample_grid import read_grid_samples
+from zemosaic_stack_core.per_frame.normalization import FrameStatistics, frame_statistics
+from zemosaic_stack_core.per_frame.sample_grid import read_grid_samples
+from zemosaic_stack_core.reading.pixel_rows import FilePool
 from zemosaic_stack_core.statistics import estimate_frame_numbers
 
 COUNTED = ("low", "high", "median", "spread", "noise")

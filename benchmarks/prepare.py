@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.detect import detect_stars
 from zemosaic_stack_core.prepare.geometry import Affine, corners_of
 from zemosaic_stack_core.prepare.raw_night import RawNight
 from zemosaic_stack_core.prepare.resample import AffineMap, resample
+from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
 
 Result = dict[str, Any]
 
@@ -149,7 +149,9 @@ def _noise(
             if previous is not None:  # neighbors' difference: gradients of the sky cancel
                 differences.append(value - previous)
             previous = value
-    return float(1.4826 * np.median(np.abs(differences)) / np.sqrt(2) / ideal) if len(differences) > 30 else float("nan")
+    return (
+        float(1.4826 * np.median(np.abs(differences)) / np.sqrt(2) / ideal) if len(differences) > 30 else float("nan")
+    )
 
 
 def kernels() -> Result:
@@ -157,7 +159,9 @@ def kernels() -> Result:
     import sep
     from scipy.ndimage import map_coordinates
 
-    night = RawNight(n_frames=2, shape=(600, 800), n_stars=500, cosmic_rays=0, hot_fraction=0.0, fwhm=(2.2, 2.2), turn=7.3)
+    night = RawNight(
+        n_frames=2, shape=(600, 800), n_stars=500, cosmic_rays=0, hot_fraction=0.0, fwhm=(2.2, 2.2), turn=7.3
+    )
     source = night.signal(1).astype(np.float32)
     places, fluxes = night.stars
     sky = night.sky * (1 + 0.2 * np.sin(np.pi))

@@ -19,10 +19,10 @@ from zemosaic_stack_core.backends import namespace_backend
 from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError
 from zemosaic_stack_core.frames import open_frames
-from zemosaic_stack_core.gpu_health import GpuHealth, reset_gpu_health
+from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
 from zemosaic_stack_core.options import MAPS, StackOptions
-from zemosaic_stack_core.parallel_plan import ParallelPlan
 from zemosaic_stack_core.runner import plan_job, stack
+from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
 
 USING = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 RULE = StackOptions(rejection="kappa_sigma", kappa_low=2.0, kappa_high=2.0)
@@ -588,7 +588,7 @@ SMALL_CARD = """
     import numpy as np
     from zemosaic_stack_core import StackOptions, stack
     from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
-    from zemosaic_stack_core.gpu_health import GpuHealth
+    from zemosaic_stack_core.gpu.health import GpuHealth
     generator = np.random.default_rng(0)
     frames = list(generator.normal(500, 10, (200, 2, 6000)).astype(np.float32))
     for frame in frames:  # every pixel has something to reject: the largest working set there can be
@@ -610,7 +610,11 @@ def run_emulated(code, **settings):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **settings}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, check=False, timeout=300, env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -626,7 +630,7 @@ def test_a_driver_without_a_device(emulation):
     lines = run_emulated(
         """
         import cupyemu
-        from zemosaic_stack_core.gpu_health import check_gpu
+        from zemosaic_stack_core.gpu.health import check_gpu
         health = check_gpu()
         print(health.usable)
         print(health.reason)

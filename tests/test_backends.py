@@ -199,9 +199,7 @@ def sum_bands(backend, frames, rows, from_elsewhere="none"):
     return out, times
 
 
-@pytest.mark.parametrize(
-    ("rows", "from_elsewhere"), [(1, "none"), (4, "none"), (4, "all"), (4, "some"), (23, "none")]
-)
+@pytest.mark.parametrize(("rows", "from_elsewhere"), [(1, "none"), (4, "none"), (4, "all"), (4, "some"), (23, "none")])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_every_band_arrives(backend, rows, from_elsewhere, dtype):
     frames = np.random.default_rng(0).integers(0, 60000, (5, 23, 17)).astype(dtype)

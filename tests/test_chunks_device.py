@@ -16,9 +16,7 @@ from zemosaic_stack_core.chunks import (
 from zemosaic_stack_core.errors import OutOfMemoryError
 from zemosaic_stack_core.options import REJECTIONS
 
-WORK = Workload(
-    frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=42
-)
+WORK = Workload(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=42)
 
 
 def plan(work=WORK, budget=None, rows=None):
@@ -55,8 +53,12 @@ def test_the_budget_is_kept_and_half_of_it_is_half_the_chunk(budget):
 def test_the_chunks_cover_the_image_once():
     work = replace(WORK, rows=7, columns=50)
     for budget in (1 << 14, 1 << 16, 1 << 18, 1 << 21):
-        seen = [(chunk.start, row, column) for chunk in plan(work, budget) for row in range(chunk.start, chunk.stop)
-                for column in range(chunk.first, chunk.last)]
+        seen = [
+            (chunk.start, row, column)
+            for chunk in plan(work, budget)
+            for row in range(chunk.start, chunk.stop)
+            for column in range(chunk.first, chunk.last)
+        ]
         assert len(seen) == 7 * 50
         assert len({(row, column) for _, row, column in seen}) == 7 * 50
 

@@ -270,9 +270,7 @@ def test_who_reads_the_answer_may_go(tmp_path: Path) -> None:
         "doctor.run = lambda arguments: 0 * sum(sys.stdout.write('x' * 100000) for _ in range(1000)); "
         "sys.exit(main(['doctor']))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.read(10)

@@ -16,9 +16,9 @@ import pytest
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.command_line import ExitCode, main
-from zemosaic_stack_core.gpu_health import GpuHealth
+from zemosaic_stack_core.gpu.health import GpuHealth
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master_tile import read_master
-from zemosaic_stack_core.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.synthetic import SyntheticNight
 
 NIGHT = SyntheticNight(n_frames=9, shape=(40, 56), dither=4)
@@ -266,7 +266,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def test_doctor_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     health = GpuHealth(usable=False, reason="no card", advice="buy one")
-    monkeypatch.setattr("zemosaic_stack_core.gpu_doctor.check_gpu", lambda: health)
+    monkeypatch.setattr("zemosaic_stack_core.gpu.doctor.check_gpu", lambda: health)
     assert main(["doctor"]) == ExitCode.FAILED
     said = capsys.readouterr().out
     assert "The GPU is not usable: no card." in said

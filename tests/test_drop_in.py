@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from conftest import cupy_unusable
-from zemosaic_stack_core import drop_in
 from zemosaic_stack_core.backends.faults import is_oom_error
-from zemosaic_stack_core.drop_in import (
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.runner import stack
+from zemosaic_stack_core.zemosaic import drop_in
+from zemosaic_stack_core.zemosaic.drop_in import (
     DEFAULT_GPU_ROWS_PER_CHUNK,
     GPUStackingError,
     apply_tile_photometric_scaling,
@@ -24,9 +27,6 @@ from zemosaic_stack_core.drop_in import (
     reset_phase3_gpu_runtime_stats,
     stack_core,
 )
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.runner import stack
 
 PARAMS = {"stack_reject_algo": "kappa_sigma", "stack_kappa_low": 2.0, "stack_kappa_high": 2.0}
 
@@ -218,8 +218,11 @@ def test_normalization_keeps_the_sky(method):
 def test_weights_that_a_median_can_not_use_are_said(caplog):
     frames = make_frames()
     image, _, weight_sum = stack_core(frames, np.arange(7), {"final_combine_method": "median"})
-    np.testing.assert_array_equal(image, np.nanmedian(np.where(np.isnan(frames).all(axis=0), 0, frames), axis=0) +
-                                  np.where(np.isnan(frames).all(axis=0), np.float32(np.nan), np.float32(0)))
+    np.testing.assert_array_equal(
+        image,
+        np.nanmedian(np.where(np.isnan(frames).all(axis=0), 0, frames), axis=0)
+        + np.where(np.isnan(frames).all(axis=0), np.float32(np.nan), np.float32(0)),
+    )
     assert weight_sum.max() == 7.0
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         "stack_core: a median has no weights; they are left out"

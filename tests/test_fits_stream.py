@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.fits_stream import bands_of_planes, find_damage, verify_checksum, write_hdu
+from zemosaic_stack_core.writing.fits_stream import bands_of_planes, find_damage, verify_checksum, write_hdu
 
 
 def header(bitpix, *axes):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core.bands import BandReader
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames import open_frames, probe_frame
+from zemosaic_stack_core.reading.bands import BandReader
 
 VALUES = np.arange(60 * 70, dtype="f4").reshape(60, 70)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from conftest import cupy_unusable
-from zemosaic_stack_core import gpu_doctor
 from zemosaic_stack_core.backends.gpu import GpuMemory
-from zemosaic_stack_core.gpu_doctor import GpuComparison, compare_gpu, diagnose_gpu
-from zemosaic_stack_core.gpu_health import GpuHealth
-from zemosaic_stack_core.isolation import IsolatedCallError
+from zemosaic_stack_core.gpu import doctor as gpu_doctor
+from zemosaic_stack_core.gpu.doctor import GpuComparison, compare_gpu, diagnose_gpu
+from zemosaic_stack_core.gpu.health import GpuHealth
+from zemosaic_stack_core.gpu.isolation import IsolatedCallError
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.runner import stack
 
@@ -116,7 +116,7 @@ def test_no_driver_in_plain_words():
     pytest.importorskip("cupy", reason="CuPy is not installed")
     if not cupy_unusable() and "cupyemu" not in sys.modules:
         pytest.skip("this machine has a GPU")
-    code = "from zemosaic_stack_core.gpu_doctor import diagnose_gpu; print(*diagnose_gpu().lines, sep='\\n')"
+    code = "from zemosaic_stack_core.gpu.doctor import diagnose_gpu; print(*diagnose_gpu().lines, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

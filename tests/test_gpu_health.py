@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from conftest import cupy_unusable
-from zemosaic_stack_core import gpu_health as module
 from zemosaic_stack_core.backends import numpy_backend
-from zemosaic_stack_core.gpu_health import GpuHealth, check_gpu, gpu_health, gpu_is_usable, reset_gpu_health
-from zemosaic_stack_core.isolation import IsolatedCallError
+from zemosaic_stack_core.gpu import health as module
+from zemosaic_stack_core.gpu.health import GpuHealth, check_gpu, gpu_health, gpu_is_usable, reset_gpu_health
+from zemosaic_stack_core.gpu.isolation import IsolatedCallError
 
 MEMORY = {
     "name": "a card",
@@ -60,7 +60,7 @@ def test_a_healthy_gpu(answers):
     assert health.usable
     assert health.reason == health.advice == ""
     assert health.memory.name == "a card"
-    assert answers[1] == [("zemosaic_stack_core.gpu_health:check_gpu_here", [], 5)]
+    assert answers[1] == [("zemosaic_stack_core.gpu.health:check_gpu_here", [], 5)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_no_driver_is_found_out_in_a_process_of_its_own():
         pytest.skip("this machine has a GPU")
     code = """
         import sys
-        from zemosaic_stack_core.gpu_health import check_gpu
+        from zemosaic_stack_core.gpu.health import check_gpu
         health = check_gpu()
         print(health.usable, "cupy" in sys.modules)
         print(health.reason)

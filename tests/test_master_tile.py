@@ -20,10 +20,10 @@ from zemosaic_stack_core.master_tile import (
     verify_checksum,
     write_master,
 )
-from zemosaic_stack_core.observing import ObservingFacts
-from zemosaic_stack_core.option_cards import ALGORITHM
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
+from zemosaic_stack_core.writing.observing import ObservingFacts
+from zemosaic_stack_core.writing.option_cards import ALGORITHM
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 SHAPES = {"mono": (7, 11), "color": (7, 11, 3)}

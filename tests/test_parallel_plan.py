@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.parallel_plan import (
+from zemosaic_stack_core.zemosaic.parallel_plan import (
     ParallelCapabilities,
     ParallelPlan,
     allows_gpu,
@@ -34,9 +34,7 @@ WITH_GPU = ParallelCapabilities(
 )
 
 
-@pytest.mark.parametrize(
-    "make", [dict, SimpleNamespace, ParallelPlan]
-)
+@pytest.mark.parametrize("make", [dict, SimpleNamespace, ParallelPlan])
 def test_a_plan_is_read_the_same_way_whatever_it_comes_as(make):
     plan = read_plan(make(use_gpu=False, gpu_rows_per_chunk=7, gpu_max_chunk_bytes=1 << 20, rows_per_chunk=None))
     assert plan == ParallelPlan(use_gpu=False, gpu_rows_per_chunk=7, gpu_max_chunk_bytes=1 << 20)

@@ -17,9 +17,9 @@ from zemosaic_stack_core.errors import (
     GPUStackingError,
     InvalidInputError,
 )
-from zemosaic_stack_core.gpu_health import GpuHealth
+from zemosaic_stack_core.gpu.health import GpuHealth
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.phase3_gpu import Phase3Gpu, find_invalid
 from zemosaic_stack_core.result import StackResult
 
 HEALTHY = GpuHealth(usable=True)

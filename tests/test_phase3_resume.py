@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from night import leftovers, make_frame, outcomes, report_of, run, start, tiles_of, write_frame, write_night
 
-from zemosaic_stack_core import option_cards
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
 from zemosaic_stack_core.phase3 import signature
 from zemosaic_stack_core.phase3.lock import OutputLock
 from zemosaic_stack_core.phase3.plan import Shard
+from zemosaic_stack_core.writing import option_cards
 
 
 @pytest.fixture

@@ -88,7 +88,9 @@ def wcs_header() -> str:
     return str(wcs.to_header().tostring(padding=False, endcard=False))
 
 
-@pytest.mark.parametrize("transform", [Affine(x0=12.0, y0=-4.0), similarity(121, 0.999, 300, 40), Affine(-1, 0, 99, 0, 1, 3)])
+@pytest.mark.parametrize(
+    "transform", [Affine(x0=12.0, y0=-4.0), similarity(121, 0.999, 300, 40), Affine(-1, 0, 99, 0, 1, 3)]
+)
 def test_the_wcs_goes_where_the_pixels_go(transform: Affine) -> None:
     header = wcs_header()
     points = np.random.default_rng(4).uniform(0, 200, (10, 2))

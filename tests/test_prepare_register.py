@@ -138,8 +138,12 @@ def test_a_frame_without_stars_is_dropped_with_its_reason() -> None:
 
 def test_two_fields_are_refused() -> None:
     sky, other = Sky(8), Sky(9)
-    lists = [sky.seen(turned(0, i, i), 60 + i) for i in range(5)] + [other.seen(turned(0, i, 0), 70 + i) for i in range(4)]
-    with pytest.raises(InvalidInputError, match=r"two different fields: 5 frames agree with frame_\d.fits and 4 with") as caught:
+    lists = [sky.seen(turned(0, i, i), 60 + i) for i in range(5)] + [
+        other.seen(turned(0, i, 0), 70 + i) for i in range(4)
+    ]
+    with pytest.raises(
+        InvalidInputError, match=r"two different fields: 5 frames agree with frame_\d.fits and 4 with"
+    ) as caught:
         register(lists)
     assert "\n" not in str(caught.value)
 

@@ -53,7 +53,9 @@ def reference(pixels: npt.NDArray[np.float32], x: float, y: float, order: int) -
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("transform", [Affine(), Affine(x0=0.3, y0=-0.45), turned(31, 1.0, 4.2, -6.1), turned(180, 1, 14, 12)])
+@pytest.mark.parametrize(
+    "transform", [Affine(), Affine(x0=0.3, y0=-0.45), turned(31, 1.0, 4.2, -6.1), turned(180, 1, 14, 12)]
+)
 def test_every_pixel_is_what_the_definition_says(kernel: str, transform: Affine) -> None:
     random = np.random.default_rng(7)
     pixels = random.normal(100, 10, (13, 15)).astype(np.float32)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames import group_frames, open_frames
-from zemosaic_stack_core.normalization import frame_statistics
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixel_rows import FilePool
-from zemosaic_stack_core.sample_grid import GRID_SAMPLES, read_grid_samples, sample_grid
-from zemosaic_stack_core.star_width import image_star_width, star_width
+from zemosaic_stack_core.per_frame.normalization import frame_statistics
+from zemosaic_stack_core.per_frame.sample_grid import GRID_SAMPLES, read_grid_samples, sample_grid
+from zemosaic_stack_core.per_frame.star_width import image_star_width, star_width
+from zemosaic_stack_core.reading.pixel_rows import FilePool
 from zemosaic_stack_core.statistics import estimate_frame_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -384,7 +384,7 @@ def test_missing_samples_and_masks_are_no_stars(sep):
 
 
 def test_stars_are_searched_for_where_the_frame_has_samples(sep, monkeypatch):
-    monkeypatch.setattr("zemosaic_stack_core.star_width.CROP_SIDE", 200)
+    monkeypatch.setattr("zemosaic_stack_core.per_frame.star_width.CROP_SIDE", 200)
     frame = np.full((900, 1000), np.nan, np.float32)
     frame[650:, 750:] = star_field(2.5, shape=(250, 250), stars=40)
     group = open_frames([frame, star_field(2.5, shape=(900, 1000), stars=300)])
@@ -419,7 +419,7 @@ def test_missing_star_library_is_one_clear_error_before_any_work(monkeypatch):
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.setattr("zemosaic_stack_core.star_width.importlib.import_module", without_sep)
+    monkeypatch.setattr("zemosaic_stack_core.per_frame.star_width.importlib.import_module", without_sep)
     with pytest.raises(InvalidInputError, match=r'pip install "zemosaic-stack-core\[fwhm\]"'):
         estimate_frame_numbers(open_frames([sky(0)]), options(weighting="noise_fwhm"))
 

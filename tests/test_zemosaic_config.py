@@ -9,7 +9,7 @@ import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.zemosaic_config import (
+from zemosaic_stack_core.zemosaic.config import (
     RadialWeight,
     read_zemosaic_config,
     settings_from_config,

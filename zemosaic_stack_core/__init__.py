@@ -19,15 +19,15 @@ from .runner import stack
 
 if TYPE_CHECKING:
     from .auto import Phase3Gpu, stack_auto
-    from .drop_in import (
+    from .gpu.doctor import diagnose_gpu
+    from .gpu.health import gpu_is_usable
+    from .zemosaic.drop_in import (
         apply_tile_photometric_scaling,
         compute_tile_photometric_scaling,
         get_backend_module,
         stack_core,
     )
-    from .gpu_doctor import diagnose_gpu
-    from .gpu_health import gpu_is_usable
-    from .parallel_plan import (
+    from .zemosaic.parallel_plan import (
         ParallelCapabilities,
         ParallelPlan,
         auto_tune_parallel_plan,
@@ -64,18 +64,18 @@ __version__ = "0.1.0"
 
 #: Where the names are that are imported when somebody asks for them: stacking on the CPU needs none of them.
 _ON_DEMAND = {
-    "ParallelCapabilities": "parallel_plan",
-    "ParallelPlan": "parallel_plan",
+    "ParallelCapabilities": "zemosaic.parallel_plan",
+    "ParallelPlan": "zemosaic.parallel_plan",
     "Phase3Gpu": "auto",
-    "apply_tile_photometric_scaling": "drop_in",
-    "auto_tune_parallel_plan": "parallel_plan",
-    "compute_tile_photometric_scaling": "drop_in",
-    "detect_parallel_capabilities": "parallel_plan",
-    "diagnose_gpu": "gpu_doctor",
-    "get_backend_module": "drop_in",
-    "gpu_is_usable": "gpu_health",
+    "apply_tile_photometric_scaling": "zemosaic.drop_in",
+    "auto_tune_parallel_plan": "zemosaic.parallel_plan",
+    "compute_tile_photometric_scaling": "zemosaic.drop_in",
+    "detect_parallel_capabilities": "zemosaic.parallel_plan",
+    "diagnose_gpu": "gpu.doctor",
+    "get_backend_module": "zemosaic.drop_in",
+    "gpu_is_usable": "gpu.health",
     "stack_auto": "auto",
-    "stack_core": "drop_in",
+    "stack_core": "zemosaic.drop_in",
 }
 
 

@@ -11,14 +11,14 @@ from .backends.faults import walk_chain
 from .chunks import ChunkPlan
 from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
+from .gpu.phase3_gpu import Phase3Gpu, find_invalid
 from .job import StackJob
 from .options import StackOptions
-from .parallel_plan import ParallelPlan, read_plan
-from .phase3_gpu import Phase3Gpu, find_invalid
 from .result import StackResult
 from .runner import check_maps, plan_job, prepare_job, run_job
 from .statistics import FrameNumbers
 from .workers import choose_workers
+from .zemosaic.parallel_plan import ParallelPlan, read_plan
 
 __all__ = ["Phase3Gpu", "stack_auto"]
 
@@ -154,9 +154,7 @@ class _Watched:
 class _GpuTile:
     """A tile's attempts on the GPU: the second one's band is half of the first's where memory ran out."""
 
-    def __init__(
-        self, job: StackJob, numbers: FrameNumbers, caps: ParallelPlan, progress: _Watched | None
-    ) -> None:
+    def __init__(self, job: StackJob, numbers: FrameNumbers, caps: ParallelPlan, progress: _Watched | None) -> None:
         self._job = replace(job, maps=job.maps | {"coverage"})  # the check of the result needs it
         self._numbers = numbers
         self._caps = caps

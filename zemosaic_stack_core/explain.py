@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import numpy_backend
-from .bands import BandReader
 from .chunks import Chunk
 from .errors import InvalidInputError
 from .frames import group_frames
 from .job import FrameCounts, StackJob, compute_chunks
 from .options import MAPS, StackOptions
 from .outputs import OutputPlanes
+from .reading.bands import BandReader
+from .reading.scratch import ScratchFolder
 from .rejection.centered import MAD_TO_SIGMA
 from .replay import OpenMaster, open_master
-from .scratch import ScratchFolder
 
 __all__ = ["Fate", "PixelChannel", "SampleFate", "explain_pixel"]
 

@@ -32,12 +32,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .array_frames import ArrayFrame, array_frame
 from .errors import InvalidInputError
-from .file_frames import FileFrame, describe_shape, plane_source, probe_frame
-from .masks import ArrayMask, FileMask, MaskSource, array_mask
-from .pixel_rows import FilePool
-from .scratch import ScratchFolder
+from .reading.array_frames import ArrayFrame, array_frame
+from .reading.file_frames import FileFrame, describe_shape, plane_source, probe_frame
+from .reading.masks import ArrayMask, FileMask, MaskSource, array_mask
+from .reading.pixel_rows import FilePool
+from .reading.scratch import ScratchFolder
 
 __all__ = [
     "ArrayFrame",

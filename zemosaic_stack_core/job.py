@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend, Slot, Transfer, TransferTimes
-from .bands import Band, BandReader, is_viewed
 from .chunks import Chunk, ChunkPlan
-from .combination import Weight
-from .critical_values import gesd_critical_values
 from .frames import FrameGroup
 from .kernel import ChunkResult, stack_chunk
 from .options import StackOptions
 from .outputs import OutputPlanes
-from .planes import PlaneStack
-from .samples import Samples
+from .pixels.combination import Weight
+from .pixels.critical_values import gesd_critical_values
+from .pixels.samples import Samples
+from .reading.bands import Band, BandReader, is_viewed
+from .reading.planes import PlaneStack
 
 __all__ = ["FrameCounts", "StackJob", "StepTimes", "compute_chunks"]
 

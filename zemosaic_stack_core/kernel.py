@@ -26,12 +26,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from ._typing import Array, Namespace
-from .combination import Answer
-from .losses import reject
 from .options import StackOptions
+from .pixels.combination import Answer
+from .pixels.losses import reject
+from .pixels.samples import Samples, part_of
+from .pixels.strips import Strip, Task, joined, stack_strip
 from .rejection import RULES
-from .samples import Samples, part_of
-from .strips import Strip, Task, joined, stack_strip
 
 __all__ = ["ChunkResult", "Samples", "stack_chunk"]
 

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .atomic import atomic_output, check_output
 from .errors import FrameReadError, InvalidInputError, ZemosaicError
-from .fits_stream import bands_of_planes, find_damage, read_first_cards, verify_checksum, write_hdu
-from .frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table
-from .master_header import (
+from .result import StackResult
+from .writing.atomic import atomic_output, check_output
+from .writing.fits_stream import bands_of_planes, find_damage, read_first_cards, verify_checksum, write_hdu
+from .writing.frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table
+from .writing.master_header import (
     TileFacts,
     add_exposure,
     add_tile,
     copy_cards,
     reference_header,
 )
-from .observing import ObservingFacts, observing_facts
-from .option_cards import add_provenance, read_options
-from .result import StackResult
+from .writing.observing import ObservingFacts, observing_facts
+from .writing.option_cards import add_provenance, read_options
 
 if TYPE_CHECKING:
     from astropy.io import fits

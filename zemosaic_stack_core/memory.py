@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import InvalidInputError
-from .parallel_plan import available_memory
+from .zemosaic.parallel_plan import available_memory
 
 __all__ = ["chunk_budget"]
 

@@ -22,9 +22,9 @@ from .frames import FrameGroup, open_frames
 from .job import StackJob
 from .master_tile import MasterTile, read_master
 from .options import MAPS
+from .reading.scratch import ScratchFolder
 from .result import StackResult
 from .runner import prepare_job, run_job
-from .scratch import ScratchFolder
 from .statistics import FrameNumbers
 from .workers import choose_workers
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import N_SLOTS, Backend, resolve_backend
-from .bands import BandReader
 from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, plan_chunks
 from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
@@ -19,10 +18,11 @@ from .job import FrameCounts, StackJob, StepTimes, compute_chunks
 from .memory import chunk_budget
 from .options import MAPS, StackOptions, check_choice
 from .outputs import OutputPlanes, SharedFile, output_bytes
-from .planes import PlaneStack, plane_stack
+from .per_frame.weighting import radial_weights
+from .reading.bands import BandReader
+from .reading.planes import PlaneStack, plane_stack
 from .result import FrameRecord, StackResult
 from .statistics import FrameNumbers, estimate_frame_numbers
-from .weighting import radial_weights
 from .workers import choose_workers, compute_in_processes
 
 __all__ = ["check_maps", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
@@ -235,9 +235,7 @@ def prepare_job(
         memory_limit=memory_limit,
         maps=maps,
     )
-    numbers = estimate_frame_numbers(
-        group, options, manual_weights=per_frame, exposures=exposures, workers=workers
-    )
+    numbers = estimate_frame_numbers(group, options, manual_weights=per_frame, exposures=exposures, workers=workers)
     weight = numbers.weight.copy()
     weight[list(numbers.excluded)] = 0.0
     if not (weight > 0.0).any(axis=0).all():
@@ -313,9 +311,10 @@ def _split_weights(
     if array.shape == (frames,) or array.shape == (frames, channels):
         plane_like = array.reshape(frames, -1)
         checked = plane_stack(
-            np.broadcast_to(plane_like[:, None, None, :] if group.is_color else plane_like[:, :1, None], (
-                (frames, 1, 1, channels) if group.is_color else (frames, 1, 1)
-            )),
+            np.broadcast_to(
+                plane_like[:, None, None, :] if group.is_color else plane_like[:, :1, None],
+                ((frames, 1, 1, channels) if group.is_color else (frames, 1, 1)),
+            ),
             group,
             "weights",
         )
@@ -391,9 +390,7 @@ def _result(
         )
         for frame, source in enumerate(group.sources)
     )
-    planes = {
-        name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in outputs.planes.items()
-    }
+    planes = {name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in outputs.planes.items()}
     return StackResult(
         **planes, frames=records, backend=backend, options=job.options, reference=numbers.reference, details=details
     )

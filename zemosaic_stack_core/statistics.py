@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from .errors import InvalidInputError
 from .frames import FrameGroup
-from .normalization import FrameStatistics, Normalization, choose_reference, frame_statistics, match_frame
 from .options import StackOptions
-from .sample_grid import SampleGrid, read_grid_samples, sample_grid
-from .star_width import require_star_library, star_width
-from .weighting import (
+from .per_frame.normalization import FrameStatistics, Normalization, choose_reference, frame_statistics, match_frame
+from .per_frame.sample_grid import SampleGrid, read_grid_samples, sample_grid
+from .per_frame.star_width import require_star_library, star_width
+from .per_frame.weighting import (
     check_manual_weights,
     exposure_weights,
     frame_exposures,

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidInputError
-from .fits_stream import bands_of_planes, write_hdu
 from .synthetic_scene import SyntheticScene, SyntheticStar, generator
+from .writing.fits_stream import bands_of_planes, write_hdu
 
 if TYPE_CHECKING:
     from astropy.io import fits

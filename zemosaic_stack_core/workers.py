@@ -25,13 +25,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from .backends import numpy_backend
-from .bands import BandReader
 from .chunks import Chunk
 from .errors import InvalidInputError, ZemosaicError
 from .frames import FileFrame, FrameGroup
 from .job import FrameCounts, StackJob, compute_chunks
 from .outputs import OutputPlanes, map_file
-from .parallel_plan import usable_cores
+from .reading.bands import BandReader
+from .zemosaic.parallel_plan import usable_cores
 
 __all__ = ["choose_workers", "compute_in_processes"]
 

@@ -22,7 +22,7 @@ from .gpu import CupyBackend, GpuMemory, cupy_backend, free_cupy_memory_pools, g
 from .resolve import BACKENDS, resolve_backend
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.gpu_health import gpu_is_usable, reset_gpu_health
+    from zemosaic_stack_core.gpu.health import gpu_is_usable, reset_gpu_health
 
 __all__ = [
     "BACKENDS",
@@ -55,7 +55,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Find the health check, which runs the kernel and so stands above this package, when it is asked for."""
     if name in ("gpu_is_usable", "reset_gpu_health"):
-        from zemosaic_stack_core import gpu_health
+        from zemosaic_stack_core.gpu import health as gpu_health
 
         return getattr(gpu_health, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -93,9 +93,7 @@ class Slot:
         self._extra: Slot | None = None
         self.device_arrays: list[Array] = []
 
-    def host_arrays(
-        self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]
-    ) -> list[npt.NDArray[Any]]:
+    def host_arrays(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> list[npt.NDArray[Any]]:
         """Return uninitialized C-contiguous arrays in the slot's memory, valid until the slot is released.
 
         Parameters

@@ -143,7 +143,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
     }
     if arguments.config is None:
         return Settings(options=StackOptions(**given))
-    from zemosaic_stack_core.zemosaic_config import read_zemosaic_config, settings_from_config
+    from zemosaic_stack_core.zemosaic.config import read_zemosaic_config, settings_from_config
 
     settings = settings_from_config(read_zemosaic_config(arguments.config))
     lines = [f"{arguments.config}: {note}" for note in settings.notes]

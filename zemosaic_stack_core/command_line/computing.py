@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.parallel_plan import ParallelPlan, auto_tune_parallel_plan, detect_parallel_capabilities
-from zemosaic_stack_core.weighting import read_weights_csv
+from zemosaic_stack_core.per_frame.weighting import read_weights_csv
+from zemosaic_stack_core.zemosaic.parallel_plan import (
+    ParallelPlan,
+    auto_tune_parallel_plan,
+    detect_parallel_capabilities,
+)
 
 from .arguments import Settings
 

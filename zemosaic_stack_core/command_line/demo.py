@@ -34,12 +34,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Make, stack, write, tell."""
     from zemosaic_stack_core.adviser import rule_text
-    from zemosaic_stack_core.atomic import check_output
     from zemosaic_stack_core.auto import stack_auto
     from zemosaic_stack_core.frames import open_frames
     from zemosaic_stack_core.master_tile import write_master
     from zemosaic_stack_core.options import StackOptions
     from zemosaic_stack_core.synthetic import SyntheticNight
+    from zemosaic_stack_core.writing.atomic import check_output
 
     began = time.perf_counter()
     folder = Path(arguments.output)
@@ -97,7 +97,7 @@ def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwri
     """
     import numpy as np
 
-    from zemosaic_stack_core.panels import Panel, save_panels
+    from zemosaic_stack_core.writing.panels import Panel, save_panels
 
     if result.coverage is None or result.rejected_high is None or result.rejected_low is None:
         raise AssertionError("the maps were not asked for")

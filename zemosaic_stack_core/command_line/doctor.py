@@ -29,8 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose the GPU and the machine."""
-    from zemosaic_stack_core.gpu_doctor import REAL_SIZE, diagnose_gpu
-    from zemosaic_stack_core.parallel_plan import detect_parallel_capabilities
+    from zemosaic_stack_core.gpu.doctor import REAL_SIZE, diagnose_gpu
+    from zemosaic_stack_core.zemosaic.parallel_plan import detect_parallel_capabilities
 
     from .messages import size_text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zemosaic_stack_core.adviser import advise, rule_text
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
 from zemosaic_stack_core.chunks import ChunkPlan
-from zemosaic_stack_core.gpu_health import gpu_health
+from zemosaic_stack_core.gpu.health import gpu_health
 from zemosaic_stack_core.outputs import output_bytes
 from zemosaic_stack_core.runner import check_maps, plan_job
 from zemosaic_stack_core.workers import choose_workers
@@ -19,7 +19,7 @@ from .messages import size_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.frames import FrameGroup
-    from zemosaic_stack_core.parallel_plan import ParallelPlan
+    from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
 
     from .arguments import Settings
 

@@ -123,8 +123,12 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
     """Return how the tiles are to be made."""
     from dataclasses import replace
 
-    from zemosaic_stack_core.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities, read_plan
     from zemosaic_stack_core.phase3.tile import StackSettings
+    from zemosaic_stack_core.zemosaic.parallel_plan import (
+        auto_tune_parallel_plan,
+        detect_parallel_capabilities,
+        read_plan,
+    )
 
     caps, workers = read_plan(settings.parallel), arguments.workers
     if settings.parallel:

@@ -99,9 +99,9 @@ class _Outputs:
 def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.adviser import advise
-    from zemosaic_stack_core.frame_lists import expand_frame_arguments
     from zemosaic_stack_core.frames import open_frames
-    from zemosaic_stack_core.scratch import ScratchFolder
+    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.reading.scratch import ScratchFolder
 
     from .summary import describe_result, summarize
 
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Outputs:
     """Find out before the work whether the files can be written; no frame is ever overwritten."""
-    from zemosaic_stack_core.atomic import check_output
+    from zemosaic_stack_core.writing.atomic import check_output
 
     master = Path(arguments.output)
     if master.suffix.casefold() not in _FITS_SUFFIXES:
@@ -168,8 +168,8 @@ def _compute(arguments: argparse.Namespace, settings: Settings, group: FrameGrou
 def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult) -> None:
     """Write the master and its picture."""
     from zemosaic_stack_core.master_tile import write_master
-    from zemosaic_stack_core.pictures import save_preview
     from zemosaic_stack_core.replay import MASK_CARDS
+    from zemosaic_stack_core.writing.pictures import save_preview
 
     sha256: list[str | None] = []
     if arguments.sha256:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError
-from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 
 from .journal import EarlierRuns
 from .make import MadeTile, make_tile

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames import FileFrame, check_same_shape, probe_frame
-from zemosaic_stack_core.pixel_rows import FilePool
-from zemosaic_stack_core.scratch import ScratchFolder
+from zemosaic_stack_core.reading.pixel_rows import FilePool
+from zemosaic_stack_core.reading.scratch import ScratchFolder
 
 from .outcome import DroppedFrame
 

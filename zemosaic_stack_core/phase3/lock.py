@@ -12,8 +12,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
-from zemosaic_stack_core.atomic import remove_leftovers
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
+from zemosaic_stack_core.writing.atomic import remove_leftovers
 
 from .plan import Shard
 

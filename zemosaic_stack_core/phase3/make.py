@@ -17,11 +17,11 @@ import numpy as np
 
 from zemosaic_stack_core.auto import PcbTile
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
-from zemosaic_stack_core.fits_stream import read_first_cards
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master_tile import read_master
-from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.reading.scratch import ScratchFolder
 from zemosaic_stack_core.result import FrameRecord, StackResult
-from zemosaic_stack_core.scratch import ScratchFolder
+from zemosaic_stack_core.writing.fits_stream import read_first_cards
 
 from .frame_check import choose_frames
 from .outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord

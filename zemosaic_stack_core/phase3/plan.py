@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.frame_lists import expand_frame_arguments, natural_key
+from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments, natural_key
 
 __all__ = ["Shard", "TileSpec", "parse_shard", "read_run_plan"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.pictures import MISSING_COLOR, bin_down, stretch
 from zemosaic_stack_core.result import StackResult
+from zemosaic_stack_core.writing.pictures import MISSING_COLOR, bin_down, stretch
 
 __all__ = ["PREVIEW_SIZE", "TilePictures", "tile_pictures"]
 

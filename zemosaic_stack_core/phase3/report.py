@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.atomic import atomic_output
-from zemosaic_stack_core.option_cards import ALGORITHM
-from zemosaic_stack_core.parallel_plan import available_memory, usable_cores
+from zemosaic_stack_core.writing.atomic import atomic_output
+from zemosaic_stack_core.writing.option_cards import ALGORITHM
+from zemosaic_stack_core.zemosaic.parallel_plan import available_memory, usable_cores
 
 if TYPE_CHECKING:
     from .run import Night, RunReport

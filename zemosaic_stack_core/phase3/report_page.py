@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zemosaic_stack_core.atomic import atomic_output
+from zemosaic_stack_core.writing.atomic import atomic_output
 
 from .outcome import TileOutcome
 from .previews import TilePictures

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zemosaic_stack_core.errors import ZemosaicError
-from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 
 from .cluster import ClusterChoice, made_on_cluster
 from .journal import Journal, earlier_runs, remove_journals

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.fits_stream import find_damage
-from zemosaic_stack_core.option_cards import ALGORITHM
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.parallel_plan import usable_cores
+from zemosaic_stack_core.writing.fits_stream import find_damage
+from zemosaic_stack_core.writing.option_cards import ALGORITHM
+from zemosaic_stack_core.zemosaic.parallel_plan import usable_cores
 
 __all__ = [
     "TILE_VERSION",

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from zemosaic_stack_core.auto import PcbTile, Progress, stack_auto
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.frames import FileFrame, FrameGroup, group_frames
-from zemosaic_stack_core.master_header import TileFacts, reference_header
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master_tile import write_master
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.reading.scratch import ScratchFolder
 from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.scratch import ScratchFolder
 from zemosaic_stack_core.workers import choose_workers
+from zemosaic_stack_core.writing.master_header import TileFacts, reference_header
 
 from .frame_check import FrameChoice, choose_frames
 from .outcome import DroppedFrame

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+
 from .canvas import Canvas, placed_wcs, union_canvas
 from .detect import StarList
 from .geometry import Affine, corners_of
@@ -165,7 +166,9 @@ def _named_reference(frames: Sequence[RawFrame], options: PrepareOptions) -> int
     for index, frame in enumerate(frames):
         if frame.path == wanted or frame.path.resolve() == wanted.resolve():
             return index
-    raise InvalidInputError(f"{options.reference}: not among the {len(frames)} lights; expected one of them as reference")
+    raise InvalidInputError(
+        f"{options.reference}: not among the {len(frames)} lights; expected one of them as reference"
+    )
 
 
 def _choose(
@@ -191,7 +194,11 @@ def _choose(
         overlapping = "frames share too few stars to check it"
         return "wcs", f"every frame has a WCS; {overlapping}", reference
     silent = f", {check.silent} share too few to say" if check.silent else ""
-    return "wcs", f"every frame has a WCS; stars of {check.confirmed} confirm it to {check.median_offset:.2f} px{silent}", reference
+    return (
+        "wcs",
+        f"every frame has a WCS; stars of {check.confirmed} confirm it to {check.median_offset:.2f} px{silent}",
+        reference,
+    )
 
 
 def _by_wcs(

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import atomic_output
-from ..errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.writing.atomic import atomic_output
+
 from .canvas import Canvas
 from .detect import StarList
 from .records import PreparedFrame, PreparedGroup
@@ -127,7 +128,9 @@ class PrepareCache:
             frames = tuple(_frame(frame) for frame in found.pop("frames"))
             canvas = Canvas(**found.pop("canvas"))
             masters = tuple((str(kind), int(count)) for kind, count in found.pop("masters"))
-            group = PreparedGroup(**{**found, "frames": frames, "canvas": canvas, "masters": masters, "from_cache": True})
+            group = PreparedGroup(
+                **{**found, "frames": frames, "canvas": canvas, "masters": masters, "from_cache": True}
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         if not all(path.exists() for path in group.paths):

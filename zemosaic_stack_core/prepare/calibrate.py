@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError
-from ..options import StackOptions
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.options import StackOptions
+
 from .inventory import RawFrame, read_pixels
 
 __all__ = ["Masters", "calibrate", "make_masters"]
@@ -171,7 +172,7 @@ def _name(frames: Sequence[RawFrame], kind: str, *more: object) -> str:
 
 def _combine(frames: Sequence[RawFrame], folder: Path, kind: str) -> Path:
     """Stack biases or darks."""
-    from ..runner import stack
+    from zemosaic_stack_core.runner import stack
 
     target = folder / _name(frames, kind)
     if not target.exists():
@@ -184,7 +185,7 @@ def _combine_flats(
     pattern: str | None,
 ) -> Path:  # fmt: skip
     """Stack flats at one level, and divide by their typical response."""
-    from ..runner import stack
+    from zemosaic_stack_core.runner import stack
 
     target = folder / _name(flats, "flat", bias and bias.name, [path.name for _, path in darks], pattern)
     if target.exists():
@@ -219,7 +220,7 @@ def _combine_flats(
 
 def _save(target: Path, image: _Image) -> None:
     """Write an array under a name that it takes when it is whole."""
-    from ..atomic import atomic_output
+    from zemosaic_stack_core.writing.atomic import atomic_output
 
     with atomic_output(target, overwrite=True) as file:
         np.save(file, image, allow_pickle=False)

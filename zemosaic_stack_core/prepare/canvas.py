@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+
 from .geometry import Affine
 
 if TYPE_CHECKING:

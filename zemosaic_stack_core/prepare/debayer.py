@@ -135,7 +135,8 @@ class _Neighbors:
         """Return the pixels that lie so far from those."""
         first_row, first_column = 2 + self._top + row, 2 + self._left + column
         return self._padded[
-            first_row : first_row + self._rows - self._top : 2, first_column : first_column + self._columns - self._left : 2
+            first_row : first_row + self._rows - self._top : 2,
+            first_column : first_column + self._columns - self._left : 2,
         ]
 
     def green(self) -> _Image:

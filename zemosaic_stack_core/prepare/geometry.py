@@ -92,7 +92,9 @@ def corners_of(rows: int, columns: int) -> _Points:
     return np.array([(0, 0), (columns - 1, 0), (columns - 1, rows - 1), (0, rows - 1)], np.float64)
 
 
-def fit_similarity(source: _Points, target: _Points, weights: _Points | None = None, *, mirrored: bool = False) -> Affine:
+def fit_similarity(
+    source: _Points, target: _Points, weights: _Points | None = None, *, mirrored: bool = False
+) -> Affine:
     """Fit shift, rotation and one scale by least squares.
 
     Parameters
@@ -118,7 +120,9 @@ def fit_similarity(source: _Points, target: _Points, weights: _Points | None = N
     a = (w * ds.conj() * dt).sum() / (w * np.abs(ds) ** 2).sum()
     b = t_mean - a * s_mean
     sign = -1.0 if mirrored else 1.0
-    return Affine(float(a.real), float(-sign * a.imag), float(b.real), float(a.imag), float(sign * a.real), float(b.imag))
+    return Affine(
+        float(a.real), float(-sign * a.imag), float(b.real), float(a.imag), float(sign * a.real), float(b.imag)
+    )
 
 
 def fit_affine(source: _Points, target: _Points, weights: _Points | None = None) -> Affine:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FrameReadError, InvalidInputError
-from ..frames import FileFrame, probe_frame
-from ..pixel_rows import FilePool
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames import FileFrame, probe_frame
+from zemosaic_stack_core.reading.pixel_rows import FilePool
+
 from .options import BAYER_PATTERNS
 
 if TYPE_CHECKING:

@@ -146,7 +146,9 @@ def _robust_fit(design: _Boxes, wanted: _Boxes) -> _Boxes:
     return np.asarray(fit)
 
 
-def sky_scatter(boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], noises: Sequence[float]) -> list[float]:
+def sky_scatter(
+    boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], noises: Sequence[float]
+) -> list[float]:
     """Return how much each frame's sky differs from the others' median after a plane, in units of its noise per pixel."""
     values = np.stack([box.mean(axis=2, dtype=np.float64) * scale for box, scale in zip(boxes, scales, strict=True)])
     rows, columns = values.shape[1:]

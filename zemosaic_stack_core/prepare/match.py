@@ -200,9 +200,7 @@ def _inside(stars: StarList, transform: Affine, other: StarList) -> npt.NDArray[
     """Tell which stars lie on the other frame, a few pixels inside its border."""
     x, y = transform(stars.points[:_MOST_COMPARED]).T
     margin = 6.0
-    return np.asarray(
-        (x > margin) & (y > margin) & (x < other.columns - 1 - margin) & (y < other.rows - 1 - margin)
-    )
+    return np.asarray((x > margin) & (y > margin) & (x < other.columns - 1 - margin) & (y < other.rows - 1 - margin))
 
 
 def _with_evidence(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
 
 __all__ = ["ALIGNMENTS", "BAYER_PATTERNS", "CFA_MODES", "HOT_PIXEL_MODES", "KERNELS", "LEVEL_MODES", "PrepareOptions"]
 

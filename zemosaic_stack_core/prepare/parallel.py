@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from ..parallel_plan import usable_cores
+from zemosaic_stack_core.zemosaic.parallel_plan import usable_cores
 
 __all__ = ["map_frames"]
 

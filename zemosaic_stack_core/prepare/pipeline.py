@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+
 from .align import Placement, place_frames
 from .cache import PrepareCache, signature
 from .calibrate import Masters, make_masters
@@ -278,7 +279,8 @@ class _Preparation:
             records[index] = replace(records[index], sky_agreement=value)
             if placement.alignment == "stars" and value > max(_SKY_DISAGREES, 5 * typical):
                 records[index] = replace(
-                    records[index], dropped=f"its sky differs from the others' by {value:.1f} times the noise of a pixel"
+                    records[index],
+                    dropped=f"its sky differs from the others' by {value:.1f} times the noise of a pixel",
                 )
         kept = [position for position, index in enumerate(alive) if not records[index].dropped]
         targets = [jobs[position].target for position in kept]
@@ -324,13 +326,17 @@ class _Preparation:
     def _tell_size(self, canvas: Canvas, frames: int, *, is_color: bool, keep: Sequence[Path]) -> None:
         """Say how much disk the aligned frames take, and refuse where it is too much."""
         needed = frames * aligned_bytes(canvas, is_color=is_color)
-        self._report(f"{frames} aligned frames of {canvas.rows} x {canvas.columns}: {needed / 1e6:.0f} MB in {self.cache.folder}")
+        self._report(
+            f"{frames} aligned frames of {canvas.rows} x {canvas.columns}: {needed / 1e6:.0f} MB in {self.cache.folder}"
+        )
         self.cache.check_room(needed, keep)
 
     def _aligned(self, jobs: Sequence[AlignTask], canvas: Canvas) -> list[npt.NDArray[np.float32]]:
         """Write the frames that are not there yet; return the box medians of all."""
         keys = [job.target.stem for job in jobs]
-        cached = [self.cache.load_boxes(key) if job.target.exists() else None for key, job in zip(keys, jobs, strict=True)]
+        cached = [
+            self.cache.load_boxes(key) if job.target.exists() else None for key, job in zip(keys, jobs, strict=True)
+        ]
         lost = [index for index, boxes in enumerate(cached) if boxes is None]
         made = map_frames(align_frame, [jobs[i] for i in lost], pixels=canvas.rows * canvas.columns,
                           workers=self.workers, progress=self._step("align"))  # fmt: skip

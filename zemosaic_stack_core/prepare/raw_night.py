@@ -218,9 +218,7 @@ class RawNight:
         noise = random.standard_normal(self.shape) * np.sqrt(expected + self.read_noise**2)
         return expected + noise + _BIAS
 
-    def write(
-        self, folder: str | os.PathLike[str], *, darks: int = 0, biases: int = 0, flats: int = 0
-    ) -> list[Path]:
+    def write(self, folder: str | os.PathLike[str], *, darks: int = 0, biases: int = 0, flats: int = 0) -> list[Path]:
         """Write the lights, then darks, biases and flats, as 16-bit FITS files; return their names."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -230,7 +228,9 @@ class RawNight:
         ]
         written += [self._save(target / f"dark_{i:02d}.fits", self.dark(i), "Dark Frame", i) for i in range(darks)]
         written += [self._save(target / f"bias_{i:02d}.fits", self.bias(i), "Bias Frame", i) for i in range(biases)]
-        written += [self._save(target / f"flat_{i:02d}.fits", self.flat_frame(i), "Flat Field", i) for i in range(flats)]
+        written += [
+            self._save(target / f"flat_{i:02d}.fits", self.flat_frame(i), "Flat Field", i) for i in range(flats)
+        ]
         return written
 
     def _save(self, path: Path, pixels: npt.NDArray[np.uint16], kind: str, index: int) -> Path:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+
 from .detect import StarList
 from .geometry import Affine
 from .match import StarMatch, chance_matches, find_match, refine_match
@@ -74,7 +75,12 @@ def choose_reference(lists: Sequence[StarList]) -> list[int]:
 
 
 def register_frames(
-    lists: Sequence[StarList], *, min_stars: int, max_residual: float, names: Sequence[str], reference: int | None = None
+    lists: Sequence[StarList],
+    *,
+    min_stars: int,
+    max_residual: float,
+    names: Sequence[str],
+    reference: int | None = None,
 ) -> Registration:
     """Find every frame's place on the reference's grid.
 
@@ -102,7 +108,9 @@ def register_frames(
             "expected images of the night sky in focus, or --align none for frames that are aligned already"
         )
     if reference is not None and reference not in usable:
-        raise InvalidInputError(f"{names[reference]}: {len(lists[reference])} stars; expected {min_stars} in a reference")
+        raise InvalidInputError(
+            f"{names[reference]}: {len(lists[reference])} stars; expected {min_stars} in a reference"
+        )
     order = [i for i in choose_reference(lists) if i in usable] if reference is None else [reference]
     best: Registration | None = None
     for candidate in order[:_REFERENCES_TRIED]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import atomic_output
-from ..fits_stream import bands_of_planes, write_hdu
+from zemosaic_stack_core.writing.atomic import atomic_output
+from zemosaic_stack_core.writing.fits_stream import bands_of_planes, write_hdu
+
 from .calibrate import Masters, calibrate
 from .canvas import Canvas
 from .cfa_drizzle import drizzle_cfa
@@ -192,7 +193,9 @@ def _write(target: Path, image: _Image, frame: RawFrame, canvas: Canvas, job: Al
     header = _observing_cards(frame)
     if canvas.wcs_header is not None:
         header.update(fits.Header.fromstring(canvas.wcs_header))
-    how = "as it was" if job.mapping is None else "drizzled" if job.cfa == "drizzle" and job.task.pattern else job.kernel
+    how = (
+        "as it was" if job.mapping is None else "drizzled" if job.cfa == "drizzle" and job.task.pattern else job.kernel
+    )
     header.add_history(f"prepared from {ascii(frame.path.name)[1:-1]}: calibrated, {how}")
     planes = image if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
     _save(target, planes, header)

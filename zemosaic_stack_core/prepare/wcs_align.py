@@ -39,7 +39,9 @@ class WcsMap:
         """Return x and y on the frame of output rows `start` to `stop`."""
         rows, across, x, y = self._nodes(start, stop, columns)
         wanted_rows, wanted_columns = np.arange(start, stop, dtype=np.float64), np.arange(columns, dtype=np.float64)
-        return _spline(rows, across, x)(wanted_rows, wanted_columns), _spline(rows, across, y)(wanted_rows, wanted_columns)
+        return _spline(rows, across, x)(wanted_rows, wanted_columns), _spline(rows, across, y)(
+            wanted_rows, wanted_columns
+        )
 
     def areas(self, start: int, stop: int, columns: int) -> _Places:
         """Return the area on the frame of those output pixels."""
@@ -62,7 +64,9 @@ def _spline(rows: _Places, columns: _Places, values: _Places) -> Any:
     """Return a cubic spline through nodes; nodes that the projection can't reach are far outside."""
     from scipy.interpolate import RectBivariateSpline
 
-    return RectBivariateSpline(rows, columns, np.where(np.isfinite(values), values, -1e6), kx=min(3, rows.size - 1), ky=3)
+    return RectBivariateSpline(
+        rows, columns, np.where(np.isfinite(values), values, -1e6), kx=min(3, rows.size - 1), ky=3
+    )
 
 
 def pixel_to_pixel(source: str, target: str, points: _Places) -> _Places:

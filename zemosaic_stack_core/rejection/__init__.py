@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.overview import FirstLook
+from zemosaic_stack_core.pixels.overview import FirstLook
 
 from .centered import (
     kappa_sigma,
@@ -62,9 +62,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "kappa_sigma": Rule(kappa_sigma, kappa_sigma_may_reject, uses_sums=True, uses_squares=True, ends_only=True),
         "mad_clip": Rule(mad_clip, mad_may_reject),
-        "winsorized_sigma_clip": Rule(
-            winsorized_sigma_clip, winsorized_may_reject, uses_sums=True, uses_squares=True
-        ),
+        "winsorized_sigma_clip": Rule(winsorized_sigma_clip, winsorized_may_reject, uses_sums=True, uses_squares=True),
         "winsorized_quantile": Rule(winsorized_quantile),
         "linear_fit_clip": Rule(linear_fit_clip, uses_sums=True),
         "percentile_clip": Rule(percentile_clip, percentile_may_reject, ends_only=True),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zemosaic_stack_core._typing import Array, Namespace
-from zemosaic_stack_core.columns import Columns, median_of, value_at
-from zemosaic_stack_core.moments import standard_deviation
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.overview import FirstLook
+from zemosaic_stack_core.pixels.columns import Columns, median_of, value_at
+from zemosaic_stack_core.pixels.moments import standard_deviation
+from zemosaic_stack_core.pixels.overview import FirstLook
 
 from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat
 

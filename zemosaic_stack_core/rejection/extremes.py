@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from zemosaic_stack_core._typing import Namespace
-from zemosaic_stack_core.columns import value_at
-from zemosaic_stack_core.moments import standard_deviation
+from zemosaic_stack_core.pixels.columns import value_at
+from zemosaic_stack_core.pixels.moments import standard_deviation
 
 from .intervals import Interval, RuleInput, narrow, with_ties
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
-from zemosaic_stack_core.columns import Columns, IntervalSums, value_at
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, value_at
 
 __all__ = [
     "Bounds",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
-from zemosaic_stack_core.columns import Columns, IntervalSums, running_sums, value_at
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, running_sums, value_at
 
 from .intervals import Interval, RuleInput, Step, repeat, with_ties
 

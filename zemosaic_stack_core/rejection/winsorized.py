@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from zemosaic_stack_core._typing import Array, Namespace
-from zemosaic_stack_core.columns import Columns, IntervalSums, count_below, interval_sums, median_of, value_at
-from zemosaic_stack_core.moments import standard_deviation
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.overview import FirstLook, deviation_of
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, count_below, interval_sums, median_of, value_at
+from zemosaic_stack_core.pixels.moments import standard_deviation
+from zemosaic_stack_core.pixels.overview import FirstLook, deviation_of
 
 from .centered import kappa_sigma, smallest_harmless_spread
 from .intervals import Bounds, Interval, RuleInput, Step, narrow, peel, repeat

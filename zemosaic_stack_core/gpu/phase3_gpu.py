@@ -1,0 +1,314 @@
+"""The state of the GPU during one Phase 3 run: may it be tried, did it fail, is it switched off."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from zemosaic_stack_core.backends import Backend, cupy_backend
+from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, walk_chain
+from zemosaic_stack_core.errors import BackendUnavailableError, FrameReadError, GPUStackingError, InvalidInputError
+from zemosaic_stack_core.result import StackResult
+from zemosaic_stack_core.zemosaic.parallel_plan import read_plan
+
+from .health import GpuHealth, gpu_health, reset_gpu_health
+
+__all__ = ["GpuFault", "Phase3Gpu", "find_invalid"]
+
+USING_GPU = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
+STACK_FAILED = "[P3][GPU] Stack failed (GPUStackingError): %s -- retrying once on GPU"
+UNEXPECTED_ERROR = "[P3][GPU] Unexpected GPU error: %s -- retrying once on GPU"
+SECOND_FAILED = "[P3][GPU] Second GPU attempt failed; disabling Phase 3 GPU for this run: %s"
+DEVICE_LOST = "[P3][GPU] GPU lost, no second attempt is possible; disabling Phase 3 GPU for this run: %s"
+NOT_RELEASED = "[P3][GPU] The GPU's memory could not be given back: %s"
+NOT_USABLE = "[P3][GPU] GPU not usable, Phase 3 runs on the CPU: %s"
+
+_NOT_THE_GPUS = (InvalidInputError, FrameReadError)
+"""Errors of the input: the CPU would raise them too."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFault:
+    """One failed attempt.
+
+    Parameters
+    ----------
+    kind : FaultClass
+        What class of failure it was.
+    summary : str
+        One line: the class, the exception and its text.
+    is_stacking_error : bool
+        A `GPUStackingError`: the device worked, the tile is not valid.
+    """
+
+    kind: FaultClass
+    summary: str
+    is_stacking_error: bool = False
+
+
+def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
+    """Say what can't be right about a tile, empty where nothing is found.
+
+    Parameters
+    ----------
+    result : StackResult
+        With its coverage.
+    shape : tuple of int
+        Shape that the image must have.
+    n_frames : int
+        Most samples that can lie on a pixel.
+
+    Returns
+    -------
+    str
+        The image has another shape, is not finite where samples were combined, or is finite where none were. An image
+        of zeros is not an error.
+    """
+    image, coverage = result.image, result.coverage
+    if image.shape != shape:
+        return f"the image has the shape {image.shape}; expected {shape}"
+    if coverage is None or coverage.shape != shape:
+        return f"the coverage has the shape {None if coverage is None else coverage.shape}; expected {shape}"
+    if coverage.size and (coverage.min() < 0 or coverage.max() > n_frames):
+        return f"the coverage runs from {coverage.min()} to {coverage.max()}; expected 0 to {n_frames}"
+    is_finite = np.isfinite(image)
+    is_covered = coverage > 0
+    if not np.array_equal(is_finite, is_covered):
+        holes = int(np.count_nonzero(is_covered & ~is_finite))
+        ghosts = int(np.count_nonzero(is_finite & ~is_covered))
+        return f"{holes} pixels with samples are not finite, {ghosts} without samples are finite; expected 0 and 0"
+    return ""
+
+
+class Phase3Gpu:
+    """Whether a run may still use the GPU. One per run, owned by the run, shared by all its threads.
+
+    Parameters
+    ----------
+    plan : ParallelPlan, mapping, object or None
+        ``use_gpu=False`` forbids the GPU.
+    logger : logging.Logger, optional
+        Gets the lines that tell of the GPU; default the logger of this module.
+    is_required : bool
+        Raise instead of falling back to the CPU.
+    check_health : callable
+        Returns a `GpuHealth`; called once, when the first tile comes.
+    open_backend : callable
+        Returns the GPU's backend; called once.
+
+    Attributes
+    ----------
+    hard_disabled : bool
+        Goes to True once, after a failed retry, and never back.
+    reason : str
+        Why the GPU is not used; empty while it is.
+    attempts : int
+        Stacks that were started on the GPU.
+    gpu_tiles, cpu_tiles : int
+        Tiles that came from each.
+    """
+
+    def __init__(
+        self,
+        plan: object = None,
+        *,
+        logger: logging.Logger | None = None,
+        is_required: bool = False,
+        check_health: Callable[[], GpuHealth] = gpu_health,
+        open_backend: Callable[[], Backend] = cupy_backend,
+    ) -> None:
+        self.logger = logger if logger is not None else logging.getLogger(__name__)
+        self.is_required = is_required
+        self.hard_disabled = False
+        self.reason = ""
+        self.attempts = 0
+        self.gpu_tiles = 0
+        self.cpu_tiles = 0
+        self._is_planned = read_plan(plan).use_gpu
+        self._check_health = check_health
+        self._open_backend = open_backend
+        self._health: GpuHealth | None = None
+        self._backend: Backend | None = None
+        self._state = threading.RLock()
+        self._device = threading.Lock()
+
+    @property
+    def allowed(self) -> bool:
+        """The plan does not forbid the GPU and its health check passed; checked at the first look."""
+        with self._state:
+            if not self._is_planned:
+                self.reason = self.reason or "the plan says use_gpu=False"
+                return False
+            if self._health is None:
+                self._health = self._check_health()
+                if not self._health.usable:
+                    self.reason = self._health.reason
+                    self.logger.info(NOT_USABLE, self.reason)
+            return self._health.usable
+
+    @property
+    def health(self) -> GpuHealth | None:
+        """Outcome of the health check, None where it was not made."""
+        return self._health
+
+    def may_try(self, plan: object = None) -> bool:
+        """Say whether a tile with this plan goes to the GPU.
+
+        Raises
+        ------
+        BackendUnavailableError
+            The GPU is required and not usable.
+        """
+        may = read_plan(plan).use_gpu and not self.hard_disabled and self.allowed
+        if self.is_required and not may:
+            reason = self.reason or "the plan says use_gpu=False"
+            raise BackendUnavailableError(f"the GPU is required and can't be used: {reason}")
+        return may
+
+    def stack(
+        self,
+        attempt: Callable[[Backend, bool], T],
+        check: Callable[[T], str],
+        is_callers: Callable[[BaseException], bool] = lambda _: False,
+    ) -> tuple[T | None, int]:
+        """Try a tile on the GPU, at most twice, one tile at a time.
+
+        Parameters
+        ----------
+        attempt : callable
+            Stacks the whole tile on the backend; the second argument says that its band must be half as large.
+        check : callable
+            Says what is invalid about an answer, empty where nothing is.
+        is_callers : callable
+            Says that an exception was raised by the caller's own callback, as a cancellation.
+
+        Returns
+        -------
+        tuple
+            The answer and the number of attempts, or None and the attempts where the CPU has to do it.
+
+        Raises
+        ------
+        InvalidInputError, FrameReadError
+            Of the input: not the GPU's failure.
+        GPUStackingError
+            The GPU is required and failed.
+        """
+        with self._device:
+            if self.hard_disabled:  # while this tile waited for its turn
+                return None, 0
+            answer, fault = self._try(attempt, check, is_callers, smaller=False)
+            if fault is None:
+                return self._succeeded(answer), 1
+            n_attempts = 1
+            if fault.kind is not FaultClass.DEVICE_LOST:
+                self.logger.warning(STACK_FAILED if fault.is_stacking_error else UNEXPECTED_ERROR, fault.summary)
+                n_attempts = 2
+                smaller = fault.kind is FaultClass.OUT_OF_MEMORY
+                answer, fault = self._try(attempt, check, is_callers, smaller=smaller)
+                if fault is None:
+                    return self._succeeded(answer), 2
+            self._disable(fault, second=n_attempts == 2)
+        return None, n_attempts
+
+    def count_cpu_tile(self) -> None:
+        """Count a tile that the CPU made."""
+        with self._state:
+            self.cpu_tiles += 1
+
+    def close(self) -> None:
+        """Give the GPU's memory back at the end of the run; does nothing after a device was lost."""
+        with self._device:
+            backend, self._backend = self._backend, None
+            if backend is None:
+                return
+            try:
+                backend.release()
+            except RuntimeError as error:  # the device died after the last tile: every tile is made
+                self.logger.warning(NOT_RELEASED, " ".join(str(error).split()))
+
+    def _succeeded(self, answer: T) -> T:
+        """Count a tile of the GPU; say once that it is in use."""
+        with self._state:
+            self.gpu_tiles += 1
+            is_first = self.gpu_tiles == 1
+        if is_first:
+            self.logger.info(USING_GPU)
+        return answer
+
+    def _try(
+        self,
+        attempt: Callable[[Backend, bool], T],
+        check: Callable[[T], str],
+        is_callers: Callable[[BaseException], bool],
+        *,
+        smaller: bool,
+    ) -> tuple[T, None] | tuple[None, GpuFault]:
+        """Make one attempt; after a failure, leave nothing of it behind."""
+        with self._state:
+            self.attempts += 1
+        try:
+            if self._backend is None:
+                self._backend = self._open_backend()
+            answer = attempt(self._backend, smaller)
+            invalid = check(answer)
+            if not invalid:
+                return answer, None
+            fault = GpuFault(
+                kind=FaultClass.INVALID_RESULT,
+                summary=f"{FaultClass.INVALID_RESULT.value}: {invalid}",
+                is_stacking_error=True,
+            )
+            del answer
+        except _NOT_THE_GPUS:
+            raise
+        except Exception as error:  # whatever the GPU does, the tile is made: it is logged and planned again
+            if is_callers(error):
+                raise
+            fault = _fault_of(error)
+            self.logger.debug("[P3][GPU] The failed attempt: %s", "".join(traceback.format_exception(error)))
+            for link in walk_chain(error):  # their frames hold the arrays that filled the device
+                traceback.clear_frames(link.__traceback__)
+        # Only now, with the exception gone, is the memory free to be given back.
+        return None, self._clean_up(fault)
+
+    def _clean_up(self, fault: GpuFault) -> GpuFault:
+        """Free what the failed attempt left; return the fault, or the loss of the device that showed here."""
+        gc.collect()
+        if fault.kind is FaultClass.DEVICE_LOST or self._backend is None:
+            return fault
+        try:
+            self._backend.release()
+        except RuntimeError as error:
+            return _fault_of(error)
+        return fault
+
+    def _disable(self, fault: GpuFault, *, second: bool) -> None:
+        """Switch the GPU off for the rest of the run."""
+        with self._state:
+            self.hard_disabled = True
+            self.reason = fault.summary
+        self._backend = None
+        if fault.kind is FaultClass.DEVICE_LOST:
+            reset_gpu_health()  # the next run must look again
+        self.logger.error(SECOND_FAILED if second else DEVICE_LOST, fault.summary)
+        if self.is_required:
+            raise GPUStackingError(f"the GPU is required and failed: {fault.summary}")
+
+
+def _fault_of(error: BaseException) -> GpuFault:
+    """Describe a failure without keeping the exception."""
+    kind = classify_fault(error)
+    text = " ".join(str(error).split()) or "no message"
+    name = type(error).__name__
+    is_stacking_error = any(isinstance(link, GPUStackingError) for link in walk_chain(error))
+    return GpuFault(kind=kind, summary=f"{kind.value}: {name}: {text}", is_stacking_error=is_stacking_error)

@@ -1,0 +1,1 @@
+"""The numbers of each frame, estimated once: scale and offset, noise, star width, weight."""

@@ -1,0 +1,144 @@
+"""Let a rule act on the pixels gathered from strips, and combine again what it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from zemosaic_stack_core._typing import Array, Namespace
+from zemosaic_stack_core.rejection import Interval, Rule, RuleInput
+
+from .columns import Columns, CoreSums, chosen_columns, columns_of, interval_sums, median_of, window_columns
+from .combination import Answer, Chosen
+from .samples import Present, Samples, find_present, normalized, part_of
+from .strips import Strip, Task, joined
+
+__all__ = ["Rejection", "reject"]
+
+#: Where more than one in so many pixels loses a sample, the frames' losses are counted over all pixels.
+FEW_REJECTING = 4
+
+
+class Rejection(NamedTuple):
+    """The pixels where something is rejected, and their new answer; and those that were peeled too deep, or None."""
+
+    deep: Array | None
+    mask: Array
+    answer: Answer
+    rejected_low: Array
+    rejected_high: Array
+    frame_rejected_low: Array
+    frame_rejected_high: Array
+
+
+def reject(xp: Namespace, samples: Samples, task: Task, rule: Rule, strips: Sequence[Strip]) -> Rejection | None:
+    """Apply the rule to the candidates of all strips; None where it rejects nothing."""
+    columns, pivot, core, candidates = _candidates_of(xp, strips, len(samples.values))
+    if columns.pixels == 0:
+        return None
+    sums = None
+    needs_sums = (task.variance and not task.propagates) or not task.accumulates
+    if rule.uses_sums or (needs_sums and columns.window is not None):
+        sums = interval_sums(xp, columns, pivot, core, squares=task.squares)
+    kept = rule.shrink(xp, RuleInput(columns, task.options, sums, task.critical_values))
+    has_rejected = (kept.start > columns.start) | (kept.stop < columns.stop)
+    deep = None
+    if columns.window is not None:
+        is_deep = (kept.start >= columns.window) | (kept.stop <= columns.frames - columns.window)
+        has_rejected = has_rejected & ~is_deep
+        deep = is_deep if candidates is None else _scattered(xp, candidates, is_deep)
+    mask = has_rejected if candidates is None else _scattered(xp, candidates, has_rejected)
+    lane = xp.nonzero(has_rejected)[0]
+    if lane.shape[0] == 0 and deep is None:
+        return None
+    kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
+    start, stop = xp.take(columns.start, lane, axis=0), xp.take(columns.stop, lane, axis=0)
+    pivot = xp.take(pivot, lane, axis=0)
+    if sums is None and needs_sums:
+        columns = chosen_columns(xp, columns, lane)
+        lane = columns.lane
+        sums = interval_sums(xp, columns, pivot, squares=task.squares)
+    low = xp.take(columns.values, kept.start * columns.pixels + lane, axis=0)
+    high = xp.take(columns.values, (kept.stop - 1 - columns.upper) * columns.pixels + lane, axis=0)
+    median = median_of(xp, columns, kept.start, kept.stop, lane)
+    first, second = (median, None) if sums is None else sums.over(xp, kept.start, kept.stop, lane)
+    chosen = Chosen(median, low, high, pivot, first, second)
+
+    coverage = xp.astype(kept.stop - kept.start, xp.int32)
+    if columns.is_complete and not task.accumulates and lane.shape[0] * FEW_REJECTING > mask.shape[0]:
+        # With so many, comparing every pixel is faster than gathering those. Elsewhere no sample is out of bounds.
+        highest = xp.full_like(mask, float("inf"), dtype=xp.float32)
+        lowest = -highest
+        lowest[mask], highest[mask] = low, high
+        rows = [normalized(xp, samples, frame, values) for frame, values in enumerate(samples.values)]
+        below, above, _ = _split(xp, Present(rows, [None] * len(rows), None), lowest, highest, keeps_masks=False)
+        accumulated = None
+    else:
+        pixels = xp.nonzero(mask)[0]
+        if pixels.shape[0] < mask.shape[0]:
+            samples = part_of(samples, pixels, xp)
+        present, _ = find_present(xp, samples, is_careful=True)
+        below, above, present = _split(xp, present, low, high, keeps_masks=task.accumulates)
+        accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
+    answer = task.combine(xp, coverage, chosen, accumulated)
+    return Rejection(
+        deep, mask, answer, xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32), below, above
+    )
+
+
+def _scattered(xp: Namespace, mask: Array, values: Array) -> Array:
+    """Give a bool array that has `values` where `mask` is true, and False elsewhere."""
+    scattered: Array = xp.zeros_like(mask)
+    scattered[mask] = values
+    return scattered
+
+
+def _candidates_of(
+    xp: Namespace, strips: Sequence[Strip], frames: int
+) -> tuple[Columns, Array, CoreSums | None, Array | None]:
+    """Put the strips' candidates side by side: their columns, pivots, core sums and places among the pixels."""
+    table = joined(xp, [strip.table for strip in strips])
+    pivot = joined(xp, [strip.pivot for strip in strips])
+    candidates = None
+    if any(strip.candidates is not None for strip in strips):
+        candidates = joined(
+            xp,
+            [
+                xp.ones_like(strip.answer.coverage, dtype=xp.bool) if strip.candidates is None else strip.candidates
+                for strip in strips
+            ],
+        )
+    if strips[0].core is not None:
+        core = CoreSums(*(joined(xp, parts) for parts in zip(*(strip.core for strip in strips), strict=True)))
+        return window_columns(xp, table, frames), pivot, core, candidates
+    count = None
+    if any(strip.counts is not None for strip in strips):
+        count = xp.astype(
+            joined(
+                xp,
+                [
+                    xp.full_like(strip.pivot, frames, dtype=xp.int32) if strip.counts is None else strip.counts
+                    for strip in strips
+                ],
+            ),
+            xp.int64,
+        )
+    return columns_of(xp, table, count), pivot, None, candidates
+
+
+def _split(
+    xp: Namespace, present: Present, low: Array, high: Array, *, keeps_masks: bool
+) -> tuple[Array, Array, Present]:
+    """Count each frame's samples below and above the kept ones, and give the samples with masks of the kept ones."""
+    below, above = [], []
+    masks: list[Array | None] = []
+    for row, mask in zip(present.rows, present.masks, strict=True):
+        is_below, is_above = row < low, row > high
+        if mask is not None:
+            is_below, is_above = is_below & mask, is_above & mask
+        below.append(xp.astype(xp.count_nonzero(is_below), xp.int64))
+        above.append(xp.astype(xp.count_nonzero(is_above), xp.int64))
+        if keeps_masks:
+            is_kept = ~(is_below | is_above)
+            masks.append(is_kept if mask is None else is_kept & mask)
+    return xp.stack(below), xp.stack(above), present._replace(masks=masks if keeps_masks else present.masks)

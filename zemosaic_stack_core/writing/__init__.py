@@ -1,0 +1,1 @@
+"""Files and pictures out, each written whole or not at all."""

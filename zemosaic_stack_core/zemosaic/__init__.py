@@ -1,0 +1,1 @@
+"""How the existing ZeMosaic program calls this library: its names, its settings, its plan."""

@@ -1,0 +1,350 @@
+"""How much of the machine a stack may use: capabilities, and a plan made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zemosaic_stack_core.errors import InvalidInputError
+
+__all__ = [
+    "ParallelCapabilities",
+    "ParallelPlan",
+    "allows_gpu",
+    "auto_tune_parallel_plan",
+    "available_memory",
+    "detect_parallel_capabilities",
+    "read_plan",
+    "usable_cores",
+]
+
+MIN_CHUNK_BYTES = 32 * 1024**2
+"""`auto_tune_parallel_plan` asks for at least this much per chunk: below it the calls cost more than the work."""
+
+RESERVED_MEMORY_FRACTION = 0.05
+"""Part of the free memory that a plan leaves alone, whatever the configuration asks for."""
+
+GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
+"""ZeMosaic's settings that allow or forbid the GPU, the more special first."""
+
+_CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Limit and use of a container's memory, version 2 and 1 of control groups."""
+
+
+@dataclass(frozen=True)
+class ParallelCapabilities:
+    """What the machine has.
+
+    Parameters
+    ----------
+    cpu_cores, cpu_logical_cores : int
+        Physical cores, and logical ones that this process may run on.
+    ram_total_bytes, ram_available_bytes : int
+        Memory of the machine or of the container, and what of it can be had without swapping.
+    gpu_available : bool
+        The GPU passed its health check.
+    gpu_name : str or None
+        Name of the device.
+    gpu_vram_total_bytes, gpu_vram_free_bytes : int or None
+        Device memory, None without a GPU.
+    """
+
+    cpu_cores: int
+    cpu_logical_cores: int
+    ram_total_bytes: int
+    ram_available_bytes: int
+    gpu_available: bool = False
+    gpu_name: str | None = None
+    gpu_vram_total_bytes: int | None = None
+    gpu_vram_free_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class ParallelPlan:
+    """What of the machine a stack may use. Every size is a cap, never a floor.
+
+    Parameters
+    ----------
+    cpu_workers : int or None
+        Worker processes; None for as many as pay.
+    use_memmap : bool
+        Frames are worth leaving in files: together they exceed the memory budget.
+    max_chunk_bytes : int or None
+        Largest working set of one worker.
+    rows_per_chunk : int or None
+        Most rows of one band on the CPU.
+    tiles_per_chunk : int or None
+        Kept for programs that set it; no number of this library depends on it.
+    use_gpu : bool
+        False forbids the GPU; True allows it where its health check passes.
+    gpu_rows_per_chunk : int or None
+        Most rows of one band on the GPU.
+    gpu_max_chunk_bytes : int or None
+        Largest working set of one band on the GPU.
+    """
+
+    cpu_workers: int | None = None
+    use_memmap: bool = False
+    max_chunk_bytes: int | None = None
+    rows_per_chunk: int | None = None
+    tiles_per_chunk: int | None = None
+    use_gpu: bool = True
+    gpu_rows_per_chunk: int | None = None
+    gpu_max_chunk_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("use_memmap", "use_gpu"):
+                checked: Any = bool(value)
+            else:
+                checked = _size_or_none(field.name, value)
+            object.__setattr__(self, field.name, checked)
+
+
+def _size_or_none(name: str, value: Any) -> int | None:
+    """Return a positive integer; None for None and for 0 and less, which existing programs use for "no limit"."""
+    if value is None:
+        return None
+    try:
+        size = float(value)
+        is_whole = math.isfinite(size) and size == math.floor(size)
+    except (TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise InvalidInputError(f"{name} of the parallel plan is {value!r}; expected a whole number or None")
+    return int(size) if size > 0 else None
+
+
+def read_plan(plan: object) -> ParallelPlan:
+    """Return a plan in this library's own form.
+
+    Parameters
+    ----------
+    plan : ParallelPlan, mapping, object with attributes, or None
+        What is not there has its default; what is not a field of `ParallelPlan` is ignored.
+
+    Returns
+    -------
+    ParallelPlan
+        With all caps validated.
+
+    Raises
+    ------
+    InvalidInputError
+        A size is not a whole number.
+    """
+    if plan is None:
+        return ParallelPlan()
+    if isinstance(plan, ParallelPlan):
+        return plan
+    names = [field.name for field in dataclasses.fields(ParallelPlan)]
+    if isinstance(plan, Mapping):
+        found = {name: plan[name] for name in names if plan.get(name) is not None}
+    else:
+        found = {name: getattr(plan, name) for name in names if getattr(plan, name, None) is not None}
+    return ParallelPlan(**found)
+
+
+def usable_cores() -> int:
+    """Return the number of logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(len(os.sched_getaffinity(0)), 1)
+    return max(os.cpu_count() or 1, 1)
+
+
+def _container_memory() -> tuple[int, int] | None:
+    """Return limit and use of the container's memory in bytes, None where no limit is set."""
+    for limit_name, used_name in _CGROUP_FILES:
+        try:
+            limit = Path(limit_name).read_text(encoding="ascii").strip()
+            used = Path(used_name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if limit.isdigit() and used.isdigit():
+            return int(limit), int(used)
+    return None
+
+
+def available_memory() -> tuple[int, int]:
+    """Return the memory in bytes of the machine, or the container, and how much of it can be had without swapping."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total, available = int(memory.total), int(memory.available)
+    container = _container_memory()
+    if container is not None and container[0] < total:  # version 1 writes "no limit" as a number near 2**63
+        total = container[0]
+        available = min(available, max(container[0] - container[1], 0))
+    return total, available
+
+
+def detect_parallel_capabilities(*, probe_gpu: bool = True) -> ParallelCapabilities:
+    """Look at the machine.
+
+    Parameters
+    ----------
+    probe_gpu : bool
+        False leaves the GPU alone and reports none.
+
+    Returns
+    -------
+    ParallelCapabilities
+        The GPU's part comes from the cached health check, see `gpu_health.gpu_health`.
+    """
+    import psutil
+
+    logical = usable_cores()
+    total, available = available_memory()
+    name = vram_total = vram_free = None
+    usable = False
+    if probe_gpu:
+        from zemosaic_stack_core.gpu.health import gpu_health
+
+        health = gpu_health()
+        usable = health.usable
+        if health.memory is not None:
+            name, vram_total, vram_free = health.memory.name, health.memory.total, health.memory.free
+    return ParallelCapabilities(
+        cpu_cores=min(psutil.cpu_count(logical=False) or max(logical // 2, 1), logical),
+        cpu_logical_cores=logical,
+        ram_total_bytes=total,
+        ram_available_bytes=available,
+        gpu_available=usable,
+        gpu_name=name,
+        gpu_vram_total_bytes=vram_total,
+        gpu_vram_free_bytes=vram_free,
+    )
+
+
+def _setting(config: object, name: str, default: Any) -> Any:
+    """Return a setting of a mapping or an object, the default where it is absent or None."""
+    value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+    return default if value is None else value
+
+
+def allows_gpu(config: object) -> bool:
+    """Say whether ZeMosaic's settings allow the GPU for stacking.
+
+    Parameters
+    ----------
+    config : mapping, object with attributes, or None
+        Of ``stack_use_gpu``, ``use_gpu_stack``, ``use_gpu`` and ``use_gpu_phase5`` the first that is there decides: the
+        switch for stacking before the general ones.
+
+    Returns
+    -------
+    bool
+        True where none is there.
+    """
+    for name in GPU_SWITCHES:
+        value = _setting(config, name, None)
+        if value is not None:
+            return bool(value)
+    return True
+
+
+def _fraction(config: object, name: str, default: float) -> float:
+    """Return a setting between 0.05 and 1."""
+    value = _setting(config, name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise InvalidInputError(f"{name} is {value!r}; expected a number from 0 to 1")
+    return min(max(number, 0.05), 1.0)
+
+
+def auto_tune_parallel_plan(
+    kind: str,
+    frame_shape: tuple[int, ...] | None,
+    n_frames: int,
+    bytes_per_pixel: int,
+    config: object = None,
+    caps: ParallelCapabilities | None = None,
+) -> ParallelPlan:
+    """Make a plan for a stack on this machine.
+
+    Parameters
+    ----------
+    kind : str
+        Phase of the program the plan is for, such as ``"stack_master_tiles"``; every kind is planned alike.
+    frame_shape : tuple of int or None
+        ``(row, column, ...)`` of the output; None where it is not known yet: then no rows are planned.
+    n_frames : int
+        Frames of one stack.
+    bytes_per_pixel : int
+        Bytes of all channels of one pixel of one frame.
+    config : mapping or object, optional
+        ZeMosaic's settings: ``parallel_autotune_enabled`` (True), ``parallel_target_cpu_load`` (0.95),
+        ``parallel_target_ram_fraction`` (0.9), ``parallel_gpu_vram_fraction`` (0.8), ``parallel_max_cpu_workers``
+        (0: no cap), and ``gpu_rows_per_chunk``, ``gpu_max_chunk_bytes``, ``rows_per_chunk``, ``max_chunk_bytes``,
+        which go into the plan as caps; and the switches that `allows_gpu` reads.
+    caps : ParallelCapabilities, optional
+        What the machine has; looked up where not given.
+
+    Returns
+    -------
+    ParallelPlan
+        Sizes are caps: the stack still takes no more than what is free when it runs.
+
+    Raises
+    ------
+    InvalidInputError
+        A setting is not a number.
+    """
+    del kind
+    caps = caps if caps is not None else detect_parallel_capabilities()
+    given = read_plan(config)
+    max_workers = _size_or_none("parallel_max_cpu_workers", _setting(config, "parallel_max_cpu_workers", 0))
+    workers = caps.cpu_logical_cores
+    if _setting(config, "parallel_autotune_enabled", True):
+        workers = round(workers * _fraction(config, "parallel_target_cpu_load", 0.95))
+    workers = max(min(workers, max_workers or workers), 1)
+
+    n_frames = max(int(n_frames), 1)
+    row_bytes = max(frame_shape[1] * int(bytes_per_pixel) * n_frames, 1) if frame_shape else None
+    height = frame_shape[0] if frame_shape else 0
+
+    free = caps.ram_available_bytes * (1 - RESERVED_MEMORY_FRACTION)
+    ram_budget = int(min(caps.ram_total_bytes * _fraction(config, "parallel_target_ram_fraction", 0.9), free))
+    chunk_bytes = _smaller(max(ram_budget // workers, MIN_CHUNK_BYTES), given.max_chunk_bytes)
+
+    use_gpu = caps.gpu_available and allows_gpu(config)
+    gpu_chunk_bytes = None
+    if use_gpu:
+        fraction = _fraction(config, "parallel_gpu_vram_fraction", 0.8)
+        vram = int((caps.gpu_vram_total_bytes or 0) * fraction)
+        if caps.gpu_vram_free_bytes is not None:
+            vram = min(vram, int(caps.gpu_vram_free_bytes * (1 - RESERVED_MEMORY_FRACTION)))
+        gpu_chunk_bytes = _smaller(max(vram, MIN_CHUNK_BYTES), given.gpu_max_chunk_bytes)
+    return ParallelPlan(
+        cpu_workers=workers,
+        use_memmap=row_bytes is not None and row_bytes * height > ram_budget,
+        max_chunk_bytes=chunk_bytes,
+        rows_per_chunk=_rows(chunk_bytes, row_bytes, height, given.rows_per_chunk),
+        use_gpu=use_gpu,
+        gpu_rows_per_chunk=_rows(gpu_chunk_bytes, row_bytes, height, given.gpu_rows_per_chunk) if use_gpu else None,
+        gpu_max_chunk_bytes=gpu_chunk_bytes,
+    )
+
+
+def _smaller(size: int, cap: int | None) -> int:
+    """Return the size, or the cap where that is smaller."""
+    return size if cap is None else min(size, cap)
+
+
+def _rows(chunk_bytes: int | None, row_bytes: int | None, height: int, cap: int | None) -> int | None:
+    """Return how many rows of all frames fit the chunk: at least one, at most the image and the cap."""
+    if chunk_bytes is None or row_bytes is None:
+        return cap
+    return _smaller(max(min(chunk_bytes // row_bytes, height), 1), cap)
