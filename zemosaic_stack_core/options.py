@@ -163,7 +163,8 @@ class StackOptions:
             raise InvalidInputError(f"alpha is {self.alpha!r}; expected a number above 0 and below 1")
         if self.weighting != "none" and self.combine != "mean":
             raise InvalidInputError(
-                f"weighting is {self.weighting!r} with combine {self.combine!r}; expected combine 'mean' or weighting 'none'"
+                f"weighting is {self.weighting!r} with combine {self.combine!r}; "
+                "expected combine 'mean' or weighting 'none'"
             )
         if self.radial_feather_fraction is not None and self.combine != "mean":
             raise InvalidInputError(

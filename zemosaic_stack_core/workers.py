@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .backends import numpy_backend
 from .chunks import Chunk
@@ -32,6 +33,9 @@ from .job import FrameCounts, StackJob, compute_chunks
 from .outputs import OutputPlanes, map_file
 from .reading.bands import BandReader
 from .zemosaic.parallel_plan import usable_cores
+
+if TYPE_CHECKING:  # Windows has no fork
+    from multiprocessing.context import ForkContext, SpawnContext
 
 __all__ = ["choose_workers", "compute_in_processes"]
 
@@ -175,7 +179,8 @@ def _bury(worker: _Worker) -> list[Chunk]:
 @contextmanager
 def _started(job: StackJob, workers: int, path: Path) -> Iterator[list[_Worker]]:
     """Start the workers; end them on the way out, whatever happened."""
-    context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
+    context: ForkContext | SpawnContext
+    context = multiprocessing.get_context("fork") if _can_fork() else multiprocessing.get_context("spawn")
     crew: list[_Worker] = []
     try:
         for _ in range(workers):

@@ -46,9 +46,10 @@ def gesd_critical_values(frames: int, options: StackOptions) -> npt.NDArray[np.f
     """
     if frames > MOST_FRAMES:
         raise InvalidInputError(
-            f"rejection 'gesd' with {frames} frames; expected at most {MOST_FRAMES}: kappa_sigma does the same with so many"
+            f"rejection 'gesd' with {frames} frames; "
+            f"expected at most {MOST_FRAMES}: kappa_sigma does the same with so many"
         )
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.1 s that no other rule needs
+    from scipy.special import stdtrit
 
     most = int(options.outlier_fraction * frames)
     n = np.arange(frames + 1, dtype=np.float64)[:, None]
