@@ -80,8 +80,7 @@ def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[A
 
     places, fluxes = night.stars
     on_canvas = to_reference.moved(group.canvas.x, group.canvas.y)(places)
-    rows, columns = image.shape[:2]
-    corner = corners_of(*night.shape) + (group.canvas.x, group.canvas.y)
+    corner = corners_of(*night.shape) + np.array([group.canvas.x, group.canvas.y])
     low, high = corner.min(axis=0) + 25, corner.max(axis=0) - 25
     inside = np.all((on_canvas > low) & (on_canvas < high), axis=1)
     distance = np.hypot(*(on_canvas[:, np.newaxis] - on_canvas[np.newaxis]).transpose(2, 0, 1))
@@ -258,8 +257,11 @@ def debayering() -> Result:
     try:
         import cv2
 
-        methods["opencv edge-aware (16 bit)"] = lambda image: cv2.cvtColor(
-            np.clip(np.rint(image), 0, 65535).astype(np.uint16), cv2.COLOR_BayerGRBG2RGB_EA).astype(np.float32)  # fmt: skip
+        def edge_aware(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            whole = np.clip(np.rint(image), 0, 65535).astype(np.uint16)
+            return np.asarray(cv2.cvtColor(whole, cv2.COLOR_BayerGRBG2RGB_EA), np.float32)
+
+        methods["opencv edge-aware (16 bit)"] = edge_aware
     except ImportError:
         pass
     distance = np.hypot(*(places[:, np.newaxis] - places[np.newaxis]).transpose(2, 0, 1)) + 1e9 * np.eye(len(places))
@@ -293,14 +295,17 @@ def real(folder: str, cache: Path, workers: int | None, options: PrepareOptions)
     began = time.perf_counter()
     prepare_frames(paths, options, cache_folder=cache, workers=workers)
     again = time.perf_counter() - began
+    names = ("name", "stars", "matched", "shift", "rotation", "scale", "residual", "fwhm", "dropped")
     return {
         "frames": len(group.frames), "kept": len(group.kept), "alignment": group.alignment, "why": group.why,
         "canvas": [group.canvas.rows, group.canvas.columns], "seconds": group.seconds, "total_seconds": seconds,
         "seconds_from_cache": again, "seconds_per_frame": seconds / len(group.frames),
         "peak_mib_parent": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak_mib_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
-        "records": [{"name": f.path.name, "stars": f.stars, "matched": f.matched, "shift": f.shift, "rotation": f.rotation,
-                     "scale": f.scale, "residual": f.residual, "fwhm": f.fwhm, "dropped": f.dropped} for f in group.frames],
+        "records": [
+            {name: getattr(frame, name) for name in names}
+            for frame in group.frames
+        ],
     }  # fmt: skip
 
 

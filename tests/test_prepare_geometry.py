@@ -32,7 +32,7 @@ def test_a_similarity_is_recovered_from_points(degrees: float, mirrored: bool) -
 
 def test_weights_decide_between_points_that_disagree() -> None:
     points = np.array([(0.0, 0.0), (10.0, 0.0), (0.0, 10.0), (10.0, 10.0)])
-    moved = points + (1.0, 0.0)
+    moved = points + np.array([1.0, 0.0])
     moved[3] += (5.0, 5.0)
     found = fit_similarity(points, moved, np.array([1.0, 1.0, 1.0, 0.0]))
     assert np.allclose(found(points[:3]), moved[:3])
@@ -49,7 +49,7 @@ def test_inverse_and_composition_agree() -> None:
     points = np.random.default_rng(3).uniform(0, 500, (12, 2))
     assert np.allclose(first.inverse()(first(points)), points)
     assert np.allclose(first.then(second)(points), second(first(points)))
-    assert first.moved(5, -6)(points) == pytest.approx(first(points) + (5, -6))
+    assert first.moved(5, -6)(points) == pytest.approx(first(points) + np.array([5, -6]))
 
 
 def test_a_single_frame_is_its_own_canvas() -> None:

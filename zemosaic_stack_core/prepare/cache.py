@@ -86,8 +86,12 @@ class PrepareCache:
     def save_stars(self, key: str, stars: StarList, problem: str) -> None:
         """Keep a frame's star list."""
         with atomic_output(self.folder / f"stars-{key}.npz", overwrite=True) as file:
-            np.savez(file, table=np.stack([stars.x, stars.y, stars.flux, stars.error]), problem=np.array(problem),
-                     facts=np.array([stars.fwhm, stars.roundness, stars.sky, stars.noise, stars.rows, stars.columns]))  # fmt: skip
+            np.savez(
+                file,
+                table=np.stack([stars.x, stars.y, stars.flux, stars.error]),
+                facts=np.array([stars.fwhm, stars.roundness, stars.sky, stars.noise, stars.rows, stars.columns]),
+                problem=np.array(problem),
+            )
 
     def load_stars(self, key: str) -> tuple[StarList, str] | None:
         """Return a star list that was kept; None where there is none."""
@@ -143,7 +147,8 @@ class PrepareCache:
 
 def _frame(stored: dict[str, Any]) -> PreparedFrame:
     """Return a frame's record as it was."""
-    numbers = {name: math.nan if value is None else value for name, value in stored.items() if name != "aligned"}
+    fields: dict[str, Any] = {name: math.nan if value is None else value for name, value in stored.items()}
     aligned = stored["aligned"]
-    return PreparedFrame(**{**numbers, "path": Path(stored["path"]), "shift": tuple(stored["shift"]),
-                            "aligned": None if aligned is None else Path(aligned)})  # fmt: skip
+    fields |= {"path": Path(stored["path"]), "shift": tuple(stored["shift"])}
+    fields["aligned"] = None if aligned is None else Path(aligned)
+    return PreparedFrame(**fields)

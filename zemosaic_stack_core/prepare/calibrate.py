@@ -49,7 +49,7 @@ class Masters:
     counts: tuple[tuple[str, int], ...] = ()
 
     def dark_for(self, frame: RawFrame) -> tuple[Path, float] | None:
-        """Return the dark for a frame, and the factor of its current (1 without scaling); None where there are no darks.
+        """Return the dark for a frame and the factor of its current (1: not scaled); None where there are no darks.
 
         Raises
         ------
@@ -66,11 +66,11 @@ class Masters:
         times = ", ".join(f"{exposure:g} s" for exposure, _ in self.darks if exposure is not None)
         if not self.scale_darks:
             raise InvalidInputError(
-                f"{frame.name}: exposure {wanted:g} s, darks of {times}; expected darks of the same time, or --scale-darks"
+                f"{frame.name}: exposure {wanted:g} s, darks of {times}; expected darks of that time, or --scale-darks"
             )
         if self.bias is None:
             raise InvalidInputError(
-                f"{frame.name}: exposure {wanted:g} s, darks of {times} and no bias frames; expected biases to scale darks"
+                f"{frame.name}: exposure {wanted:g} s, darks of {times}, no biases; expected biases to scale darks"
             )
         exposure, path = min(self.darks, key=lambda dark: abs(np.log((dark[0] or 1e-9) / (wanted or 1e-9))))
         return path, (wanted or 0.0) / (exposure or 1.0)
@@ -97,8 +97,8 @@ class Masters:
 
 
 def make_masters(
-    biases: Sequence[RawFrame], darks: Sequence[RawFrame], flats: Sequence[RawFrame], folder: Path, *, scale_darks: bool,
-    pattern: str | None,
+    biases: Sequence[RawFrame], darks: Sequence[RawFrame], flats: Sequence[RawFrame], folder: Path, *,
+    scale_darks: bool, pattern: str | None,
 ) -> Masters:  # fmt: skip
     """Combine calibration frames; masters made before of the same files are found again in the folder.
 
@@ -115,8 +115,8 @@ def make_masters(
 
     Notes
     -----
-    Outliers (cosmic rays, stars in twilight flats) are clipped at 4 robust deviations. Flats have the bias (or a dark of
-    their exposure time) subtracted and are brought to one level before they are combined.
+    Outliers (cosmic rays, stars in twilight flats) are clipped at 4 robust deviations. Flats have the bias (or a dark
+    of their exposure time) subtracted and are brought to one level before they are combined.
     """
     bias = _combine(biases, folder, "bias") if biases else None
     grouped: dict[float | None, list[RawFrame]] = {}

@@ -18,8 +18,8 @@ _Image = npt.NDArray[np.float32]
 _LEAST_OVERLAP = 0.2
 """Part of a drop that must fall into an output pixel for it to count.
 
-Of the up to four pixels that a drop of one pixel's size meets, the one it meets most has at least a quarter of it: every
-sample counts somewhere, and none far from its place."""
+Of the up to four pixels that a drop of one pixel's size meets, the one it meets most has at least a quarter of it:
+every sample counts somewhere, and none far from its place."""
 
 
 def drizzle_cfa(

@@ -35,9 +35,10 @@ def color_masks(pattern: str, rows: int, columns: int) -> npt.NDArray[np.bool_]:
 def pattern_problem(mosaic: _Image, pattern: str | None) -> str:
     """Say what is wrong with a pattern, judged by the sky; empty where nothing is.
 
-    The two greens of a mosaic see the same sky, so their pixels, on one diagonal of each 2 x 2 cell, agree; red and blue
-    hardly ever do. A header that puts the greens on the other diagonal is wrong, and a frame whose diagonals differ like
-    that without any pattern is a mosaic. (Red and blue in each other's place can't be told from the pixels.)
+    The two greens of a mosaic see the same sky, so their pixels, on one diagonal of each 2 x 2 cell, agree; red and
+    blue hardly ever do. A header that puts the greens on the other diagonal is wrong, and a frame whose diagonals
+    differ like that without any pattern is a mosaic. (Red and blue in each other's place can't be told from the
+    pixels.)
 
     Parameters
     ----------
@@ -142,19 +143,19 @@ class _Neighbors:
     def green(self) -> _Image:
         """Green at red or blue."""
         far = self._far_across + self._far_along
-        return (4 * self.center + 2 * (self._across + self._along) - far) / 8
+        return np.asarray((4 * self.center + 2 * (self._across + self._along) - far) / 8, np.float32)
 
     def green_to_beside(self) -> _Image:
         """Red or blue at green, from the left and right."""
         far = self._diagonal + self._far_across
-        return (5 * self.center + 4 * self._across - far + self._far_along / 2) / 8
+        return np.asarray((5 * self.center + 4 * self._across - far + self._far_along / 2) / 8, np.float32)
 
     def green_to_above(self) -> _Image:
         """Red or blue at green, from above and below."""
         far = self._diagonal + self._far_along
-        return (5 * self.center + 4 * self._along - far + self._far_across / 2) / 8
+        return np.asarray((5 * self.center + 4 * self._along - far + self._far_across / 2) / 8, np.float32)
 
     def opposite(self) -> _Image:
         """Red at blue, blue at red."""
         far = self._far_across + self._far_along
-        return (6 * self.center + 2 * self._diagonal - 1.5 * far) / 8
+        return np.asarray((6 * self.center + 2 * self._diagonal - 1.5 * far) / 8, np.float32)

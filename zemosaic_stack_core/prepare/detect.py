@@ -62,8 +62,8 @@ class StarList:
 def cfa_luminance(mosaic: _Image) -> _Image:
     """Smooth a Bayer mosaic into one luminance image of its size.
 
-    Every 3 x 3 window weighted 1-2-1 holds red, green and blue as 1 : 2 : 1 whatever the pattern and wherever it stands, so
-    no pattern shows, none needs to be known, and centers keep their places.
+    Every 3 x 3 window weighted 1-2-1 holds red, green and blue as 1 : 2 : 1 whatever the pattern and wherever it
+    stands, so no pattern shows, none needs to be known, and centers keep their places.
     """
     from scipy.ndimage import convolve1d
 
@@ -94,8 +94,9 @@ def detect_stars(image: _Image) -> StarList:
 
     Notes
     -----
-    Detection: 5 connected pixels 4 sigma above a background of 64-pixel meshes, after a matched filter. Centers: windowed
-    centroids (Bertin's XWIN), within a few percent of the best that a profile fit gives, and unbiased by neighbors' light.
+    Detection: 5 connected pixels 4 sigma above a background of 64-pixel meshes, after a matched filter. Centers:
+    windowed centroids (Bertin's XWIN), within a few percent of the best that a profile fit gives, and unbiased by
+    neighbors' light.
     """
     import sep
 
@@ -118,8 +119,9 @@ def detect_stars(image: _Image) -> StarList:
     try:
         found = sep.extract(data, _SIGMAS, err=rms, mask=mask if holes else None, minarea=_LEAST_PIXELS,
                             filter_kernel=_FILTER, deblend_cont=0.005)  # fmt: skip
-    except Exception as error:  # noqa: BLE001 - sep raises plain Exception where its buffers overflow
-        if "buffer" not in str(error) and "deblend" not in str(error).lower():
+    except Exception as failure:
+        # sep raises a plain Exception where its buffers overflow.
+        if "buffer" not in str(failure) and "deblend" not in str(failure).lower():
             raise
         found = sep.extract(data, 4 * _SIGMAS, err=rms, minarea=_LEAST_PIXELS, deblend_cont=1.0)
     found = found[(found["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0]

@@ -65,7 +65,7 @@ class Affine:
 
     def inverse(self) -> Affine:
         """Return the map back."""
-        inverted = np.linalg.inv(self.linear)
+        inverted = np.asarray(np.linalg.inv(self.linear), np.float64)
         return _affine(inverted, -inverted @ (self.x0, self.y0))
 
     def then(self, other: Affine) -> Affine:

@@ -59,7 +59,8 @@ def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
     """
     center = np.median(dark[np.isfinite(dark)])
     spread = 1.4826 * np.median(np.abs(dark[::2, ::2] - center)) + 1e-12
-    return ~(np.abs(dark - center) <= sigmas * spread)
+    hot: _Mask = ~(np.abs(dark - center) <= sigmas * spread)
+    return hot
 
 
 def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
@@ -74,9 +75,9 @@ def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
 
     Notes
     -----
-    With p the part of samples that are sharp, ``pixels * P(count >= k)`` pixels of a binomial count would be called hot by
-    chance. The threshold k is at least 60 % of the frames, and raised until that number is below one half: images with
-    structure in every pixel (resampled ones, crowded fields) then lose nothing.
+    With p the part of samples that are sharp, ``pixels * P(count >= k)`` pixels of a binomial count would be called hot
+    by chance. The threshold k is at least 60 % of the frames, and raised until that number is below one half: images
+    with structure in every pixel (resampled ones, crowded fields) then lose nothing.
     """
     if frames < 3:
         return np.zeros(counts.shape, np.bool_)
@@ -119,7 +120,8 @@ def _excess(image: _Image, *, is_cfa: bool) -> _Image:
     from scipy.ndimage import median_filter
 
     if not is_cfa:
-        return image - median_filter(image, size=3, mode="nearest")
+        above: _Image = image - median_filter(image, size=3, mode="nearest")
+        return above
     excess = np.empty_like(image)
     for row in (0, 1):
         for column in (0, 1):

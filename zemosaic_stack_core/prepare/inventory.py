@@ -151,10 +151,10 @@ def bayer_pattern(header: fits.Header, source: FileFrame) -> tuple[str | None, s
 
     Notes
     -----
-    ``BAYERPAT`` (or ``COLORTYP``) names the pattern at the top left as the image is shown, ``XBAYROFF`` and ``YBAYROFF``
-    shift it. Cameras' programs write the top row first (``ROWORDER = 'TOP-DOWN'``, or no card: Seestar, ASIAIR); where a
-    file says ``BOTTOM-UP``, the first row of the file is the bottom one, which with an even number of rows turns the
-    pattern over. Whatever comes out is checked against the pixels: see `debayer.check_pattern`.
+    ``BAYERPAT`` (or ``COLORTYP``) names the pattern at the top left as the image is shown, ``XBAYROFF`` and
+    ``YBAYROFF`` shift it. Cameras' programs write the top row first (``ROWORDER = 'TOP-DOWN'``, or no card: Seestar,
+    ASIAIR); where a file says ``BOTTOM-UP``, the first row of the file is the bottom one, which with an even number of
+    rows turns the pattern over. Whatever comes out is checked against the pixels: see `debayer.check_pattern`.
     """
     if source.channels != 1:
         return None, ""
@@ -209,7 +209,7 @@ def _image_header(source: FileFrame) -> fits.Header | None:
             warnings.simplefilter("ignore")  # odd cards are the camera's business
             with fits.open(source.path, lazy_load_hdus=True) as hdus:
                 for hdu in hdus:
-                    if hdu.header.get("NAXIS", 0) >= 2 or hdu.is_image and hdu.header.get("ZNAXIS", 0) >= 2:
+                    if hdu.header.get("NAXIS", 0) >= 2 or (hdu.is_image and hdu.header.get("ZNAXIS", 0) >= 2):
                         header: fits.Header = hdu.header.copy()
                         return header
     except (OSError, ValueError, IndexError) as error:

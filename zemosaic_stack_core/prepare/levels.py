@@ -81,8 +81,8 @@ def match_levels(
 
     Notes
     -----
-    Each frame in turn is fitted, robustly, to the mean of all the others as they stand, until nothing changes: Gauss-Seidel
-    on the least squares problem over all overlaps.
+    Each frame in turn is fitted, robustly, to the mean of all the others as they stand, until nothing changes:
+    Gauss-Seidel on the least squares problem over all overlaps.
     """
     values = np.stack(boxes).astype(np.float64) * np.asarray(scales)[:, np.newaxis, np.newaxis, np.newaxis]
     frames, rows, columns, channels = values.shape
@@ -134,22 +134,22 @@ def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference
 def _robust_fit(design: _Boxes, wanted: _Boxes) -> _Boxes:
     """Fit least squares, leaving out boxes with stars or trails in one frame only."""
     keep = np.ones(len(wanted), np.bool_)
-    fit = np.zeros(design.shape[-1])
+    fit: _Boxes = np.zeros(design.shape[-1])
     for _ in range(5):
-        fit = np.linalg.lstsq(design[keep], wanted[keep], rcond=None)[0]
+        fit = np.asarray(np.linalg.lstsq(design[keep], wanted[keep], rcond=None)[0], np.float64)
         rest = wanted - design @ fit
         spread = 1.4826 * float(np.median(np.abs(rest[keep]))) + 1e-12
         now = np.abs(rest) <= _CLIP * spread
         if now.sum() < 2 * design.shape[-1] or np.array_equal(now, keep):
             break
         keep = now
-    return np.asarray(fit)
+    return fit
 
 
 def sky_scatter(
     boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], noises: Sequence[float]
 ) -> list[float]:
-    """Return how much each frame's sky differs from the others' median after a plane, in units of its noise per pixel."""
+    """Return how much each frame's sky differs from the others' median after a plane, in noises of its pixels."""
     values = np.stack([box.mean(axis=2, dtype=np.float64) * scale for box, scale in zip(boxes, scales, strict=True)])
     rows, columns = values.shape[1:]
     design = np.stack(np.broadcast_arrays(1.0, np.arange(columns)[np.newaxis, :] / columns,

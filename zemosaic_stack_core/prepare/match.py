@@ -82,7 +82,8 @@ class StarMatch:
 def find_match(source: StarList, target: StarList) -> StarMatch | None:
     """Find how `source` lies on `target` without knowing anything; None where no asterism fits.
 
-    Of several guesses the one with the most partners is returned, whatever the evidence is worth: see `StarMatch.problem`.
+    Of several guesses the one with the most partners is returned, whatever the evidence is worth: see
+    `StarMatch.problem`.
     """
     best: StarMatch | None = None
     for mirrored in (False, True):
@@ -118,9 +119,10 @@ def _asterism_guess(source: StarList, target: StarList, stars: int, *, mirrored:
 
 
 def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch | None:
-    """Refine a map on all stars: mutual nearest neighbors, weighted least squares, outliers clipped; None without partners.
+    """Refine a map on all stars: mutual nearest neighbors, least squares, outliers clipped; None without partners.
 
-    A similarity (shift, rotation, scale) is kept unless an affine map of 15 stars or more leaves clearly smaller residuals.
+    A similarity (shift, rotation, scale) is kept unless an affine map of 15 stars or more leaves clearly smaller
+    residuals.
     """
     transform, is_affine = guess, False
     first = second = np.zeros(0, np.intp)
@@ -160,7 +162,7 @@ def _partners(source: StarList, target: StarList, transform: Affine, radius: flo
 
 
 def _weights(source: StarList, target: StarList, first: _Indices, second: _Indices) -> _Values:
-    """Return weights of pairs: centers are as good as the stars are bright, down to a floor of a fiftieth of a pixel."""
+    """Return weights of pairs: centers are as good as the stars are bright, down to a fiftieth of a pixel."""
     variance = np.full(len(first), 2 * 0.02**2)
     for stars, index in ((source, first), (target, second)):
         width = stars.fwhm if np.isfinite(stars.fwhm) else 3.0

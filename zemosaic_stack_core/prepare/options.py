@@ -39,16 +39,16 @@ class PrepareOptions:
     scale_darks : bool
         Scale a dark of another exposure time by the ratio of the times (needs biases).
     hot_pixels : {"auto", "interpolate", "missing", "off"}
-        What becomes of hot pixels: interpolated from neighbors of their color, missing samples, or left alone. "auto" is
-        "missing" where the frames are dithered by two pixels or more and not debayered, otherwise "interpolate".
+        What becomes of hot pixels: interpolated from neighbors of their color, missing samples, or left alone. "auto"
+        is "missing" where the frames are dithered by two pixels or more and not debayered, otherwise "interpolate".
     kernel : {"lanczos3", "lanczos2", "lanczos4", "bilinear"}
         Of resampling.
     drizzle_pixel_fraction : float
         Side of the drop that a Bayer sample becomes, in its pixels, 0.1 to 2.
     levels : {"auto", "none", "offset", "plane"}
-        Match backgrounds (and, on stars, flux scales) of frames over their overlaps before stacking: a constant or a plane
-        per frame and channel. "auto": an offset where the frames see different parts of the sky, otherwise none, because
-        the stacker's normalization then does it.
+        Match backgrounds (and, on stars, flux scales) of frames over their overlaps before stacking: a constant or a
+        plane per frame and channel. "auto": an offset where the frames see different parts of the sky, otherwise none,
+        because the stacker's normalization then does it.
     keep_best : float, optional
         Keep this fraction of the registered frames, 0 to 1, those of the best point-source signal to noise.
     max_fwhm : float, optional

@@ -71,8 +71,8 @@ def prepare_frames(
     Raises
     ------
     InvalidInputError
-        Frames that don't fit each other, a Bayer pattern that must be asked about, a set that can't be registered, a cache
-        that is too small. One line, before anything that looks like a success is written.
+        Frames that don't fit each other, a Bayer pattern that must be asked about, a set that can't be registered, a
+        cache that is too small. One line, before anything that looks like a success is written.
     FrameReadError
         A file can't be read.
     """
@@ -90,7 +90,8 @@ def _require_libraries(options: PrepareOptions) -> None:
     lacking = [name for name in needed if find_spec(name) is None]
     if lacking:
         raise InvalidInputError(
-            f"preparing frames needs {', '.join(lacking)}, not installed; expected: pip install 'zemosaic-stack-core[prepare]'"
+            f"preparing raw frames needs {', '.join(lacking)}, not installed; "
+            "expected: pip install 'zemosaic-stack-core[prepare]', or --align none for frames that are aligned already"
         )
 
 
@@ -190,7 +191,7 @@ class _Preparation:
         if len(patterns) > 1:
             (first, one), (second, other) = list(patterns.items())[:2]
             raise InvalidInputError(
-                f"{one} has the Bayer pattern {first} and {other} {second}; expected one pattern, or say it with --bayer-pattern"
+                f"{one} has the Bayer pattern {first} and {other} {second}; expected one, or --bayer-pattern"
             )
         pattern = next(iter(patterns))
         if self.options.cfa == "drizzle" and pattern is None:
@@ -231,8 +232,8 @@ class _Preparation:
         cached = [self.cache.load_stars(key) for key in keys]
         lost = [index for index, found in enumerate(cached) if found is None]
         frame = tasks[0].frame
-        found = map_frames(find_stars, [tasks[i] for i in lost], pixels=frame.rows * frame.columns, workers=self.workers,
-                           progress=self._step("stars"))  # fmt: skip
+        found = map_frames(find_stars, [tasks[i] for i in lost], pixels=frame.rows * frame.columns,
+                           workers=self.workers, progress=self._step("stars"))  # fmt: skip
         fresh = dict(zip(lost, found, strict=True))
         for index, stars in fresh.items():
             self.cache.save_stars(keys[index], stars, "")

@@ -1,8 +1,8 @@
 """Raw frames whose truth is known: a synthetic night as a telescope writes it, for tests, benchmarks and documentation.
 
 Unlike `zemosaic_stack_core.synthetic`, whose frames are aligned or whole pixels apart, these are shifted by fractions,
-turned, scaled and flipped, through a Bayer filter if asked, with seeing, sky and clouds that change, hot pixels, cosmic rays
-and trails, and their dark, bias and flat frames.
+turned, scaled and flipped, through a Bayer filter if asked, with seeing, sky and clouds that change, hot pixels, cosmic
+rays and trails, and their dark, bias and flat frames.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class RawNight:
 
     @cached_property
     def stars(self) -> tuple[_Values, _Values]:
-        """Places (x, y) on the grid of the scene, shape (star, 2), and fluxes in red, green and blue, shape (star, 3)."""
+        """Places (x, y) on the scene's grid, shape (star, 2), and fluxes in red, green and blue, shape (star, 3)."""
         random = self._random(0)
         reach = math.hypot(*self.shape) / 2 + self.shift
         middle = ((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)

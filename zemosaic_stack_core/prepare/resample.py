@@ -2,10 +2,10 @@
 
 Notes
 -----
-Kernel of order a, separable: ``L(t) = sinc(t) * sinc(t / a)`` for ``abs(t) < a``, the ``2 a`` weights of an axis divided by
-their sum, so that a constant stays that constant. The result is multiplied by the area on the frame of an output pixel,
-which conserves flux where scales differ. An output pixel has a value exactly where its center lies within the
-centers of the frame's outer pixels and no sample that bilinear interpolation needs is missing; otherwise it is NaN.
+Kernel of order a, separable: ``L(t) = sinc(t) * sinc(t / a)`` for ``abs(t) < a``, the ``2 a`` weights of an axis
+divided by their sum, so that a constant stays that constant. The result is multiplied by the area on the frame of an
+output pixel, which conserves flux where scales differ. An output pixel has a value exactly where its center lies within
+the centers of the frame's outer pixels and no sample that bilinear interpolation needs is missing; otherwise it is NaN.
 
 Measured against OpenCV (positions in steps of 1/32 pixel) and SciPy (cubic splines, no NaN): see docs/prepare.md.
 """

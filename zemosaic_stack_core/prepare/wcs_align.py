@@ -1,4 +1,4 @@
-"""Places by WCS: maps between pixel grids through the sky, exact to a thousandth of a pixel, and whether to trust them."""
+"""Places by WCS: maps between pixel grids through the sky, and whether to trust them."""
 
 from __future__ import annotations
 
