@@ -14,13 +14,13 @@ from .errors import (
     ZemosaicError,
 )
 from .options import StackOptions
-from .result import FrameRecord, StackResult
-from .runner import stack
 
 if TYPE_CHECKING:
     from .auto import Phase3Gpu, stack_auto
     from .gpu.doctor import diagnose_gpu
     from .gpu.health import gpu_is_usable
+    from .result import FrameRecord, StackResult
+    from .runner import stack
     from .zemosaic.drop_in import (
         apply_tile_photometric_scaling,
         compute_tile_photometric_scaling,
@@ -62,11 +62,14 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-#: Where the names are that are imported when somebody asks for them: stacking on the CPU needs none of them.
+#: Where the names are that are imported when somebody asks for them, so that nobody waits for what is not used: the
+#: command line's ``--help`` needs no array library.
 _ON_DEMAND = {
+    "FrameRecord": "result",
     "ParallelCapabilities": "zemosaic.parallel_plan",
     "ParallelPlan": "zemosaic.parallel_plan",
     "Phase3Gpu": "auto",
+    "StackResult": "result",
     "apply_tile_photometric_scaling": "zemosaic.drop_in",
     "auto_tune_parallel_plan": "zemosaic.parallel_plan",
     "compute_tile_photometric_scaling": "zemosaic.drop_in",
@@ -74,6 +77,7 @@ _ON_DEMAND = {
     "diagnose_gpu": "gpu.doctor",
     "get_backend_module": "zemosaic.drop_in",
     "gpu_is_usable": "gpu.health",
+    "stack": "runner",
     "stack_auto": "auto",
     "stack_core": "zemosaic.drop_in",
 }

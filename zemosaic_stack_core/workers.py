@@ -30,6 +30,7 @@ from .chunks import Chunk
 from .errors import InvalidInputError, ZemosaicError
 from .frames import FileFrame, FrameGroup
 from .job import FrameCounts, StackJob, compute_chunks
+from .memory import keep_freed_memory
 from .outputs import OutputPlanes, map_file
 from .reading.bands import BandReader
 from .zemosaic.parallel_plan import usable_cores
@@ -208,6 +209,7 @@ def _work(job: StackJob, path: Path, pipe: Connection, inherited: list[Connectio
     for other in inherited:
         other.close()  # a copy here would keep a dead parent's pipe open
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+    keep_freed_memory()
     group = job.group
     outputs = OutputPlanes.over(job.maps, (group.channels, group.rows, group.columns), map_file(path))
     backend = numpy_backend()
