@@ -27,6 +27,9 @@ __all__ = ["add_parser", "run"]
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
 
 
+_MOST_CHANNELS = 4
+"""Channels of a camera, at most: more are planes of something else."""
+_WRITER = ("zemosaic_stack_core.master_tile", "zemosaic_stack_core.writing.pictures", "astropy.table", "PIL.Image")
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
     parser = subparsers.add_parser(
@@ -161,7 +164,15 @@ def _compute(arguments: argparse.Namespace, settings: Settings, group: FrameGrou
     """Stack, with progress on standard error."""
     from .computing import compute_stack
 
-    with progress_display(f"stacking {len(group.sources)} frames") as progress:
+    writer: list[threading.Thread] = []
+    with progress_display(f"stacking {len(group.sources)} frames") as show:
+
+        def progress(done: int, total: int) -> None:
+            if not writer:  # the workers are under way: forking needs a single thread
+                writer.append(threading.Thread(target=_load_writer, daemon=True))
+                writer[0].start()
+            show(done, total)
+
         return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress)
 
 
@@ -186,6 +197,12 @@ def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
+def _load_writer() -> None:
+    """Import what writing needs, half a second of it, while the workers compute."""
+    for name in _WRITER:
+        importlib.import_module(name)
+
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
