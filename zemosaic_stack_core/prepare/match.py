@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .asterisms import asterism_guesses
 from .detect import StarList
 from .geometry import Affine, fit_affine, fit_similarity
 
@@ -17,9 +18,13 @@ _Values = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
 _RADII = (8.0, 4.0, 2.5)  # pixels within which stars may be partners, round by round
+_MIXED = 0.5  # pixels; a larger residual may be two sets of objects that move differently
+_ALIKE = 0.75  # pixels
+_LEAST_ALIKE = 5
 _AFFINE_STARS = 15
 _AFFINE_GAIN = 0.9  # the affine map must leave less than this part of the similarity's residual
-_ASTERISMS = (40, 80, 20)  # brightest stars that asterisms are made of, one attempt after the other
+_ASTERISMS = (40, 150)  # brightest stars that asterisms are made of, one attempt after the other
+_GUESSES = 6  # maps that are tried on all stars, per attempt
 _MOST_COMPARED = 600
 
 
@@ -86,36 +91,19 @@ def find_match(source: StarList, target: StarList) -> StarMatch | None:
     `StarMatch.problem`.
     """
     best: StarMatch | None = None
-    for mirrored in (False, True):
-        for stars in _ASTERISMS:
-            guess = _asterism_guess(source, target, stars, mirrored=mirrored)
-            match = refine_match(source, target, guess) if guess is not None else None
+    for stars in _ASTERISMS:
+        guesses = asterism_guesses(
+            source.points[:stars], target.points[:stars], (source.rows, source.columns), _GUESSES
+        )
+        for guess, votes in guesses:
+            if best is not None and not best.problem(8, 1.0) and votes < 0.2 * guesses[0][1]:
+                break
+            match = refine_match(source, target, guess)
             if match is not None and (best is None or match.stars > best.stars):
                 best = match
-            if best is not None and not best.problem(8, 1.0):
-                return best
+        if best is not None and not best.problem(8, 1.0):
+            break
     return best
-
-
-def _asterism_guess(source: StarList, target: StarList, stars: int, *, mirrored: bool) -> Affine | None:
-    """Match triangles of the brightest stars with astroalign."""
-    import astroalign
-
-    first, second = source.points[:stars], target.points[:stars]
-    if len(first) < 4 or len(second) < 4:
-        return None
-    if mirrored:
-        first = first * (-1.0, 1.0)
-    try:
-        found, _ = astroalign.find_transform(first, second, max_control_points=stars)
-    except (astroalign.MaxIterError, ValueError, TypeError, np.linalg.LinAlgError):
-        return None
-    m = np.asarray(found.params, np.float64)
-    if not np.all(np.isfinite(m)):
-        return None
-    side = -1.0 if mirrored else 1.0
-    return Affine(side * float(m[0, 0]), float(m[0, 1]), float(m[0, 2]),
-                  side * float(m[1, 0]), float(m[1, 1]), float(m[1, 2]))  # fmt: skip
 
 
 def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch | None:
@@ -136,6 +124,12 @@ def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch
             return None
     weights = _weights(source, target, first, second)
     residual = _residual(source, target, first, second, transform, weights)
+    if residual > _MIXED:
+        better = _unmixed(source, target, first, second, transform)
+        if better is not None:
+            transform, first, second = better
+            weights = _weights(source, target, first, second)
+            residual = _residual(source, target, first, second, transform, weights)
     if len(first) >= _AFFINE_STARS:
         affine, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=True)
         tried = _residual(source, target, first[kept], second[kept], affine, weights[kept])
@@ -144,6 +138,27 @@ def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch
         if tried * freedom < _AFFINE_GAIN * residual:
             transform, is_affine, first, second, residual = affine, True, first[kept], second[kept], tried
     return _with_evidence(source, target, transform, first, second, residual, is_affine=is_affine)
+
+
+def _unmixed(
+    source: StarList, target: StarList, first: _Indices, second: _Indices, transform: Affine
+) -> tuple[Affine, _Indices, _Indices] | None:
+    """Follow the largest set of pairs that are displaced alike: a fit to stars and hot pixels lies between both."""
+    from scipy.spatial import KDTree
+
+    apart = target.points[second] - transform(source.points[first])
+    tree = KDTree(apart)
+    votes = np.asarray(tree.query_ball_point(apart, _ALIKE, return_length=True))
+    members = np.asarray(tree.query_ball_point(apart[np.argmax(votes)], _ALIKE), np.intp)
+    for _ in range(3):
+        if len(members) < _LEAST_ALIKE:
+            return None
+        first, second = first[members], second[members]
+        transform, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=False)
+        first, second = _partners(source, target, transform, 2 * _ALIKE)
+        members = np.arange(len(first))
+    transform, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=False)
+    return (transform, first[kept], second[kept]) if kept.sum() >= _LEAST_ALIKE else None
 
 
 def _partners(source: StarList, target: StarList, transform: Affine, radius: float) -> tuple[_Indices, _Indices]:

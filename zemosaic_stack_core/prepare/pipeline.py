@@ -34,7 +34,6 @@ _SCANNED = 24  # frames that hot pixels are looked for in: more show no more of 
 _DITHERED = 2.0  # pixels; with less, the same output pixels lack the hot pixel in every frame
 _SKY_DISAGREES = 3.0  # noise per pixel; and five times what is usual in the set
 _OTHER_SKY = 0.8  # part of the canvas; frames that cover less see different parts of the sky
-_EXTRA = "sep, astroalign and scipy"
 
 
 def prepare_frames(
@@ -85,7 +84,7 @@ def _require_libraries(options: PrepareOptions) -> None:
     """Raise one line that says what to install."""
     from importlib.util import find_spec
 
-    needed = ["scipy", *(["sep", "astroalign"] if options.align != "none" else []),
+    needed = ["scipy", *(["sep"] if options.align != "none" else []),
               *(["drizzle"] if options.cfa == "drizzle" else [])]  # fmt: skip
     lacking = [name for name in needed if find_spec(name) is None]
     if lacking:

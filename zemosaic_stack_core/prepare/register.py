@@ -16,10 +16,11 @@ from .match import StarMatch, chance_matches, find_match, refine_match
 
 __all__ = ["FramePlace", "Registration", "choose_reference", "register_frames"]
 
+_BRIDGES = 8  # frames in a row, each of which overlaps with the next only
 _STILL = 1.0  # pixels; a map that moves no corner further is called the identity
 _FIXED = 0.7  # pixels; two detections at one place of the sensor
 _OTHER_FIELD = 0.25  # part of the set: fewer strangers are dropped, more mean two fields
-_REFERENCES_TRIED = 4
+_REFERENCES_TRIED = 3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,12 +114,15 @@ def register_frames(
         )
     order = [i for i in choose_reference(lists) if i in usable] if reference is None else [reference]
     best: Registration | None = None
-    for candidate in order[:_REFERENCES_TRIED]:
+    for _ in range(_REFERENCES_TRIED):
+        candidate = order[0]
         places = _place_all(lists, candidate, min_stars, max_residual)
         tried = Registration(reference=candidate, places=places)
         if best is None or _good(places) > _good(best.places):
             best = tried
-        if _good(places) > 0.6 * len(usable):
+        # What a reference has found would find the same: the next one is among those that it has not.
+        order = [i for i in order[1:] if places[i].transform is None]
+        if _good(places) > 0.6 * len(usable) or not order:
             break
     assert best is not None  # noqa: S101 - there is at least one candidate
     _refuse_bad_set(best, lists, usable, min_stars, max_residual, names)
@@ -148,16 +152,22 @@ def _place_all(
         neighbor = index + (1 if index < reference else -1)
         guess = places[neighbor].transform if 0 <= neighbor < len(lists) else None
         places[index] = _place(lists[index], lists[reference], guess, min_stars, max_residual, reference)
-    for _ in range(2):
+    asked: set[tuple[int, int]] = set()
+    for _ in range(_BRIDGES):
         lost = [i for i, place in enumerate(places) if place.transform is None and len(lists[i]) >= min_stars]
         for index in lost:
             for via in _bridges(places, index, reference):
+                if (index, via) in asked:
+                    continue
+                asked.add((index, via))
                 place = _place(lists[index], lists[via], None, min_stars, max_residual, via)
                 onward = places[via].transform
                 if place.transform is not None and onward is not None:
                     places[index] = replace(place, transform=place.transform.then(onward),
                                             note=f"matched by way of frame {via + 1}")  # fmt: skip
                     break
+        if len(lost) == sum(places[i].transform is None for i in lost):
+            break
     return tuple(places)
 
 
