@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,8 +19,18 @@ import pytest
 
 from zemosaic_stack_core.command_line import COMMANDS, ExitCode, build_parser, main
 from zemosaic_stack_core.command_line.arguments import parse_size, settings_from_arguments
-from zemosaic_stack_core.command_line.messages import answer_json, one_line, size_text, time_text
+from zemosaic_stack_core.command_line.messages import (
+    answer,
+    answer_json,
+    count_text,
+    finish_answer,
+    one_line,
+    say,
+    size_text,
+    time_text,
+)
 from zemosaic_stack_core.command_line.progress import progress_display
+from zemosaic_stack_core.command_line.termination import term_is_interrupt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutOfMemoryError, OutputError
 from zemosaic_stack_core.options import StackOptions
 
@@ -28,6 +41,7 @@ OTHER_VALUES: dict[str, Any] = {
     "normalization": "additive",
     "on_unnormalizable": "exclude",
     "weighting": "exposure",
+    "errors": "detector",
     "reference": 2,
     "winsor_limits": (0.1, 0.2),
 }
@@ -122,9 +136,82 @@ def test_times_for_people(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
 
 
+@pytest.mark.parametrize(("count", "text"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames")])
+def test_counts_for_people(count: int, text: str) -> None:
+    assert count_text(count, "frame") == text
+
+
 def test_messages_are_one_line() -> None:
     assert one_line(ValueError("first\n  second")) == "first second"
     assert one_line(MemoryError()) == "MemoryError"
+
+
+def test_a_system_error_names_its_file_and_not_its_number() -> None:
+    assert one_line(PermissionError(13, "Permission denied", "x.fits")) == "x.fits: Permission denied"
+    assert one_line(OSError(28, "No space left on device")) == "No space left on device"
+    assert one_line(FrameReadError("a.fits: no image")) == "a.fits: no image"
+
+
+def test_a_program_without_a_console_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    say("nobody hears it")
+    answer("nobody sees it")
+    finish_answer()
+
+
+def test_letters_that_the_console_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Windows console, or a name that is no UTF-8 on Linux."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\n")
+    monkeypatch.setattr(sys, "stdout", console)
+    answer("M\u00fcnchen")
+    answer("\u661f.fits")
+    answer("\udcff.fits")
+    finish_answer()
+    assert console.buffer.getvalue() == b"M\xfcnchen\n\\u661f.fits\n\\udcff.fits\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    if os.name != "posix":
+        pytest.skip("needs a POSIX shell")
+    code = "import sys; from zemosaic_worker import main; sys.exit(main(['demo', sys.argv[1]]))"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, code, __file__],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert done.stderr in (
+        "",
+        f"zemosaic-worker demo: {__file__}: a file; expected a folder for the frames and the results, or a new name\n",
+    )
+
+
+@pytest.mark.parametrize("is_main_thread", [True, False])
+def test_sigterm_is_an_interrupt(is_main_thread: bool) -> None:
+    """Batch systems send it; elsewhere than in the main thread the signals are somebody else's."""
+    before = signal.getsignal(signal.SIGTERM)
+    caught: list[str] = []
+
+    def work() -> None:
+        try:
+            with term_is_interrupt():
+                if is_main_thread:
+                    signal.raise_signal(signal.SIGTERM)
+                caught.append("nothing")
+        except KeyboardInterrupt:
+            caught.append("interrupt")
+
+    if is_main_thread:
+        work()
+    else:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert caught == ["interrupt" if is_main_thread else "nothing"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,10 +277,20 @@ def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["stakc"], "invalid choice: 'stakc'"),
+        (["stakc"], "(did you mean stack?); see zemosaic-worker --help"),
         (["stack", "a.fits"], "required: -o/--output"),
-        (["stack", "a.fits", "-o", "b.fits", "--kappa", "3"], "unrecognized arguments: --kappa"),
+        (
+            ["stack", "a.fits", "-o", "b.fits", "--kappa", "3"],
+            "zemosaic-worker stack: unrecognized arguments: --kappa 3 (did you mean --kappa-low or --kappa-high?); see "
+            "zemosaic-worker stack --help",
+        ),
+        (["stack", "a.fits", "-o", "b.fits", "--rejecton", "none"], "--rejecton none (did you mean --rejection?)"),
+        (["stack", "a.fits", "-o", "b.fits", "--kapa-low=3"], "--kapa-low=3 (did you mean --kappa-low"),
+        (["stack", "a.fits", "-o", "b.fits", "--bogus"], "unrecognized arguments: --bogus; see"),
+        (["doctor", "x"], "zemosaic-worker doctor: unrecognized arguments: x; see zemosaic-worker doctor --help"),
         (["stack", "a.fits", "-o", "b.fits", "--kappa-low", "x"], "argument --kappa-low: invalid float value: 'x'"),
         (["stack", "a.fits", "-o", "b.fits", "--rejection", "sigma"], "invalid choice: 'sigma'"),
+        (["stack", "a.fits", "-o", "b.fits", "--rejection", "kappa"], "(did you mean kappa_sigma?)"),
         (["stack", "a.fits", "-o", "b.fits", "--workers", "0"], "'0' is not a whole number of at least 1"),
         (["stack", "a.fits", "-o", "b.fits", "--reference", "best"], "neither the index of a frame"),
         (["stack", "a.fits", "-o", "b.fits", "--maps", "coverage,depth"], "map is 'depth'; expected one of"),
@@ -201,7 +298,9 @@ def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == ExitCode.BAD_INPUT
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -233,6 +332,8 @@ def test_logging_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().err == "watch out\n"
     assert main(["--verbose", "doctor"]) == 0
     assert capsys.readouterr().err == "by the way\nwatch out\n"
+    assert main(["doctor", "-v"]) == 0
+    assert capsys.readouterr().err == "by the way\nwatch out\n"
     assert (logger.level, logger.handlers) == before
 
 
@@ -261,7 +362,7 @@ def test_python_m() -> None:
         [sys.executable, "-m", "zemosaic_worker", "stack"], capture_output=True, text=True, check=False
     )
     assert done.returncode == ExitCode.BAD_INPUT
-    assert "usage: zemosaic-worker stack" in done.stderr
+    assert done.stderr.startswith("zemosaic-worker stack: the following arguments are required: FRAMES, -o/--output")
 
 
 def test_who_reads_the_answer_may_go(tmp_path: Path) -> None:

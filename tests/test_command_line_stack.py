@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.command_line import ExitCode, main
@@ -261,7 +263,55 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert f"zemosaic-worker explain {folder / 'master.fits'} 20 28" in said
     assert main(["explain", str(folder / "master.fits"), "20", "28"]) == ExitCode.DONE
     assert main(["demo", str(folder)]) == ExitCode.BAD_INPUT
-    assert "the file exists" in capsys.readouterr().err
+    assert "frames: it exists; expected another folder, or --overwrite" in capsys.readouterr().err
+    assert main(["demo", str(folder), "--overwrite"]) == ExitCode.DONE
+
+
+@pytest.mark.parametrize("name", ["frames/light_001.fits", "master.fits", "demo.png"])
+def test_demo_writes_over_nobodys_files(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_bytes(b"a night's work")
+    assert main(["demo", str(tmp_path)]) == ExitCode.BAD_INPUT
+    assert theirs.read_bytes() == b"a night's work"
+    assert "overwrite" in capsys.readouterr().err
+
+
+def test_demo_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").touch()
+    assert main(["demo", str(tmp_path / "x")]) == ExitCode.BAD_INPUT
+    assert "x: a file; expected a folder" in capsys.readouterr().err
+
+
+def test_a_frame_that_is_given_twice(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = sorted(frames.iterdir())[0]
+    assert run(frames, again, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
+    assert f"{again}: given 2 times, so it counts 2 times\n" in capsys.readouterr().err
+
+
+def test_a_cube_is_no_series_of_exposures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cube = tmp_path / "cube.fits"
+    fits.writeto(cube, np.ones((5, 6, 7), np.float32))
+    assert run(cube, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
+    captured = capsys.readouterr()
+    assert "cube.fits: its 5 planes are taken for channels of one frame" in captured.err
+    assert "m.fits: 1 frame of 6 x 7 x 5" in captured.out
+
+
+def test_a_full_scratch_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "a.fits.gz"
+    fits.writeto(packed, np.ones((6, 7), np.float32))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(1, 1, 0))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(packed, "-o", tmp_path / "m.fits") == ExitCode.FAILED
+    said = capsys.readouterr().err
+    assert said.startswith(f"zemosaic-worker stack: {packed}: can't be decoded into {tmp_path}")
+    assert said.endswith("No space left on device; expected room there (TMPDIR names another folder)\n")
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.fits.gz"]
 
 
 def test_doctor_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

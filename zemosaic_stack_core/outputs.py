@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["OutputPlanes", "SharedFile", "output_bytes"]
+__all__ = ["OutputPlanes", "SharedFile", "map_file", "output_bytes"]
 
 #: Name and type of every plane that can be asked for.
 PLANES: dict[str, type[np.generic]] = {

@@ -19,7 +19,15 @@ from zemosaic_stack_core.errors import BackendUnavailableError
 from .base import N_SLOTS, Array, Slot, TransferClosed
 from .faults import is_device_lost
 
-__all__ = ["CupyBackend", "GpuMemory", "cupy_backend", "cupy_in_use", "free_cupy_memory_pools", "gpu_memory"]
+__all__ = [
+    "CupyBackend",
+    "CupyTransfer",
+    "GpuMemory",
+    "cupy_backend",
+    "cupy_in_use",
+    "free_cupy_memory_pools",
+    "gpu_memory",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from zemosaic_stack_core.errors import ZemosaicError
 
 from .exit_codes import ExitCode, exit_code_of
-from .messages import one_line, say
+from .messages import finish_answer, one_line, say
+from .parser import CommandParser
+from .termination import term_is_interrupt
 
 __all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
 
@@ -34,12 +37,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from zemosaic_stack_core import __version__
 
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
+    parser = CommandParser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more: what the library logs")
+    verbose: dict[str, Any] = {"action": "store_true", "help": "say more: what the library logs"}
+    parser.add_argument("-v", "--verbose", **verbose)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f".{name}", __name__).add_parser(subparsers)
+        # Before the command or behind it; not given behind it, it must not undo what was given before.
+        subparsers.choices[name].add_argument("-v", "--verbose", default=argparse.SUPPRESS, **verbose)
     return parser
 
 
@@ -62,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     command = importlib.import_module(f".{arguments.command}", __name__)
     try:
-        with _logging_to_stderr(logging.INFO if arguments.verbose else logging.WARNING):
+        with _logging_to_stderr(logging.INFO if arguments.verbose else logging.WARNING), term_is_interrupt():
             code = int(command.run(arguments))
-        sys.stdout.flush()
+        finish_answer()
     except BrokenPipeError:  # whoever read our answer has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED

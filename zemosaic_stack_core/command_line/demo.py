@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zemosaic_stack_core.errors import InvalidInputError
+
 from .exit_codes import ExitCode
 from .messages import answer, time_text
 from .progress import progress_display
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.result import StackResult
     from zemosaic_stack_core.synthetic import SyntheticNight
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "draw_demo", "run"]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,16 +45,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     began = time.perf_counter()
     folder = Path(arguments.output)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError(f"{folder}: a file; expected a folder for the frames and the results, or a new name")
     folder.mkdir(parents=True, exist_ok=True)
-    master, picture = folder / "master.fits", folder / "demo.png"
+    frames, master, picture = folder / "frames", folder / "master.fits", folder / "demo.png"
+    if frames.exists() and not arguments.overwrite:  # somebody's own frames may be called as the demonstration's are
+        raise InvalidInputError(f"{frames}: it exists; expected another folder, or --overwrite")
     for path in (master, picture):
         check_output(path, overwrite=arguments.overwrite)
     night = SyntheticNight()
-    paths = night.write(folder / "frames")
+    paths = night.write(frames)
     made = time.perf_counter()
     rows, columns = night.shape
     answer(
-        f"{folder / 'frames'}: {night.n_frames} color frames of {rows} x {columns}, made in {time_text(made - began)}: "
+        f"{frames}: {night.n_frames} color frames of {rows} x {columns}, made in {time_text(made - began)}: "
         f"dithered, with satellites in frames {' and '.join(str(index + 1) for index in night.satellite_frames)}, hot "
         "pixels, cosmic rays, clouds and a drifting sky"
     )
@@ -106,7 +112,11 @@ def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwri
     rejected = result.rejected_high + result.rejected_low
     rejected = rejected.max(axis=2) if rejected.ndim == 3 else rejected
     panels = [
-        Panel(title="A single frame", subtitle=f"frame {index + 1} of {night.n_frames}", image=night.frame(index)),
+        Panel(
+            title="A single frame",
+            subtitle=f"frame {index + 1} of {night.n_frames}; violet: the camera did not look there",
+            image=night.frame(index),
+        ),
         Panel(title="The master", subtitle=f"{night.n_frames} frames, {result.options.rejection}", image=result.image),
         Panel(title="Coverage", subtitle="samples combined at each pixel", image=coverage, kind="map", unit="frames"),
         Panel(

@@ -13,7 +13,7 @@ from .messages import answer, answer_json
 if TYPE_CHECKING:
     from zemosaic_stack_core.explain import PixelChannel, SampleFate
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "describe_channel", "run"]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

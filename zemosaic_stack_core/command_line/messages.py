@@ -4,31 +4,57 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["answer", "answer_json", "one_line", "say", "size_text", "time_text"]
+__all__ = ["answer", "answer_json", "count_text", "finish_answer", "one_line", "say", "size_text", "time_text"]
 
 
 def answer(text: str = "") -> None:
     """Write a line of what was asked for to standard output."""
-    sys.stdout.write(text + "\n")
+    _write(sys.stdout, text + "\n")
+
+
+def finish_answer() -> None:
+    """Send what was answered on its way; an error of whatever takes it is raised now."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def answer_json(value: dict[str, Any]) -> None:
     """Write a machine-readable answer to standard output; what is not finite becomes null."""
-    sys.stdout.write(json.dumps(_json_value(value), indent=2, allow_nan=False) + "\n")
+    answer(json.dumps(_json_value(value), indent=2, allow_nan=False))
 
 
 def say(text: str) -> None:
     """Write a line about the work to standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        _write(sys.stderr, text + "\n")
+        sys.stderr.flush()
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write to a stream, if there is one: a program without a console has none, nor has one whose stream was closed."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:  # a file's name in letters that the console, or the file behind it, does not have
+        stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line; its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message on one line, without the number of a system error; its class where it has none."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a number of things: ``1 frame``, ``2 frames``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def size_text(size: float) -> str:

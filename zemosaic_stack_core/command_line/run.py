@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.errors import InvalidInputError
@@ -79,7 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the tiles; return 0, 1 or 130."""
-    with _logging(arguments), _term_is_interrupt():
+    with _logging(arguments):
         return _run(arguments)
 
 
@@ -212,21 +210,3 @@ def _exchange(logger: logging.Logger, old: list[logging.Handler], new: list[logg
         logger.removeHandler(handler)
     for handler in new:
         logger.addHandler(handler)
-
-
-@contextmanager
-def _term_is_interrupt() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send, end the run as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: somebody else's signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.frames import FrameGroup
     from zemosaic_stack_core.result import StackResult
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "file_sha256", "parse_maps", "run"]
 
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
 
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.adviser import advise
     from zemosaic_stack_core.frames import open_frames
-    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments, find_repeated
     from zemosaic_stack_core.reading.scratch import ScratchFolder
 
     from .summary import describe_result, summarize
@@ -116,8 +116,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError("--dq-bits without --mask-extension; expected the name of the extension with the bits")
     paths = expand_frame_arguments(arguments.frames)
     outputs = _check_outputs(arguments, paths)
+    for path, count in find_repeated(paths).items():
+        say(f"{path}: given {count} times, so it counts {count} times")
     with ScratchFolder() as scratch:
         group = open_frames(paths, mask_extension=arguments.mask_extension, dq_bits=arguments.dq_bits, scratch=scratch)
+        if group.channels > _MOST_CHANNELS:
+            say(
+                f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "
+                "exposures are expected in a file each"
+            )
         if arguments.dry_run:
             return _show_plan(arguments, settings, group)
         advice = advise(len(paths), settings.options)

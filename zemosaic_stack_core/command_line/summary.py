@@ -12,7 +12,7 @@ from zemosaic_stack_core.adviser import Advice, rule_text
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
 
-from .messages import size_text, time_text
+from .messages import count_text, size_text, time_text
 
 __all__ = ["describe_result", "summarize"]
 
@@ -89,8 +89,8 @@ def describe_result(summary: dict[str, Any]) -> list[str]:
     shape = " x ".join(map(str, summary["shape"]))
     rejected = f"{summary['rejected_low_percent']:.2f} % low, {summary['rejected_high_percent']:.2f} % high"
     lines = [
-        f"{summary['master']}: {summary['n_frames']} frames of {shape} ({size_text(4 * summary['samples'])}) "
-        f"in {time_text(summary['seconds'])}, {where}",
+        f"{summary['master']}: {count_text(summary['n_frames'], 'frame')} of {shape} "
+        f"({size_text(4 * summary['samples'])}) in {time_text(summary['seconds'])}, {where}",
         f"  {rule_text(options)}, {options.combine}: rejected {rejected}; {summary['missing_percent']:.2f} % missing; "
         f"{summary['empty_pixels']} pixels without a value",
     ]

@@ -19,7 +19,7 @@ from zemosaic_stack_core.runner import stack
 from .health import GpuHealth, check_gpu
 from .isolation import IsolatedCallError, call_in_process, call_in_thread
 
-__all__ = ["GpuComparison", "GpuDiagnosis", "compare_gpu", "diagnose_gpu"]
+__all__ = ["GpuComparison", "GpuDiagnosis", "compare_gpu", "compare_gpu_here", "diagnose_gpu"]
 
 COMPARE_TIMEOUT_S = 600.0
 """Seconds for the comparison: it takes a few, but the kernels of more rules may have to be compiled first."""

@@ -21,7 +21,7 @@ from zemosaic_stack_core.options import StackOptions
 
 from .isolation import IsolatedCallError, call_in_process, call_in_thread
 
-__all__ = ["GpuHealth", "check_gpu", "gpu_health", "gpu_is_usable", "reset_gpu_health"]
+__all__ = ["GpuHealth", "check_gpu", "check_gpu_here", "gpu_health", "gpu_is_usable", "reset_gpu_health"]
 
 HEALTH_TIMEOUT_S = 120.0
 """Seconds for the check. It takes about one; the first time CuPy compiles about a hundred kernels, 0.1 s each."""

@@ -31,7 +31,7 @@ from .signature import HashedInput, InputHashes, file_stamp, inputs_to_json, is_
 from .tile import StackSettings, disk_is_full, stack_frames, write_tile
 from .watch import MemoryWatch
 
-__all__ = ["MadeTile", "make_tile"]
+__all__ = ["MadeTile", "make_tile", "not_made"]
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from .previews import PREVIEW_SIZE, TilePictures
 from .signature import InputHashes
 from .tile import StackSettings
 
-__all__ = ["Night", "RunProgress", "RunReport", "run_night"]
+__all__ = ["Night", "RunProgress", "RunReport", "preview_size", "run_night"]
 
 _LOGGER = logging.getLogger(__name__)
 _PICTURE_BYTES = 24 * 1024 * 1024  # of a report's page, all pictures together

@@ -39,6 +39,7 @@ __all__ = [
     "_stack_master_tile_auto",
     "_stack_master_tile_cpu",
     "create_master_tile",
+    "disk_is_full",
     "stack_frames",
     "write_tile",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Affine", "fit_affine", "fit_similarity"]
+__all__ = ["Affine", "corners_of", "fit_affine", "fit_similarity"]
 
 _Points = npt.NDArray[np.float64]
 

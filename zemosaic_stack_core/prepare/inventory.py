@@ -21,7 +21,17 @@ from .options import BAYER_PATTERNS
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["KINDS", "RawFrame", "inspect_frame", "read_pixels"]
+__all__ = [
+    "KINDS",
+    "RawFrame",
+    "bayer_pattern",
+    "common_shape",
+    "frame_kind",
+    "inspect_frame",
+    "read_pixels",
+    "require_pattern",
+    "shift_pattern",
+]
 
 KINDS = ("light", "dark", "flat", "bias")
 _PIXELS = npt.NDArray[np.float32]

@@ -26,7 +26,16 @@ from .resample import PixelMap, resample
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["AlignTask", "FrameTask", "LevelTask", "align_frame", "apply_level", "find_stars", "scan_frame"]
+__all__ = [
+    "AlignTask",
+    "FrameTask",
+    "LevelTask",
+    "align_frame",
+    "aligned_bytes",
+    "apply_level",
+    "find_stars",
+    "scan_frame",
+]
 
 _Image = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from .detect import StarList
 from .geometry import Affine, fit_affine
 from .match import refine_match
 
-__all__ = ["WcsCheck", "WcsMap", "border_points", "check_wcs", "wcs_affine"]
+__all__ = ["WcsCheck", "WcsMap", "border_points", "check_wcs", "pixel_to_pixel", "wcs_affine"]
 
 _Places = npt.NDArray[np.float64]
 

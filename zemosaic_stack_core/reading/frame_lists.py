@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 
-__all__ = ["FRAME_SUFFIXES", "expand_frame_arguments", "natural_key"]
+__all__ = ["FRAME_SUFFIXES", "expand_frame_arguments", "find_repeated", "natural_key"]
 
 FRAME_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz", ".npy")
 
@@ -47,6 +49,22 @@ def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
     if not paths:
         raise InvalidInputError("no frames named; expected files, folders or @list files")
     return paths
+
+
+def find_repeated(paths: Sequence[Path]) -> dict[Path, int]:
+    """Return the files that are named more than once, each under its first name, and how often.
+
+    A frame that is given twice counts twice; more often than not a folder was named together with files in it.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        As from `expand_frame_arguments`; links are followed.
+    """
+    real = [os.path.realpath(path) for path in paths]
+    counts = Counter(real)
+    first = dict(zip(reversed(real), reversed(paths), strict=True))
+    return {first[name]: count for name, count in counts.items() if count > 1}
 
 
 def _expand(argument: str) -> list[Path]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError
 
-__all__ = ["MAX_OPEN_FILES", "FilePool", "PixelLayout", "default_open_files"]
+__all__ = ["MAX_OPEN_FILES", "FilePool", "PixelLayout", "default_open_files", "handed_out_dtype"]
 
 MAX_OPEN_FILES = 128
 

@@ -13,12 +13,14 @@ from zemosaic_stack_core.pixels.overview import FirstLook
 from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat
 
 __all__ = [
+    "expected_noise",
     "kappa_sigma",
     "kappa_sigma_may_reject",
     "mad_clip",
     "mad_may_reject",
     "noise_clip",
     "noise_may_reject",
+    "percentile_bounds",
     "percentile_clip",
     "percentile_may_reject",
     "smallest_harmless_spread",

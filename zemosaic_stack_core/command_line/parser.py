@@ -1,0 +1,55 @@
+"""The parser of all commands: what is wrong with a command is one line, with what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from .exit_codes import ExitCode
+
+__all__ = ["CommandParser"]
+
+_MOST_SUGGESTIONS = 3
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line.
+
+    argparse itself prints the usage first: 20 lines for a command with an option per field, of which the last counts.
+    """
+
+    def parse_known_args(  # type: ignore[override]  # argparse declares overloads that are of no use here
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse, and take what is unknown for an error of this parser: its options are the ones that may be meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with one line that says what is wrong, what was probably meant, and where help is."""
+        self.exit(
+            int(ExitCode.BAD_INPUT), f"{self.prog}: {message}{self._suggestion(message)}; see {self.prog} --help\n"
+        )
+
+    def _suggestion(self, message: str) -> str:
+        """Return what was probably meant, empty where nothing is similar."""
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice is not None:
+            return _did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
+        option = re.search(r"unrecognized arguments: (?:.* )?(--[\w-]+)", message)
+        if option is not None:
+            return _did_you_mean(option[1], self._option_string_actions)
+        return ""
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the question with the known words that begin with `word` or are like it, empty without any."""
+    known = list(known)
+    longer = [name for name in known if len(word) > len("--") and name.startswith(word)]
+    similar = (longer or difflib.get_close_matches(word, known, cutoff=0.7))[:_MOST_SUGGESTIONS]
+    return f" (did you mean {' or '.join(similar)}?)" if similar else ""
