@@ -6,12 +6,14 @@ import logging
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 
 from conftest import cupy_unusable
 from zemosaic_stack_core.backends import numpy_backend
+from zemosaic_stack_core.gpu import driver
 from zemosaic_stack_core.gpu import health as module
 from zemosaic_stack_core.gpu.health import GpuHealth, check_gpu, gpu_health, gpu_is_usable, reset_gpu_health
 from zemosaic_stack_core.gpu.isolation import IsolatedCallError
@@ -51,6 +53,7 @@ def answers(monkeypatch):
     monkeypatch.setattr(module, "call_in_thread", call)
     monkeypatch.setattr(module, "call_in_process", call)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(module, "missing_driver", lambda: "")
     return waiting, asked
 
 
@@ -153,23 +156,86 @@ def test_this_gpu_passes():
     assert health.memory.free > 0
 
 
-def test_no_driver_is_found_out_in_a_process_of_its_own():
+@pytest.mark.parametrize(("platform", "library"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
+def test_without_a_driver_no_process_is_started(answers, monkeypatch, platform, library):
+    def load(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(driver.ctypes, "CDLL", load)
+    monkeypatch.setattr(driver.sys, "platform", platform)
+    monkeypatch.setattr(driver.importlib.metadata, "distribution", lambda name: name)
+    monkeypatch.setattr(module, "missing_driver", driver.missing_driver)
+    monkeypatch.setattr(module, "cupy_in_use", lambda: False)
+    health = check_gpu()
+    assert health.reason == f"no NVIDIA driver: {library}: cannot open shared object file"
+    assert health.advice.startswith("install NVIDIA's driver")
+    assert answers[1] == []
+
+    # CuPy works in this process already, whatever its driver is: that it does is for the check to say.
+    monkeypatch.setattr(module, "cupy_in_use", lambda: True)
+    answers[0].append({"usable": True, "memory": MEMORY})
+    assert check_gpu().usable
+
+
+def test_only_what_is_surely_missing_is_called_so(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(driver.ctypes, "CDLL", loaded.append)
+    monkeypatch.setattr(driver.sys, "platform", "linux")
+    assert driver.missing_driver() == ""
+    assert loaded == ["libcuda.so.1"]
+
+    def load(name):
+        raise OSError(name)
+
+    def distribution(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(driver.ctypes, "CDLL", load)
+    monkeypatch.setattr(driver.importlib.metadata, "distribution", distribution)
+    assert driver.missing_driver() == ""  # a CuPy that was built for other hardware
+    monkeypatch.setattr(driver.sys, "platform", "darwin")
+    assert driver.missing_driver() == ""
+
+
+def run_python(code):
+    """Run Python apart from this process, which may use an emulated CuPy, and give the lines that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def no_driver():
+    """Skip where this machine has a GPU, or no CuPy to find out that it has none."""
     pytest.importorskip("cupy", reason="CuPy is not installed")
     if not cupy_unusable() and "cupyemu" not in sys.modules:
         pytest.skip("this machine has a GPU")
-    code = """
+
+
+def test_cupy_without_a_driver(no_driver):
+    usable, reason, advice = run_python("""
         import sys
         from zemosaic_stack_core.gpu.health import check_gpu
         health = check_gpu()
         print(health.usable, "cupy" in sys.modules)
         print(health.reason)
         print(health.advice)
-        """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0] == "False False"
-    assert lines[1].startswith("no CUDA device answers")
-    assert "driver" in lines[2] or "card" in lines[2]
+        """)
+    assert usable == "False False"
+    assert reason.startswith(("no NVIDIA driver: ", "no CUDA device answers"))
+    assert "driver" in advice or "card" in advice
+
+
+def test_what_cupy_says_without_a_driver(no_driver):
+    """The look for the driver apart: CuPy's own answer is a reason too, and the process that asked it goes on."""
+    usable, reason = run_python("""
+        from zemosaic_stack_core.gpu import health
+        health.missing_driver = lambda: ""
+        found = health.check_gpu()
+        print(found.usable)
+        print(found.reason)
+        """)
+    assert usable == "False"
+    assert reason.startswith("no CUDA device answers")

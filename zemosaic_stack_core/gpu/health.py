@@ -19,6 +19,7 @@ from zemosaic_stack_core.errors import BackendUnavailableError
 from zemosaic_stack_core.kernel import Samples, stack_chunk
 from zemosaic_stack_core.options import StackOptions
 
+from .driver import missing_driver
 from .isolation import IsolatedCallError, call_in_process, call_in_thread
 
 __all__ = ["GpuHealth", "check_gpu", "check_gpu_here", "gpu_health", "gpu_is_usable", "reset_gpu_health"]
@@ -62,7 +63,7 @@ def _advice(reason: str) -> str:
     words = reason.lower()
     if "cuda headers" in words or "nvrtc" in words or "dynamiclibnotfound" in words or "cublas" in words:
         return f"CUDA's headers and libraries are missing: {_INSTALL} brings them"
-    if "insufficientdriver" in words or "insufficient driver" in words:
+    if "insufficientdriver" in words or "insufficient driver" in words or "no nvidia driver" in words:
         return "install NVIDIA's driver, or a newer one; without an NVIDIA card the CPU does all the work"
     if "nodevice" in words or "lists none" in words or "no cuda-capable device" in words:
         return "no NVIDIA card is visible: check the card, its driver and CUDA_VISIBLE_DEVICES"
@@ -134,8 +135,8 @@ def check_gpu(timeout_s: float = HEALTH_TIMEOUT_S) -> GpuHealth:
 
     The device must answer and tell its free memory, and the kernel must give NumPy's bits on small cubes. This happens
     in a process of its own, which a hung driver can only stall until the time-out, and which takes a crash or a dead
-    device with it. Where this process uses CuPy already, it is checked here, on a thread with the same time-out: what
-    counts then is whether CuPy works *here*.
+    device with it; where there is no driver at all, none is started. Where this process uses CuPy already, it is
+    checked here, on a thread with the same time-out: what counts then is whether CuPy works *here*.
 
     Parameters
     ----------
@@ -149,6 +150,8 @@ def check_gpu(timeout_s: float = HEALTH_TIMEOUT_S) -> GpuHealth:
     """
     if importlib.util.find_spec("cupy") is None:
         reason = "CuPy is not installed"
+        return GpuHealth(usable=False, reason=reason, advice=_advice(reason))
+    if not cupy_in_use() and (reason := missing_driver()):
         return GpuHealth(usable=False, reason=reason, advice=_advice(reason))
     call = call_in_thread if cupy_in_use() or getattr(sys, "frozen", False) else call_in_process
     try:

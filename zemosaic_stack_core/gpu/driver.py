@@ -1,0 +1,47 @@
+"""Is NVIDIA's driver there at all? A look that costs nothing, before the health check that costs half a second."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import sys
+
+__all__ = ["missing_driver"]
+
+_LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+"""The driver's library by `sys.platform`: what CUDA itself looks for, under the name that it uses."""
+
+_NVIDIA_WHEELS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x")
+"""Builds of CuPy that need that driver. A build of another name may be for other hardware."""
+
+
+def missing_driver() -> str:
+    """Say that NVIDIA's driver is missing.
+
+    Its library is loaded the way CUDA does, and not initialized, which is where a broken driver hangs. Where it can be
+    loaded, or where nobody can tell, the health check finds out the rest.
+
+    Returns
+    -------
+    str
+        Why the driver can't be had; empty where the health check has to be made.
+    """
+    name = _LIBRARIES.get(sys.platform)
+    if name is None:
+        return ""
+    try:
+        ctypes.CDLL(name)
+    except OSError as error:
+        return f"no NVIDIA driver: {error}" if _needs_the_driver() else ""
+    return ""
+
+
+def _needs_the_driver() -> bool:
+    """Say whether the CuPy that is installed is one of NVIDIA's wheels."""
+    for name in _NVIDIA_WHEELS:
+        try:
+            importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return True
+    return False
