@@ -158,6 +158,7 @@ OTHER_OPTIONS = {
     "gain": 1e-300, "read_noise": 7.5,
     "sensitivity": 0.01, "outlier_fraction": 0.2, "alpha": 0.01, "combine": "median", "normalization": "linear_fit",
     "reference": 2, "on_unnormalizable": "exclude", "weighting": "noise_fwhm",
+    "grow_radius": 2.5, "grow_min_size": 1, "errors": "detector",
     "radial_feather_fraction": 1.2345678901234567e-05, "radial_shape_power": 1 / 3, "radial_floor": 0.25,
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from .gpu.phase3_gpu import Phase3Gpu, find_invalid
 from .job import StackJob
 from .options import StackOptions
 from .result import StackResult
-from .runner import check_maps, plan_job, prepare_job, run_job
+from .runner import check_maps, count_planes, plan_job, prepare_job, run_job
 from .statistics import FrameNumbers
 from .workers import choose_workers
 from .zemosaic.parallel_plan import ParallelPlan, read_plan
@@ -171,7 +171,12 @@ class _GpuTile:
             job.group,
             job.options,
             backend,
-            planes=(job.sample_weights is not None) + (job.variances is not None),
+            planes=count_planes(
+                job.options,
+                job.maps,
+                has_weights=job.sample_weights is not None,
+                has_variances=job.variances is not None,
+            ),
             rows_per_chunk=self._caps.gpu_rows_per_chunk,
             workers=1,
             memory_limit=limit,

@@ -16,8 +16,10 @@ __all__ = ["Chunk", "ChunkPlan", "Workload", "device_working_bytes", "plan_chunk
 STRIP_SAMPLES = 1 << 19
 #: Below this many pixels a strip's calls cost more than its work; above it a float64 row no longer fits the cache.
 STRIP_PIXELS = (2048, 16384)
-#: A chunk of this many pixels is enough for every cost per chunk to vanish.
-CHUNK_PIXELS = 1 << 17
+#: A chunk of this many samples is enough for every cost per chunk to vanish, as long as a frame's part of it is not
+#: too little to read at a time; and few enough to stay in memory's caches between reading and stacking.
+CHUNK_SAMPLES = 1 << 22
+CHUNK_PIXELS = (1 << 15, 1 << 17)
 #: Bytes of the kernel's working set per sample of a strip: rows, ranks, the gathered table, its float64 deviations
 #: and their two running sums.
 STRIP_BYTES = 44
@@ -25,6 +27,9 @@ STRIP_BYTES = 44
 PLAIN_BYTES = 12
 #: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
 PIXEL_BYTES = 160
+#: Bytes per pixel of the window in which the clusters of rejected samples of one frame are looked for: flags of eight
+#: frames, those of one, labels, the clusters, and what they grow to.
+GROWTH_BYTES = 16
 #: On a device: from the first number of pixels on, a call's work outweighs its launch, so an image is cut into four or
 #: more for uploads and the kernel to overlap; at the second nothing is gained by more. A chunk's samples wait in pinned
 #: memory of the host, twice, and pinned memory is dear.
@@ -79,6 +84,8 @@ class Workload:
         How many chunks' samples are in the backend's memory at once: 2 where one is uploaded while another is computed.
     working_bytes : int or None
         Bytes of the kernel's working set per sample; None for those of a strip.
+    reach : int
+        How far beyond a chunk the growth of rejected clusters looks, pixels.
     """
 
     frames: int
@@ -89,6 +96,7 @@ class Workload:
     sorts: bool = True
     buffers: int = 1
     working_bytes: int | None = None
+    reach: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +167,7 @@ def plan_chunks(
         Not even one pixel fits; the message says what would.
     """
     strip = _strip_pixels(workload) if in_strips else None
-    wanted = CHUNK_PIXELS if in_strips else _device_pixels(workload)
+    wanted = _host_pixels(workload) if in_strips else _device_pixels(workload)
     pixels = min(wanted, workload.rows * workload.columns)
     if budget is not None:
         pixels = min(pixels, _pixels_within(workload, budget, strip))
@@ -187,6 +195,12 @@ def plan_chunks(
     )
 
 
+def _host_pixels(workload: Workload) -> int:
+    """Give the pixels of a chunk on the host where memory is no matter."""
+    least, most = CHUNK_PIXELS
+    return max(least, min(most, CHUNK_SAMPLES // workload.frames))
+
+
 def _device_pixels(workload: Workload) -> int:
     """Give the pixels of a device's chunk where memory is no matter."""
     least, most = DEVICE_CHUNK_PIXELS
@@ -207,7 +221,16 @@ def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     per_sample = workload.working_bytes or (STRIP_BYTES if workload.sorts else PLAIN_BYTES)
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
     per_pixel = PIXEL_BYTES if strip is not None else DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
-    return read + per_sample * workload.frames * at_once + per_pixel * pixels
+    return read + per_sample * workload.frames * at_once + per_pixel * pixels + _growth_bytes(workload, pixels)
+
+
+def _growth_bytes(workload: Workload, pixels: int) -> int:
+    """Predict what the growth of rejected clusters takes for a chunk of so many pixels."""
+    if workload.reach == 0:
+        return 0
+    rows = min(-(-pixels // workload.columns) + 2 * workload.reach, workload.rows)
+    columns = min(min(pixels, workload.columns) + 2 * workload.reach, workload.columns)
+    return GROWTH_BYTES * rows * columns + rows * workload.columns
 
 
 def _pixels_within(workload: Workload, budget: int, strip: int | None) -> int:

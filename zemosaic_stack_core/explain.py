@@ -8,8 +8,9 @@ iteration, two, and so on.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,10 @@ import numpy.typing as npt
 from .backends import numpy_backend
 from .chunks import Chunk
 from .errors import InvalidInputError
-from .frames import group_frames
+from .frames import FrameGroup, group_frames
+from .growth import RejectedFlags, growth_reach
 from .job import FrameCounts, StackJob, compute_chunks
+from .loading import sample_weights
 from .options import MAPS, StackOptions
 from .outputs import OutputPlanes
 from .reading.bands import BandReader
@@ -53,6 +56,8 @@ class SampleFate:
         What became of it.
     iteration : int
         Of a repeated rule, the iteration after which it stayed rejected; 0 where it was kept or there is only one.
+    is_grown : bool
+        Whether it was not the rule that rejected it, but a cluster of rejected samples of its frame, near by.
     """
 
     frame: int
@@ -62,6 +67,7 @@ class SampleFate:
     weight: float
     fate: Fate
     iteration: int = 0
+    is_grown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +93,7 @@ class PixelChannel:
     weight_sum : float
         Sum of the kept samples' weights.
     variance : float
-        Empirical variance of the value.
+        Variance of the value: propagated where the samples have variances, else empirical.
     """
 
     row: int
@@ -116,10 +122,14 @@ class PixelChannel:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the kernel made of the pixel: planes by name, shape (channel,), and the counts of every frame."""
+    """What the kernel made of the pixel: planes by name, shape (channel,), and the counts of every frame.
+
+    `grown` are counts of the samples that clusters took along, None without growth; they are in `counts` too.
+    """
 
     planes: dict[str, npt.NDArray[np.float64]]
     counts: FrameCounts
+    grown: FrameCounts | None = None
 
     def fates(self, channel: int) -> list[Fate]:
         """Return what became of each frame's sample."""
@@ -128,6 +138,11 @@ class _Outcome:
         return [
             next((fate for count, fate in gone if count[frame, channel]), KEPT) for frame in range(len(counts.missing))
         ]
+
+    def is_grown(self, frame: int, channel: int) -> bool:
+        """Return whether a cluster took a frame's sample along."""
+        grown = self.grown
+        return grown is not None and bool(grown.rejected_low[frame, channel] + grown.rejected_high[frame, channel])
 
 
 def explain_pixel(path: str | os.PathLike[str], row: int, column: int) -> tuple[PixelChannel, ...]:
@@ -170,26 +185,30 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
         samples = reader.read(pixel.start, pixel.stop, reader.allocate(1)).samples
         raw = np.array([planes[:, 0, pixel.first].astype(np.float64) for planes in samples])
         final = _stack_pixel(job, reader, pixel)
-        history = [final]
+        by_rule = replace(job, options=replace(job.options, grow_radius=0.0))
+        counts_of_iterations = [job.options.max_iterations]
         if job.options.rejection in _REPEATED:
-            history = [
-                _stack_pixel(replace(job, options=replace(job.options, max_iterations=count)), reader, pixel)
-                for count in range(1, job.options.max_iterations)
-            ] + history
+            counts_of_iterations = list(range(1, job.options.max_iterations + 1))
+        history = [
+            _stack_pixel(replace(by_rule, options=replace(by_rule.options, max_iterations=count)), reader, pixel)
+            for count in counts_of_iterations
+        ]
         values = np.array([_value_alone(job, pixel, frame) for frame in range(len(group.sources))])
+        all_weights = _weights(job, reader, pixel, samples)
     channels = []
     for channel in range(group.channels):
-        weights = _weights(job, pixel, channel)
         fates = [outcome.fates(channel) for outcome in history]
+        final_fates = final.fates(channel)
         listed = [
             SampleFate(
                 frame=frame,
                 name=source.name,
                 raw=float(raw[frame, channel]),
                 value=float(values[frame, channel]),
-                weight=weights[frame],
-                fate=fates[-1][frame],
+                weight=float(all_weights[frame, channel]),
+                fate=final_fates[frame],
                 iteration=_iteration([of_all[frame] for of_all in fates]),
+                is_grown=final.is_grown(frame, channel),
             )
             for frame, source in enumerate(group.sources)
         ]
@@ -216,13 +235,34 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
 
 
 def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
-    """Let the kernel stack the one pixel."""
-    group = job.group
-    # Of these planes, which are as large as the image, one pixel is touched: they take no memory.
-    outputs = OutputPlanes.over(job.maps, (group.channels, group.rows, group.columns))
-    counts = compute_chunks(job, numpy_backend(), reader, [pixel], outputs)
+    """Let the kernel stack the one pixel, and what its growth looks at around it."""
+    group, options = job.group, job.options
+    shape = (group.channels, group.rows, group.columns)
+    # Of these planes, which are as large as the image, a few pixels are touched: they take no memory.
+    outputs = OutputPlanes.over(job.maps, shape)
+
+    def compute(job: StackJob, chunks: Sequence[Chunk]) -> FrameCounts:
+        return compute_chunks(job, numpy_backend(), reader, chunks, outputs)
+
+    grown = None
+    if options.grow_radius > 0.0:
+        with RejectedFlags.made(len(group.sources), *shape) as flags:
+            noting = replace(job, flags=flags)
+            compute(noting, _around(pixel, group, growth_reach(options.grow_radius, options.grow_min_size)))
+            counts = compute(noting, [pixel])
+            grown = compute(replace(noting, is_second_pass=True), [pixel])
+            counts.add(grown)
+    else:
+        counts = compute(job, [pixel])
     planes = {name: plane[:, pixel.start, pixel.first].astype(np.float64) for name, plane in outputs.planes.items()}
-    return _Outcome(planes, counts)
+    return _Outcome(planes, counts, grown)
+
+
+def _around(pixel: Chunk, group: FrameGroup, reach: int) -> list[Chunk]:
+    """Return chunks of part of a row each that cover the surroundings of a pixel."""
+    rows = range(max(0, pixel.start - reach), min(group.rows, pixel.stop + reach))
+    first, last = max(0, pixel.first - reach), min(group.columns, pixel.last + reach)
+    return [Chunk(row, row + 1, first, last) for row in rows]
 
 
 def _value_alone(job: StackJob, pixel: Chunk, frame: int) -> npt.NDArray[np.float64]:
@@ -232,7 +272,14 @@ def _value_alone(job: StackJob, pixel: Chunk, frame: int) -> npt.NDArray[np.floa
     alone = replace(
         job,
         group=group,
-        options=replace(job.options, rejection="none", combine="min", weighting="none", radial_feather_fraction=None),
+        options=replace(
+            job.options,
+            rejection="none",
+            grow_radius=0.0,
+            combine="min",
+            weighting="none",
+            radial_feather_fraction=None,
+        ),
         weight=np.ones((1, group.channels), np.float32),
         scale=None if job.scale is None else job.scale[one],
         offset=None if job.offset is None else job.offset[one],
@@ -244,13 +291,20 @@ def _value_alone(job: StackJob, pixel: Chunk, frame: int) -> npt.NDArray[np.floa
         return _stack_pixel(alone, reader, pixel).planes["image"]
 
 
-def _weights(job: StackJob, pixel: Chunk, channel: int) -> list[float]:
-    """Return every sample's weight."""
-    frames = len(job.group.sources)
-    if job.sample_weights is None:
-        return [float(job.weight[frame, channel]) for frame in range(frames)]
-    planes = [job.sample_weights.read(frame, pixel, job.weight[frame]) for frame in range(frames)]
-    return [float(plane[min(channel, plane.shape[0] - 1), 0]) for plane in planes]
+def _weights(
+    job: StackJob, reader: BandReader, pixel: Chunk, samples: Sequence[npt.NDArray[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return every sample's weight, shape (frame, channel); `samples` are those of the pixel's row."""
+    if not job.weighs_samples:
+        return job.weight.astype(np.float64)
+    weights = np.empty(job.weight.shape)
+    for frame, planes in enumerate(samples):
+        variance = None
+        if job.variances is not None:
+            value = planes[:, :1, pixel.first].reshape(job.group.channels, 1)
+            variance = job.variances.read_variances(frame, pixel, value, reader.files)
+        weights[frame] = sample_weights(job, frame, pixel, variance)[:, 0]
+    return weights
 
 
 def _iteration(fates: list[Fate]) -> int:
@@ -276,7 +330,7 @@ def _bounds(
     center = float(np.mean(values)) if _uses_mean(options) else float(np.median(values))
     name, spread, low, high = spread_of(options, values, center)
     bounds = (center - low * spread, center + high * spread)
-    if any((bounds[0] <= s.value <= bounds[1]) != (s.fate == KEPT) for s in samples if s.fate != MISSING):
+    if any((bounds[0] <= s.value <= bounds[1]) != (s.fate == KEPT or s.is_grown) for s in samples if s.fate != MISSING):
         return None, ""  # an iteration that would have left nothing was not applied: these are not the bounds
     center_name = "mean" if _uses_mean(options) else "median"
     return bounds, (

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,10 +34,12 @@ import numpy.typing as npt
 
 from .errors import InvalidInputError
 from .reading.array_frames import ArrayFrame, array_frame
+from .reading.extensions import NO_PLANES, PlanesGiven
 from .reading.file_frames import FileFrame, describe_shape, plane_source, probe_frame
 from .reading.masks import ArrayMask, FileMask, MaskSource, array_mask
 from .reading.pixel_rows import FilePool
 from .reading.scratch import ScratchFolder
+from .reading.variances import FileVariances, file_variances
 
 __all__ = [
     "ArrayFrame",
@@ -109,6 +111,10 @@ class FrameGroup:
         Shape of every frame.
     is_color : bool
         Whether the stack has a channel axis.
+    variances : FileVariances or None
+        Variances of the samples in an extension of each frame's file.
+    given : PlanesGiven
+        Names of the extensions that are read.
     """
 
     sources: tuple[FrameSource, ...]
@@ -117,6 +123,8 @@ class FrameGroup:
     columns: int
     channels: int
     is_color: bool
+    variances: FileVariances | None = None
+    given: PlanesGiven = NO_PLANES
 
 
 def check_same_shape(frame: FrameSource, first: FrameSource) -> None:
@@ -165,6 +173,7 @@ def open_frames(
     *,
     mask_extension: str | None = None,
     dq_bits: int | None = None,
+    variance_extension: str | None = None,
     scratch: ScratchFolder | None = None,
 ) -> FrameGroup:
     """Open the frames of one stack.
@@ -180,6 +189,9 @@ def open_frames(
         Name of the FITS extension with the mask of each file, e.g. ``"MASK"`` or ``"DQ"``: a nonzero value is missing.
     dq_bits : int, optional
         Only these bits of the mask extension count. Default: all.
+    variance_extension : str, optional
+        Name of the FITS extension with the variances of each file's samples, e.g. ``"VARIANCE"``; see
+        `zemosaic_stack_core.reading.variances.file_variances` for what else it may hold. Every frame must have it.
     scratch : ScratchFolder, optional
         Where compressed frames are decoded to. Default: a new one that lives as long as the frames.
 
@@ -199,9 +211,12 @@ def open_frames(
         raise InvalidInputError(f"frames is {os.fspath(frames)!r}; expected a sequence of frames")
     if masks is not None and len(masks) != len(frames):
         raise InvalidInputError(f"{len(masks)} masks for {len(frames)} frames; expected one (or None) per frame")
+    if dq_bits is not None and mask_extension is None:
+        raise InvalidInputError(f"dq_bits is {dq_bits!r} without mask_extension; expected the name of the extension")
     scratch = ScratchFolder() if scratch is None else scratch
     sources: list[FrameSource] = []
     found: list[list[MaskSource]] = []
+    variances: list[FileFrame] = []
     for index, item in enumerate(frames):
         own: list[MaskSource] = []
         source: FrameSource
@@ -209,8 +224,12 @@ def open_frames(
             source = probe_frame(item, scratch=scratch)
             if mask_extension is not None:
                 own.append(FileMask(plane_source(source, mask_extension), dq_bits))
+            if variance_extension is not None:
+                variances.append(plane_source(source, variance_extension))
         else:
             source, mask = array_frame(item, f"frame {index}")
+            if variance_extension is not None:
+                raise InvalidInputError(f"{source.name} is an array; expected a file with {variance_extension}")
             if mask is not None:
                 own.append(mask)
         if sources:
@@ -219,7 +238,15 @@ def open_frames(
             own.append(_given_mask(masks[index], source))
         sources.append(source)
         found.append(own)
-    return group_frames(sources, found)
+    return replace(
+        group_frames(sources, found),
+        variances=None if variance_extension is None else file_variances(variances, variance_extension),
+        given=PlanesGiven(
+            mask_extension=mask_extension,
+            dq_bits=dq_bits,
+            variance_extension=variance_extension,
+        ),
+    )
 
 
 def _given_mask(mask: object, source: FrameSource) -> ArrayMask:

@@ -6,31 +6,33 @@ A job holds no file and no array of a backend: it is made once, and travels to w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Backend, Slot, Transfer, TransferTimes
+from ._typing import Array
+from .backends import Backend, Transfer, TransferTimes
 from .chunks import Chunk, ChunkPlan
 from .frames import FrameGroup
-from .kernel import ChunkResult, stack_chunk
+from .growing import pack_rejected, stack_grown
+from .growth import GROWN, FlagFile, RejectedFlags
+from .kernel import stack_chunk
+from .loading import Loaded, loading
 from .options import StackOptions
 from .outputs import OutputPlanes
 from .pixels.combination import Weight
 from .pixels.critical_values import gesd_critical_values
 from .pixels.samples import Samples
-from .reading.bands import Band, BandReader, is_viewed
+from .reading.bands import BandReader
+from .reading.extensions import NO_PLANES, PlanesGiven
 from .reading.planes import PlaneStack
+from .reading.variances import VarianceSource
 
 __all__ = ["FrameCounts", "StackJob", "StepTimes", "compute_chunks"]
-
-#: Normalized values beyond this may leave float32's range, and are looked at as if one could be missing.
-SAFE_VALUE = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,18 @@ class StackJob:
         A frame of zero weight takes part in nothing.
     scale, offset : array of shape (frame, channel), float32, or None
         Normalization.
-    sample_weights, variances : PlaneStack or None
-        Weights and variances of single samples.
+    sample_weights : PlaneStack or None
+        Weights of single samples.
+    variances : VarianceSource or None
+        Variances of single samples.
     plan : ChunkPlan
         Chunks; no number depends on it.
+    given : PlanesGiven
+        What the frames' masks, weights and variances came from.
+    flags : RejectedFlags or None
+        Where the rejected samples are noted, of a stack whose clusters grow.
+    is_second_pass : bool
+        Let the clusters in `flags` grow, and combine again the pixels that lose a sample.
     """
 
     group: FrameGroup
@@ -62,13 +72,31 @@ class StackJob:
     scale: npt.NDArray[np.float32] | None
     offset: npt.NDArray[np.float32] | None
     sample_weights: PlaneStack | None
-    variances: PlaneStack | None
+    variances: VarianceSource | None
     plan: ChunkPlan
+    given: PlanesGiven = NO_PLANES
+    flags: RejectedFlags | None = None
+    is_second_pass: bool = False
+
+    @property
+    def weighs_by_variance(self) -> bool:
+        """Whether samples weigh as much as their variance says."""
+        return self.options.weighting == "inverse_variance"
+
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether the samples of one frame have different weights."""
+        return self.sample_weights is not None or self.weighs_by_variance
+
+    @property
+    def propagates(self) -> bool:
+        """Whether the variance of the result is made of those of the samples."""
+        return self.variances is not None and "variance" in self.maps
 
     @property
     def is_weighted(self) -> bool:
-        """Whether the frames that take part have different weights."""
-        return self.sample_weights is not None or bool(((self.weight != 1.0) & (self.weight != 0.0)).any())
+        """Whether the samples that take part have different weights."""
+        return self.weighs_samples or bool(((self.weight != 1.0) & (self.weight != 0.0)).any())
 
 
 @dataclass(frozen=True)
@@ -121,16 +149,6 @@ class _PartialCounts(NamedTuple):
     numbers: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A chunk on its way: the slot its arrays are in, and what the host knows about them."""
-
-    chunk: Chunk
-    slot: Slot
-    band: Band
-    masked: list[int]
-
-
 def compute_chunks(
     job: StackJob,
     backend: Backend,
@@ -168,22 +186,26 @@ def compute_chunks(
     """
     counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
     parts: list[_PartialCounts] = []
-    critical_values = None
     with ExitStack() as stack:
         transfer = stack.enter_context(backend.open_transfer())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
+        flags = None if job.flags is None else stack.enter_context(job.flags.opened())
+        critical_values = None
         if job.options.rejection == "gesd":
             with transfer.computing():  # in the order of the kernel's calls, which read it
                 critical_values = backend.upload(gesd_critical_values(len(job.group.sources), job.options))
-        for loaded in stack.enter_context(_loading(job, backend, reader, transfer, chunks)):
-            began = time.perf_counter()
-            with transfer.computing():
-                parts += _compute(job, backend, transfer, loaded, outputs, critical_values, counts)
-                transfer.release(loaded.slot)
-            if times is not None and backend.is_host:
-                times.compute_ms += (time.perf_counter() - began) * 1e3
+        work = _Work(job, backend, transfer, outputs, critical_values, flags)
+        sought = flags if job.is_second_pass else None
+        for chunk, loaded in stack.enter_context(loading(job, backend, reader, transfer, chunks, sought)):
+            if loaded is not None:
+                began = time.perf_counter()
+                with transfer.computing():
+                    parts += work.compute(loaded, counts)
+                    transfer.release(loaded.slot)
+                if times is not None and backend.is_host:
+                    times.compute_ms += (time.perf_counter() - began) * 1e3
             if done is not None:
-                done(loaded.chunk)
+                done(chunk)
         transfer.finish()
         if times is not None:
             times.add(transfer.times)
@@ -193,138 +215,115 @@ def compute_chunks(
     return counts
 
 
-@contextmanager
-def _loading(
-    job: StackJob, backend: Backend, reader: BandReader, transfer: Transfer, chunks: Iterable[Chunk]
-) -> Iterator[Iterator[_Loaded]]:
-    """Give the chunks as they arrive: read in place on the host, ahead on a thread elsewhere."""
-    if backend.is_host:
-        yield (_load(job, reader, transfer, chunk) for chunk in chunks)
-        return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zemosaic-read") as pool:
+@dataclass(frozen=True)
+class _Work:
+    """What every chunk needs to be computed."""
 
-        def ahead() -> Iterator[_Loaded]:
-            pending: Future[_Loaded] | None = None
-            for chunk in chunks:
-                following = pool.submit(_load, job, reader, transfer, chunk)
-                if pending is not None:
-                    yield pending.result()
-                pending = following
-            if pending is not None:
-                yield pending.result()
+    job: StackJob
+    backend: Backend
+    transfer: Transfer
+    outputs: OutputPlanes
+    critical_values: Array | None
+    flags: FlagFile | None
 
-        try:
-            yield ahead()
-        finally:
-            transfer.close()  # wakes a reading thread that waits for a slot
+    def compute(self, loaded: Loaded, counts: FrameCounts) -> list[_PartialCounts]:
+        """Stack a chunk, channel by channel, and send the results home; the counts are complete when the transfer is.
 
+        In the second pass the counts are of samples that grew, and only those pixels get new results.
+        """
+        job, chunk = self.job, loaded.chunk
+        arrays = iter(self.transfer.arrive(loaded.slot))
+        n_frames = len(job.group.sources)
+        values = [next(arrays) for _ in range(n_frames)]
+        masks = {frame: next(arrays) for frame in loaded.masked}
+        weights = [next(arrays) for _ in range(n_frames)] if job.weighs_samples else None
+        variances = [next(arrays) for _ in range(n_frames)] if job.propagates else None
+        codes = {frame: next(arrays) for frame in loaded.coded}
+        parts: list[_PartialCounts] = []
+        for channel in range(job.group.channels):
+            used = [frame for frame in range(n_frames) if job.weight[frame, channel] > 0.0]
+            if not job.is_second_pass:
+                unused = np.array([frame for frame in range(n_frames) if frame not in set(used)], dtype=np.intp)
+                counts.missing[unused, channel] += chunk.pixels
 
-def _load(job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk) -> _Loaded:
-    """Read a chunk into a slot and send it to the backend."""
-    group = job.group
-    slot = transfer.acquire()
-    rows = chunk.stop - chunk.start
-    shapes = [(group.channels, 0 if is_viewed(frame) else rows, group.columns) for frame in group.sources]
-    band = reader.read(chunk.start, chunk.stop, slot.host_arrays(shapes, [frame.dtype for frame in group.sources]))
-    masked = [frame for frame, mask in enumerate(band.masks) if mask is not None]
-    arrays = [_flat(samples, chunk) for samples in band.samples]
-    arrays += [_flat(mask, chunk) for mask in band.masks if mask is not None]
-    if job.scale is not None:
-        _flag_large(band)
-    if job.sample_weights is not None:
-        weights = [job.sample_weights.read(frame, chunk, job.weight[frame]) for frame in range(len(group.sources))]
-        band.has_missing |= np.array([[not (plane > 0.0).all() for plane in planes] for planes in weights])
-        arrays += weights
-    if job.variances is not None:
-        arrays += [job.variances.read(frame, chunk, None) for frame in range(len(group.sources))]
-    transfer.upload(slot, arrays)
-    return _Loaded(chunk, slot, band, masked)
+            def row(planes: Any, channel: int = channel) -> Any:
+                return planes[min(channel, planes.shape[0] - 1), ...]
 
+            given: list[Weight] | None = None
+            if weights is not None:
+                given = [row(weights[frame]) for frame in used]
+            elif job.is_weighted:
+                given = [float(job.weight[frame, channel]) for frame in used]
+            samples = Samples(
+                values=[row(values[frame]) for frame in used],
+                masks=[row(masks[frame]) if frame in masks else None for frame in used] if masks else None,
+                has_missing=[bool(loaded.band.has_missing[frame, channel]) for frame in used],
+                scale=None if job.scale is None else [float(job.scale[frame, channel]) for frame in used],
+                offset=None if job.offset is None else [float(job.offset[frame, channel]) for frame in used],
+                weights=given,
+                variances=None if variances is None else [row(variances[frame]) for frame in used],
+            )
+            partial = _PartialCounts(used, channel, np.empty((3, len(used)), np.int64))
+            if loaded.codes is None:
+                self._stack(samples, chunk, partial)
+            else:
+                pixels = np.flatnonzero((loaded.codes[:, channel] == GROWN).any(axis=0))
+                if not pixels.size:
+                    continue
+                of_used = [row(codes[frame]) if frame in codes else None for frame in used]
+                self._stack_again(samples, of_used, pixels, chunk, partial)
+            parts.append(partial)
+        return parts
 
-def _flat(planes: npt.NDArray[Any], chunk: Chunk) -> npt.NDArray[Any]:
-    """Give the chunk's columns of (channel, row, column) as (channel, pixel), without a copy where possible."""
-    if planes.shape[2] != chunk.last - chunk.first:
-        planes = planes[:, :, chunk.first : chunk.last]
-    return planes.reshape(planes.shape[0], -1)
-
-
-def _flag_large(band: Band) -> None:
-    """Flag frames whose normalized values might overflow: the kernel then tells missing samples by looking."""
-    for frame, samples in enumerate(band.samples):
-        if samples.dtype == np.float32:
-            for channel, plane in enumerate(samples):
-                if not (plane.max() < SAFE_VALUE and plane.min() > -SAFE_VALUE):
-                    band.has_missing[frame, channel] = True
-
-
-def _compute(
-    job: StackJob,
-    backend: Backend,
-    transfer: Transfer,
-    loaded: _Loaded,
-    outputs: OutputPlanes,
-    critical_values: Any | None,
-    counts: FrameCounts,
-) -> list[_PartialCounts]:
-    """Stack a chunk, channel by channel, and send the results home; the counts are complete when the transfer is."""
-    parts: list[_PartialCounts] = []
-    chunk, band = loaded.chunk, loaded.band
-    arrays = iter(transfer.arrive(loaded.slot))
-    n_frames = len(job.group.sources)
-    values = [next(arrays) for _ in range(n_frames)]
-    masks = {frame: next(arrays) for frame in loaded.masked}
-    weights = None if job.sample_weights is None else [next(arrays) for _ in range(n_frames)]
-    variances = None if job.variances is None else [next(arrays) for _ in range(n_frames)]
-    for channel in range(job.group.channels):
-        used = [frame for frame in range(n_frames) if job.weight[frame, channel] > 0.0]
-        unused = np.array([frame for frame in range(n_frames) if frame not in set(used)], dtype=np.intp)
-        counts.missing[unused, channel] += chunk.pixels
-
-        def row(planes: Any, channel: int = channel) -> Any:
-            return planes[min(channel, planes.shape[0] - 1), ...]
-
-        given: list[Weight] | None = None
-        if weights is not None:
-            given = [row(weights[frame]) for frame in used]
-        elif job.is_weighted:
-            given = [float(job.weight[frame, channel]) for frame in used]
-        samples = Samples(
-            values=[row(values[frame]) for frame in used],
-            masks=[row(masks[frame]) if frame in masks else None for frame in used] if masks else None,
-            has_missing=[bool(band.has_missing[frame, channel]) for frame in used],
-            scale=None if job.scale is None else [float(job.scale[frame, channel]) for frame in used],
-            offset=None if job.offset is None else [float(job.offset[frame, channel]) for frame in used],
-            weights=given,
-            variances=None if variances is None else [row(variances[frame]) for frame in used],
-        )
+    def _stack(self, samples: Samples, chunk: Chunk, partial: _PartialCounts) -> None:
+        """Stack one channel of a chunk; note what was rejected where clusters are to grow."""
+        xp, job = self.backend.xp, self.job
         result = stack_chunk(
-            backend.xp,
+            xp,
             samples,
             job.options,
-            maps=job.maps,
-            critical_values=critical_values,
+            maps=job.maps | {"bounds"} if self.flags is not None else job.maps,
+            critical_values=self.critical_values,
             strip_pixels=job.plan.strip_pixels,
         )
-        partial = _PartialCounts(used, channel, np.empty((3, len(used)), np.int64))
-        _store(backend, transfer, result, chunk, channel, outputs, partial.numbers)
-        parts.append(partial)
-    return parts
+        pairs = []
+        for name, plane in self.outputs.planes.items():
+            place = plane[partial.channel, chunk.start : chunk.stop, chunk.first : chunk.last]
+            pairs.append((getattr(result, name), place.reshape(-1)))
+        counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
+        pairs.append((xp.stack(counted), partial.numbers))  # together: one copy, and nobody waits for it
+        self.transfer.download(pairs)
+        if self.flags is not None:
+            packed = pack_rejected(xp, samples, result, partial.frames, len(job.group.sources))
+            noted = np.empty(packed.shape, np.uint8)
+            self.transfer.download([(packed, noted)])
+            self.transfer.finish()
+            self.flags.write(chunk, partial.channel, noted)
 
-
-def _store(
-    backend: Backend,
-    transfer: Transfer,
-    result: ChunkResult,
-    chunk: Chunk,
-    channel: int,
-    outputs: OutputPlanes,
-    numbers: npt.NDArray[np.int64],
-) -> None:
-    """Bring a chunk's results to their place in the image and the maps, and its counts to `numbers`."""
-    pairs = []
-    for name, plane in outputs.planes.items():
-        place = plane[channel, chunk.start : chunk.stop, chunk.first : chunk.last]
-        pairs.append((getattr(result, name), place.reshape(-1)))
-    counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
-    pairs.append((backend.xp.stack(counted), numbers))  # together: one copy, and nobody waits for it
-    transfer.download(pairs)
+    def _stack_again(
+        self,
+        samples: Samples,
+        codes: list[Array | None],
+        pixels: npt.NDArray[np.intp],
+        chunk: Chunk,
+        partial: _PartialCounts,
+    ) -> None:
+        """Combine again the pixels of a channel where a cluster takes samples along."""
+        backend, job = self.backend, self.job
+        lane = backend.upload(pixels.astype(np.int64))
+        grown = stack_grown(backend.xp, samples, codes, lane, job.options, job.maps, job.plan.strip_pixels)
+        has_changed = np.empty(pixels.shape, np.bool_)
+        fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.outputs.planes.items()}
+        pairs = [(getattr(grown.result, name), field) for name, field in fields.items()]
+        counted = [grown.result.frame_rejected_low, grown.result.frame_rejected_high, grown.result.frame_missing]
+        pairs += [(grown.has_changed, has_changed), (backend.xp.stack(counted), partial.numbers)]
+        self.transfer.download(pairs)
+        self.transfer.finish()
+        width = chunk.last - chunk.first
+        rows, columns = chunk.start + pixels[has_changed] // width, chunk.first + pixels[has_changed] % width
+        for name, plane in self.outputs.planes.items():
+            place = plane[partial.channel]
+            new = fields[name][has_changed]
+            if name in ("rejected_low", "rejected_high"):  # beside those that the rule rejected
+                new = new + place[rows, columns]
+            place[rows, columns] = new

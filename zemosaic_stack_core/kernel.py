@@ -36,14 +36,15 @@ from .rejection import RULES
 __all__ = ["ChunkResult", "Samples", "stack_chunk"]
 
 #: The first so many fields of a `ChunkResult` have a value per pixel, the others one per frame.
-PER_PIXEL = 6
+PER_PIXEL = 8
 
 
 class ChunkResult(NamedTuple):
     """What a chunk gives: arrays of shape (pixel,), and counts of shape (frame,), int64.
 
     `image` float32, NaN where `coverage` is 0; `coverage`, `rejected_low`, `rejected_high` int32; `weight_map` and
-    `variance` float32, None unless asked for.
+    `variance` float32, None unless asked for; so `kept_low` and `kept_high`: present samples below the one or above the
+    other were rejected, and no others (infinite where none was).
     """
 
     image: Array
@@ -52,6 +53,8 @@ class ChunkResult(NamedTuple):
     rejected_high: Array
     weight_map: Array | None
     variance: Array | None
+    kept_low: Array | None
+    kept_high: Array | None
     frame_rejected_low: Array
     frame_rejected_high: Array
     frame_missing: Array
@@ -77,7 +80,8 @@ def stack_chunk(
     options : StackOptions
         Rule and combination; normalization and weighting have become numbers in `samples` by now.
     maps : collection of str
-        ``"weight_map"`` and ``"variance"`` where they are wanted; the other maps come with every answer.
+        ``"weight_map"``, ``"variance"`` and ``"bounds"`` (`kept_low`, `kept_high`) where they are wanted; the other
+        maps come with every answer.
     critical_values : array, or None
         Critical values of ``gesd``, see `rejection.extremes.gesd`.
     strip_pixels : int, or None
@@ -99,6 +103,7 @@ def stack_chunk(
         propagates=propagates,
         critical_values=critical_values,
         step=strip_pixels or samples.values[0].shape[0],
+        bounds="bounds" in maps,
     )
     return _stack(xp, samples, task)
 
@@ -142,6 +147,10 @@ def _finish(xp: Namespace, samples: Samples, task: Task, strips: Sequence[Strip]
                 for strip in strips
             ],
         )
+    kept_low = kept_high = None
+    if task.bounds:
+        kept_high = xp.full_like(answer.image, float("inf"))
+        kept_low = -kept_high
     rejection = None if task.rule is None else reject(xp, samples, task, task.rule, strips)
     if rejection is not None:
         rejected_low[rejection.mask] = rejection.rejected_low
@@ -149,12 +158,24 @@ def _finish(xp: Namespace, samples: Samples, task: Task, strips: Sequence[Strip]
         for whole, part in zip(answer, rejection.answer, strict=True):
             if whole is not None:
                 whole[rejection.mask] = part
+        if kept_low is not None and kept_high is not None:
+            kept_low[rejection.mask], kept_high[rejection.mask] = rejection.low, rejection.high
         frame_low, frame_high = rejection.frame_rejected_low, rejection.frame_rejected_high
         if rejection.deep is not None:
             again = rejection.deep if again is None else again | rejection.deep
     image, coverage, weights, spread = answer
     result = ChunkResult(
-        image, coverage, rejected_low, rejected_high, weights, spread, frame_low, frame_high, frame_missing=missing
+        image,
+        coverage,
+        rejected_low,
+        rejected_high,
+        weights,
+        spread,
+        kept_low,
+        kept_high,
+        frame_low,
+        frame_high,
+        frame_missing=missing,
     )
     return result if again is None else _stack_again(xp, samples, task, result, again)
 

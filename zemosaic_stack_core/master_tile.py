@@ -30,7 +30,7 @@ from .writing.master_header import (
     reference_header,
 )
 from .writing.observing import ObservingFacts, observing_facts
-from .writing.option_cards import add_provenance, read_options
+from .writing.option_cards import add_provenance, read_options, read_planes_given
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -306,6 +306,7 @@ def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:
         backend=str(header.get("ZSC_BACK", "")),
         options=options,
         reference=header.get("ZSC_REFI"),
+        given=read_planes_given(header),
         **maps,
     )
     alpha = np.array(by_name["ALPHA"].data, dtype=np.uint8) if "ALPHA" in by_name else None

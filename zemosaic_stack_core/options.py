@@ -12,6 +12,7 @@ from .errors import InvalidInputError
 __all__ = [
     "CENTERS",
     "COMBINATIONS",
+    "ERRORS",
     "MAPS",
     "NORMALIZATIONS",
     "REJECTIONS",
@@ -36,7 +37,8 @@ REJECTIONS = (
 CENTERS = ("median", "mean")
 COMBINATIONS = ("mean", "median", "min", "max")
 NORMALIZATIONS = ("none", "linear_fit", "sky_mean", "additive", "multiplicative", "additive_scaling")
-WEIGHTINGS = ("none", "noise_variance", "noise_fwhm", "exposure")
+WEIGHTINGS = ("none", "noise_variance", "noise_fwhm", "exposure", "inverse_variance")
+ERRORS = ("given", "detector")
 MAPS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
 UNNORMALIZABLE_ACTIONS = ("keep", "exclude", "error")
 
@@ -83,10 +85,15 @@ class StackOptions:
     winsor_limits : tuple of float
         ``winsorized_quantile``: fractions ``(low, high)`` that are winsorized, each at least 0, together below 1.
     gain, read_noise, sensitivity : float
-        Noise model of ``noise_clip``: gain in electrons per data unit (above 0), read noise in electrons (at least 0),
-        fractional sensitivity noise (at least 0).
+        Noise model of ``noise_clip`` and of ``errors`` ``"detector"``: gain in electrons per data unit (above 0), read
+        noise in electrons (at least 0), fractional sensitivity noise (at least 0).
     outlier_fraction, alpha : float
         ``gesd``: largest fraction of outliers looked for (0 to 1), significance level (above 0, below 1).
+    grow_radius : float
+        Growth of rejected clusters: samples of the same frame within so many pixels of one are rejected too; 0 for no
+        growth.
+    grow_min_size : int
+        Fewest rejected samples that, touching each other at sides or corners, are a cluster that grows, at least 1.
     combine : {"mean", "median", "min", "max"}
         Combination of the kept samples.
     normalization : str
@@ -98,6 +105,8 @@ class StackOptions:
         What to do with a frame whose scale and offset can't be estimated.
     weighting : str
         One of `WEIGHTINGS`.
+    errors : {"given", "detector"}
+        Variances of the samples: those given with the frames, if any, or what gain, read noise and sensitivity make.
     radial_feather_fraction : float or None
         Radial weight ``max(floor, cos(pi/2 * min(1, r/(feather*r_max)))**power)``, multiplied in per pixel: fraction of
         the distance to the corner at which it reaches its floor, above 0. None for no radial weight.
@@ -127,11 +136,14 @@ class StackOptions:
     sensitivity: float = 0.0
     outlier_fraction: float = 0.3
     alpha: float = 0.05
+    grow_radius: float = 0.0
+    grow_min_size: int = 10
     combine: str = "mean"
     normalization: str = "none"
     reference: int | Literal["auto"] = "auto"
     on_unnormalizable: str = "keep"
     weighting: str = "none"
+    errors: str = "given"
     radial_feather_fraction: float | None = None
     radial_shape_power: float = 2.0
     radial_floor: float = 0.1
@@ -142,10 +154,11 @@ class StackOptions:
         check_choice("combine", self.combine, COMBINATIONS)
         check_choice("normalization", self.normalization, NORMALIZATIONS)
         check_choice("weighting", self.weighting, WEIGHTINGS)
+        check_choice("errors", self.errors, ERRORS)
         check_choice("on_unnormalizable", self.on_unnormalizable, UNNORMALIZABLE_ACTIONS)
         for name in ("kappa_low", "kappa_high", "gain"):
             _check_number(name, getattr(self, name), 0.0, low_is_allowed=False)
-        for name in ("p_low", "p_high", "read_noise", "sensitivity"):
+        for name in ("p_low", "p_high", "read_noise", "sensitivity", "grow_radius"):
             _check_number(name, getattr(self, name), 0.0)
         _check_number("radial_shape_power", self.radial_shape_power, 0.0, low_is_allowed=False)
         _check_number("radial_floor", self.radial_floor, 0.0, 1.0)
@@ -156,11 +169,16 @@ class StackOptions:
         _check_integer("max_iterations", self.max_iterations, 1)
         _check_integer("n_low", self.n_low, 0)
         _check_integer("n_high", self.n_high, 0)
+        _check_integer("grow_min_size", self.grow_min_size, 1)
         if self.reference != "auto":
             _check_integer("reference", self.reference, 0)
         self._check_winsor_limits()
         if self.alpha >= 1.0:
             raise InvalidInputError(f"alpha is {self.alpha!r}; expected a number above 0 and below 1")
+        if self.grow_radius > 0.0 and self.rejection == "none":
+            raise InvalidInputError(
+                f"grow_radius is {self.grow_radius!r} with rejection 'none'; expected a rule of rejection or 0"
+            )
         if self.weighting != "none" and self.combine != "mean":
             raise InvalidInputError(
                 f"weighting is {self.weighting!r} with combine {self.combine!r}; "

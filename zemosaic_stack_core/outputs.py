@@ -64,14 +64,17 @@ class SharedFile:
     ----------
     size : int
         Bytes.
+    is_sparse : bool
+        Take room on the disk only where something is written; a full disk then shows at a write, which must not go
+        through the mapping.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, is_sparse: bool = False) -> None:
         descriptor, name = tempfile.mkstemp(prefix="zemosaic-", suffix=".planes")
         self.path = Path(name)
         self._file = os.fdopen(descriptor, "r+b")
         try:
-            if hasattr(os, "posix_fallocate"):
+            if hasattr(os, "posix_fallocate") and not is_sparse:
                 os.posix_fallocate(descriptor, 0, size)  # a full disk is an error here, and a fatal signal later
             else:
                 self._file.truncate(size)

@@ -28,10 +28,7 @@ from .runner import prepare_job, run_job
 from .statistics import FrameNumbers
 from .workers import choose_workers
 
-__all__ = ["MASK_CARDS", "OpenMaster", "Replay", "open_master", "replay_master"]
-
-MASK_CARDS = ("ZSC_MASK", "ZSC_DQB")
-"""Cards of a master whose frames were masked by an extension of their own: its name, and the bits that count."""
+__all__ = ["OpenMaster", "Replay", "open_master", "replay_master"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +115,31 @@ def open_master(
     FrameReadError
         The master can't be read; a frame's file is gone or is not the one that the master was made of.
     InvalidInputError
-        A frame never was a file.
+        A frame never was a file, or samples' masks, weights or variances never were.
     """
     tile = read_master(path)
+    if tile.result.given.arrays:
+        raise InvalidInputError(
+            f"{path}: made with {', '.join(tile.result.given.arrays)} given as arrays, which it does not hold; "
+            "expected planes in the frames' files"
+        )
     where = backend if backend is not None else numpy_backend()
     paths = [_find_frame(str(path), row, verifies_sha256=verifies_sha256) for row in tile.rows]
-    extension, bits = (tile.header.get(card) for card in MASK_CARDS)
-    group = open_frames(paths, mask_extension=extension, dq_bits=bits, scratch=scratch)
     result = tile.result
+    given = result.given
+    group = open_frames(
+        paths,
+        mask_extension=given.mask_extension,
+        dq_bits=given.dq_bits,
+        variance_extension=given.variance_extension,
+        scratch=scratch,
+    )
     found = (group.rows, group.columns, *([group.channels] if group.is_color else []))
     if found != result.image.shape:
         raise FrameReadError(f"{paths[0]}: a frame of shape {found}; expected {result.image.shape}, as {path} has")
     # Normalization and weights were estimated then: their numbers are in the table.
-    plain = replace(result.options, normalization="none", weighting="none", reference="auto")
+    weighting = result.options.weighting if result.options.weighting == "inverse_variance" else "none"
+    plain = replace(result.options, normalization="none", weighting=weighting, reference="auto")
     has = frozenset(name for name in MAPS if getattr(result, name) is not None) if maps is None else maps
     count = choose_workers(group, workers, is_host=where.is_host)
     job, numbers = prepare_job(group, options=plain, backend=where, maps=has, workers=count, memory_limit=memory_limit)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .options import StackOptions
+from .reading.extensions import NO_PLANES, PlanesGiven
 
 __all__ = ["FrameRecord", "StackResult"]
 
@@ -69,6 +70,8 @@ class StackResult:
         What was asked for.
     reference : int or None
         Index of the frame that the others were normalized to; None without normalization.
+    given : PlanesGiven
+        Extensions with masks and variances that were read, and which planes were given as arrays.
     details : dict
         Figures of the run for logs and reports (bands, workers, seconds); no number of the image depends on them.
     """
@@ -83,4 +86,5 @@ class StackResult:
     backend: str
     options: StackOptions
     reference: int | None = None
+    given: PlanesGiven = NO_PLANES
     details: dict[str, Any] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,18 +15,21 @@ from .backends import N_SLOTS, Backend, resolve_backend
 from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, plan_chunks
 from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
+from .growth import RejectedFlags, growth_reach
 from .job import FrameCounts, StackJob, StepTimes, compute_chunks
 from .memory import chunk_budget
 from .options import MAPS, StackOptions, check_choice
 from .outputs import OutputPlanes, SharedFile, output_bytes
 from .per_frame.weighting import radial_weights
 from .reading.bands import BandReader
+from .reading.masks import ArrayMask
 from .reading.planes import PlaneStack, plane_stack
+from .reading.variances import DetectorVariances, VarianceSource
 from .result import FrameRecord, StackResult
 from .statistics import FrameNumbers, estimate_frame_numbers
 from .workers import choose_workers, compute_in_processes
 
-__all__ = ["check_maps", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
+__all__ = ["check_maps", "count_planes", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
 
 Progress = Callable[[int, int], None]
 
@@ -37,6 +41,9 @@ def stack(
     weights: object | None = None,
     masks: Sequence[object] | None = None,
     variances: object | None = None,
+    mask_extension: str | None = None,
+    dq_bits: int | None = None,
+    variance_extension: str | None = None,
     exposures: Sequence[float] | None = None,
     maps: Sequence[str] | str = ("coverage",),
     backend: str | Backend = "numpy",
@@ -61,6 +68,14 @@ def stack(
         One per frame, of its shape or (row, column); True marks a missing sample.
     variances : array, optional
         Variances of the samples as read, input units squared, broadcastable to (frame, row, column[, channel]).
+    mask_extension : str, optional
+        Name of the FITS extension with the mask of each file, e.g. ``"MASK"`` or ``"DQ"``: a nonzero value is missing.
+    dq_bits : int, optional
+        Only these bits of the mask extension count; by default all.
+    variance_extension : str, optional
+        Name of the FITS extension with the variances of each file's samples, e.g. ``"VARIANCE"``. One whose card UTYPE
+        or whose name says so (``UNCERT``, ``ERR``, ``IVAR``, ...) holds standard deviations or inverse variances. A
+        sample whose variance is negative or not finite is missing.
     exposures : sequence of float, optional
         Exposure times, seconds, for ``weighting="exposure"``; by default those in the files' headers.
     maps : sequence of str, or "all"
@@ -110,7 +125,9 @@ def stack(
     if not isinstance(chosen, StackOptions):
         raise InvalidInputError(f"options is {type(chosen).__name__}; expected StackOptions")
     resolved = resolve_backend(backend)
-    group = open_frames(frames, masks)
+    group = open_frames(
+        frames, masks, mask_extension=mask_extension, dq_bits=dq_bits, variance_extension=variance_extension
+    )
     return stack_group(
         group,
         options=chosen,
@@ -182,18 +199,27 @@ def run_job(
     """
     began = time.perf_counter()
     group = job.group
-    report = _Rows(group.rows, progress)
+    grows = job.options.grow_radius > 0.0
+    report = _Rows(group.rows, progress, passes=1 + grows)
     times = StepTimes()
     shape = (group.channels, group.rows, group.columns)
     count = min(workers, len(job.plan))
-    if count > 1:
-        with SharedFile(output_bytes(job.maps, shape)) as shared:
-            outputs = OutputPlanes.over(job.maps, shape, shared.memory)
-            counts = compute_in_processes(job, count, shared.path, outputs, report.done)
-    else:
-        outputs = OutputPlanes.over(job.maps, shape)
-        with BandReader(group) as reader:
-            counts = compute_chunks(job, backend, reader, job.plan, outputs, report.done, times)
+    with ExitStack() as stack:
+        shared = stack.enter_context(SharedFile(output_bytes(job.maps, shape))) if count > 1 else None
+        outputs = OutputPlanes.over(job.maps, shape, None if shared is None else shared.memory)
+
+        def run_pass(job: StackJob) -> FrameCounts:
+            if shared is not None:
+                return compute_in_processes(job, count, shared.path, outputs, report.done)
+            with BandReader(group) as reader:
+                return compute_chunks(job, backend, reader, job.plan, outputs, report.done, times)
+
+        if grows:
+            flags = stack.enter_context(RejectedFlags.made(len(group.sources), *shape))
+            job = replace(job, flags=flags)
+        counts = run_pass(job)
+        if grows:
+            counts.add(run_pass(replace(job, is_second_pass=True)))
     details = {
         "chunks": len(job.plan),
         "rows_per_chunk": job.plan.rows_per_chunk,
@@ -222,14 +248,16 @@ def prepare_job(
     if options.combine != "mean" and weights is not None:
         raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
     per_frame, per_sample = _split_weights(weights, group)
+    arrays = {"weights": per_sample is not None, "variances": variances is not None}
+    arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
     if options.radial_feather_fraction is not None:
         per_sample = _with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
-    spread = None if variances is None else plane_stack(variances, group, "variances")
+    spread = _variance_source(variances, group, options)
     plan = plan_job(
         group,
         options,
         backend,
-        planes=(per_sample is not None) + (spread is not None),
+        planes=count_planes(options, maps, has_weights=per_sample is not None, has_variances=spread is not None),
         rows_per_chunk=rows_per_chunk,
         workers=workers,
         memory_limit=memory_limit,
@@ -250,8 +278,37 @@ def prepare_job(
         sample_weights=per_sample,
         variances=spread,
         plan=plan,
+        given=replace(group.given, arrays=tuple(sorted(name for name, is_given in arrays.items() if is_given))),
     )
     return job, numbers
+
+
+def count_planes(options: StackOptions, maps: frozenset[str], *, has_weights: bool, has_variances: bool) -> int:
+    """Count the float32 numbers that go with every sample to the kernel.
+
+    `has_weights`: weights per sample, `has_variances`: variances, of whatever source.
+    """
+    return (has_weights or options.weighting == "inverse_variance") + (has_variances and "variance" in maps)
+
+
+def _variance_source(variances: object | None, group: FrameGroup, options: StackOptions) -> VarianceSource | None:
+    """Return where the variances of the samples come from; one source at most."""
+    sources: list[tuple[str, VarianceSource]] = []
+    if variances is not None:
+        sources.append(("variances", plane_stack(variances, group, "variances")))
+    if group.variances is not None:
+        sources.append((f"variance_extension {group.given.variance_extension!r}", group.variances))
+    if options.errors == "detector":
+        model = DetectorVariances(options.gain, options.read_noise, options.sensitivity)
+        sources.append(("errors 'detector'", model))
+    if len(sources) > 1:
+        raise InvalidInputError(f"{sources[0][0]} and {sources[1][0]}; expected one source of variances")
+    if not sources and options.weighting == "inverse_variance":
+        raise InvalidInputError(
+            "weighting 'inverse_variance' without variances; expected variances=, a variance extension, "
+            "or errors 'detector'"
+        )
+    return sources[0][1] if sources else None
 
 
 def plan_job(
@@ -269,7 +326,12 @@ def plan_job(
     if rows_per_chunk is not None and (not isinstance(rows_per_chunk, int) or rows_per_chunk < 1):
         raise InvalidInputError(f"rows_per_chunk is {rows_per_chunk!r}; expected a whole number of at least 1")
     sample_bytes = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * len(group.sources)
-    sample_bytes += sum(bool(masks) for masks in group.masks)
+    if group.variances is not None:  # a sample without a usable variance is masked
+        sample_bytes += len(group.sources)
+    else:
+        sample_bytes += sum(bool(masks) for masks in group.masks)
+    if options.grow_radius > 0.0:  # codes, and the masks made of them
+        sample_bytes += 2 * len(group.sources)
     sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
     workload = Workload(
         frames=len(group.sources),
@@ -280,6 +342,7 @@ def plan_job(
         sorts=sorts,
         buffers=1 if backend.is_host else N_SLOTS,
         working_bytes=None if backend.is_host else device_working_bytes(options.rejection, sorts=sorts),
+        reach=growth_reach(options.grow_radius, options.grow_min_size),
     )
     return plan_chunks(
         workload,
@@ -341,10 +404,10 @@ def _with_radial_weight(
 
 
 class _Rows:
-    """Turns finished chunks into rows done."""
+    """Turns finished chunks into rows done; a second pass counts the rows again."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total = total
+    def __init__(self, rows: int, progress: Progress | None, passes: int) -> None:
+        self._total = rows * passes
         self._progress = progress
         self._pixels = 0.0
 
@@ -392,5 +455,11 @@ def _result(
     )
     planes = {name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in outputs.planes.items()}
     return StackResult(
-        **planes, frames=records, backend=backend, options=job.options, reference=numbers.reference, details=details
+        **planes,
+        frames=records,
+        backend=backend,
+        options=job.options,
+        reference=numbers.reference,
+        given=job.given,
+        details=details,
     )

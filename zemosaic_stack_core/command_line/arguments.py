@@ -12,6 +12,7 @@ from typing import Any
 from zemosaic_stack_core.options import (
     CENTERS,
     COMBINATIONS,
+    ERRORS,
     NORMALIZATIONS,
     REJECTIONS,
     UNNORMALIZABLE_ACTIONS,
@@ -38,6 +39,7 @@ _CHOICES = {
     "normalization": NORMALIZATIONS,
     "on_unnormalizable": UNNORMALIZABLE_ACTIONS,
     "weighting": WEIGHTINGS,
+    "errors": ERRORS,
 }
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE_UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}

@@ -89,6 +89,7 @@ def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
 def _describe_sample(sample: SampleFate, width: int) -> str:
     """Return a line of the table."""
     fate = sample.fate + (f" (iteration {sample.iteration})" if sample.iteration else "")
+    fate += " (a cluster near by grew)" if sample.is_grown else ""
     value = "" if math.isnan(sample.value) else f"{sample.value:.9g}"
     return f"{sample.name:<{width}}  {sample.raw:>12.9g}  {value:>12}  {sample.weight:>9.6g}  {fate}"
 

@@ -11,7 +11,7 @@ from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
 from zemosaic_stack_core.chunks import ChunkPlan
 from zemosaic_stack_core.gpu.health import gpu_health
 from zemosaic_stack_core.outputs import output_bytes
-from zemosaic_stack_core.runner import check_maps, plan_job
+from zemosaic_stack_core.runner import check_maps, count_planes, plan_job
 from zemosaic_stack_core.workers import choose_workers
 
 from .computing import parallel_plan
@@ -70,7 +70,12 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
         group,
         options,
         backend,
-        planes=int(options.radial_feather_fraction is not None),
+        planes=count_planes(
+            options,
+            maps,
+            has_weights=options.radial_feather_fraction is not None,
+            has_variances=group.variances is not None or options.errors == "detector",
+        ),
         rows_per_chunk=caps.rows_per_chunk if backend.is_host else caps.gpu_rows_per_chunk,
         workers=workers,
         memory_limit=memory,
@@ -87,7 +92,8 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
         "backend": backend.name,
         "device": device,
         "workers": workers,
-        "passes": 2 if estimates else 1,
+        "passes": 1 + estimates + (options.grow_radius > 0.0),
+        "estimates": estimates,
         "chunks": len(plan),
         "rows_per_chunk": plan.rows_per_chunk,
         "columns_per_chunk": plan.columns_per_chunk,
@@ -117,7 +123,9 @@ def describe_plan(plan: dict[str, Any]) -> list[str]:
     if plan["columns_per_chunk"] < plan["shape"][1]:
         part = f"{plan['columns_per_chunk']} pixels of a row"
     processes = "1 process" if plan["workers"] == 1 else f"{plan['workers']} processes"
-    passes = "read once" if plan["passes"] == 1 else "read twice: first for each frame's statistics, then to stack"
+    steps = ["for each frame's statistics"] if plan["estimates"] else []
+    steps += ["to stack"] + (["where rejected clusters grow"] if plan["options"]["grow_radius"] > 0.0 else [])
+    passes = "read once" if len(steps) == 1 else f"read {len(steps)} times: {', '.join(steps)}"
     return [
         f"frames       {plan['n_frames']} of {shape}, {size_text(plan['input_bytes'])}, {passes}",
         f"rule         {plan['rule']}, {plan['options']['combine']}; normalization {plan['options']['normalization']}, "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "file_sha256", "parse_maps", "run"]
 
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
-
-
 _MOST_CHANNELS = 4
 """Channels of a camera, at most: more are planes of something else."""
 _WRITER = ("zemosaic_stack_core.master_tile", "zemosaic_stack_core.writing.pictures", "astropy.table", "PIL.Image")
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
     parser = subparsers.add_parser(
@@ -62,6 +64,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--mask-extension", metavar="NAME", help="FITS extension of each frame, nonzero where missing")
     parser.add_argument("--dq-bits", type=int, metavar="BITS", help="only these bits of the mask extension count")
+    parser.add_argument(
+        "--variance-extension",
+        metavar="NAME",
+        help="FITS extension of each frame with the variances of its samples; standard deviations where its card UTYPE "
+        "or its name (UNCERT, ERR, SIGMA, ...) says so",
+    )
     parser.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
     parser.add_argument(
         "--sha256", action="store_true", help="store the SHA-256 of each frame's file in the FRAMES table"
@@ -119,7 +127,13 @@ def run(arguments: argparse.Namespace) -> int:
     for path, count in find_repeated(paths).items():
         say(f"{path}: given {count} times, so it counts {count} times")
     with ScratchFolder() as scratch:
-        group = open_frames(paths, mask_extension=arguments.mask_extension, dq_bits=arguments.dq_bits, scratch=scratch)
+        group = open_frames(
+            paths,
+            mask_extension=arguments.mask_extension,
+            dq_bits=arguments.dq_bits,
+            variance_extension=arguments.variance_extension,
+            scratch=scratch,
+        )
         if group.channels > _MOST_CHANNELS:
             say(
                 f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "
@@ -183,33 +197,27 @@ def _compute(arguments: argparse.Namespace, settings: Settings, group: FrameGrou
         return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress)
 
 
-def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult) -> None:
-    """Write the master and its picture."""
-    from zemosaic_stack_core.master_tile import write_master
-    from zemosaic_stack_core.replay import MASK_CARDS
-    from zemosaic_stack_core.writing.pictures import save_preview
-
-    sha256: list[str | None] = []
-    if arguments.sha256:
-        sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
-    cards: list[tuple[str, str | int, str]] = []
-    if arguments.mask_extension is not None:
-        cards.append((MASK_CARDS[0], arguments.mask_extension, "extension of each frame that masks it"))
-    if arguments.dq_bits is not None:
-        cards.append((MASK_CARDS[1], arguments.dq_bits, "its bits that count"))
-    write_master(outputs.master, result, sha256=sha256, cards=cards, overwrite=arguments.overwrite)
-    if outputs.picture is not None:
-        save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
 def _load_writer() -> None:
     """Import what writing needs, half a second of it, while the workers compute."""
     for name in _WRITER:
         importlib.import_module(name)
 
 
+def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult) -> None:
+    """Write the master and its picture."""
+    from zemosaic_stack_core.master_tile import write_master
+    from zemosaic_stack_core.writing.pictures import save_preview
+
+    sha256: list[str | None] = []
+    if arguments.sha256:
+        sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
+    write_master(outputs.master, result, sha256=sha256, overwrite=arguments.overwrite)
+    if outputs.picture is not None:
+        save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

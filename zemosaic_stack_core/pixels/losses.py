@@ -20,10 +20,15 @@ FEW_REJECTING = 4
 
 
 class Rejection(NamedTuple):
-    """The pixels where something is rejected, and their new answer; and those that were peeled too deep, or None."""
+    """The pixels where something is rejected, and their new answer; and those that were peeled too deep, or None.
+
+    `low` and `high` are their smallest and largest kept samples.
+    """
 
     deep: Array | None
     mask: Array
+    low: Array
+    high: Array
     answer: Answer
     rejected_low: Array
     rejected_high: Array
@@ -81,9 +86,8 @@ def reject(xp: Namespace, samples: Samples, task: Task, rule: Rule, strips: Sequ
         below, above, present = _split(xp, present, low, high, keeps_masks=task.accumulates)
         accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
     answer = task.combine(xp, coverage, chosen, accumulated)
-    return Rejection(
-        deep, mask, answer, xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32), below, above
-    )
+    n_low, n_high = xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32)
+    return Rejection(deep, mask, low, high, answer, n_low, n_high, below, above)
 
 
 def _scattered(xp: Namespace, mask: Array, values: Array) -> Array:

@@ -10,7 +10,7 @@ from zemosaic_stack_core._typing import Array, Namespace
 from .columns import LARGEST
 from .combination import Weight
 
-__all__ = ["Present", "Samples", "find_present", "normalized", "part_of"]
+__all__ = ["Present", "Samples", "find_present", "normalized", "part_of", "present_in"]
 
 #: Where fewer than one in so many pixels can have a missing sample, it pays to stack those pixels again.
 FEW_INCOMPLETE = 4
@@ -81,6 +81,18 @@ def normalized(xp: Namespace, samples: Samples, frame: int, values: Array) -> Ar
     return row + samples.offset[frame]
 
 
+def present_in(xp: Namespace, samples: Samples, frame: int, row: Array) -> Array:
+    """Tell a frame's present samples; `row` are its normalized values."""
+    is_present: Array = xp.isfinite(row)
+    mask = None if samples.masks is None else samples.masks[frame]
+    if mask is not None:
+        is_present = is_present & ~mask
+    weight = None if samples.weights is None else samples.weights[frame]
+    if weight is not None and not isinstance(weight, float):
+        is_present = is_present & (weight > 0.0)
+    return is_present
+
+
 def find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[Present, Array]:
     """Normalize, and tell present samples from missing ones; count the missing ones of each frame where all is told.
 
@@ -90,15 +102,9 @@ def find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[
     masks: list[Array | None] = []
     for frame, values in enumerate(samples.values):
         row = normalized(xp, samples, frame, values)
-        is_present = None
+        is_present: Array | None = None
         if samples.has_missing is None or samples.has_missing[frame]:
-            is_present = xp.isfinite(row)
-            mask = None if samples.masks is None else samples.masks[frame]
-            if mask is not None:
-                is_present = is_present & ~mask
-            weight = None if samples.weights is None else samples.weights[frame]
-            if weight is not None and not isinstance(weight, float):
-                is_present = is_present & (weight > 0.0)
+            is_present = present_in(xp, samples, frame, row)
         rows.append(row)
         masks.append(is_present)
     first_row = rows[0]

@@ -19,7 +19,10 @@ __all__ = ["Strip", "Task", "joined", "stack_strip"]
 
 
 class Task(NamedTuple):
-    """What has to be done, from the options and the maps; `is_careful`: look for missing samples, gather everything."""
+    """What has to be done, from the options and the maps.
+
+    `bounds`: tell the values of the last samples kept. `is_careful`: look for missing samples, gather everything.
+    """
 
     options: StackOptions
     rule: Rule | None
@@ -29,6 +32,7 @@ class Task(NamedTuple):
     propagates: bool
     critical_values: Array | None
     step: int
+    bounds: bool = False
     is_careful: bool = False
 
     @property

@@ -66,6 +66,11 @@ class BandReader:
         self.close()
 
     @property
+    def files(self) -> FilePool:
+        """The open files, for planes that go with the frames."""
+        return self._files
+
+    @property
     def open_files(self) -> int:
         """Files open now."""
         return len(self._files)

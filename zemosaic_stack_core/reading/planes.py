@@ -12,6 +12,8 @@ from zemosaic_stack_core.chunks import Chunk
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames import FrameGroup
 
+from .pixel_rows import FilePool
+
 __all__ = ["PlaneStack", "plane_stack"]
 
 
@@ -36,15 +38,34 @@ class PlaneStack:
         kept = values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in values.strides)]
         return _broadcast, (kept, values.shape, self.factor)
 
+    @property
+    def is_checked(self) -> bool:
+        """They were looked at when they were given."""
+        return True
+
+    def read_variances(
+        self,
+        frame: int,
+        chunk: Chunk,
+        samples: npt.NDArray[Any],  # noqa: ARG002 - the protocol's
+        files: FilePool,  # noqa: ARG002 - the protocol's
+    ) -> npt.NDArray[np.float32]:
+        """Give a frame's numbers in a chunk, shape (channel, pixel): a `VarianceSource`."""
+        return self.read(frame, chunk, None)
+
     def read(self, frame: int, chunk: Chunk, factor: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
         """Give a frame's numbers in a chunk, shape (channel, pixel), times a factor per channel, rounded once."""
+        return self.read_exact(frame, chunk, factor).astype(np.float32)
+
+    def read_exact(self, frame: int, chunk: Chunk, factor: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float64]:
+        """Give the same, not rounded yet."""
         part = self.values[frame, :, chunk.start : chunk.stop, chunk.first : chunk.last]
         part = part.reshape(part.shape[0], -1).astype(np.float64)
         if self.factor is not None:
             part *= self.factor[chunk.start : chunk.stop, chunk.first : chunk.last].reshape(-1)
         if factor is not None:
             part *= factor.astype(np.float64)[:, None]
-        return part.astype(np.float32)
+        return part
 
 
 def _broadcast(values: npt.NDArray[Any], shape: tuple[int, ...], factor: npt.NDArray[np.float32] | None) -> PlaneStack:

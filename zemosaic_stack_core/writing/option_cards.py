@@ -19,7 +19,10 @@ ZSC_ALPH    alpha                                           ZSC_COMB    combine
 ZSC_NORM    normalization                                   ZSC_REF     reference as asked (index or "auto")
 ZSC_UNNO    on_unnormalizable                               ZSC_WGHT    weighting
 ZSC_RADF    radial_feather_fraction (or "null")             ZSC_RADP    radial_shape_power
-ZSC_RADL    radial_floor
+ZSC_RADL    radial_floor                                    ZSC_GROW    grow_radius
+ZSC_GRSZ    grow_min_size                                   ZSC_ERRS    errors
+ZSC_MASK    extension that masked the frames                ZSC_DQB     its bits that count
+ZSC_VEXT    extension with the frames' variances            ZSC_ARRS    planes given as arrays
 ZSC_SIGN    signature of inputs and options (by caller)     ZSC_SKIP    unusable cards of the reference left out
 NCOMBINE    frames with a sample in the image               EXPTOTAL    sum of their exposure times, seconds
 ==========  ==============================================  ==========  ==============================================
@@ -33,12 +36,13 @@ from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.reading.extensions import PlanesGiven
 from zemosaic_stack_core.result import StackResult
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["ALGORITHM", "add_provenance", "read_options"]
+__all__ = ["ALGORITHM", "add_provenance", "read_options", "read_planes_given"]
 
 ALGORITHM = "1"
 """Version of the numeric definition: raised whenever the same input and options give other bits."""
@@ -60,6 +64,9 @@ _OPTION_CARDS = {
     "sensitivity": ("ZSC_SENS", "noise_clip, fraction of the signal"),
     "outlier_fraction": ("ZSC_OUTF", "gesd, fraction of outliers at most"),
     "alpha": ("ZSC_ALPH", "gesd, significance level"),
+    "grow_radius": ("ZSC_GROW", "growth of rejected clusters, pixels"),
+    "grow_min_size": ("ZSC_GRSZ", "samples of a cluster that grows"),
+    "errors": ("ZSC_ERRS", "where the samples' variances come from"),
     "combine": ("ZSC_COMB", "combination of the kept samples"),
     "normalization": ("ZSC_NORM", "normalization of the frames"),
     "reference": ("ZSC_REF", "reference frame as asked"),
@@ -69,6 +76,13 @@ _OPTION_CARDS = {
     "radial_shape_power": ("ZSC_RADP", "radial weight, exponent"),
     "radial_floor": ("ZSC_RADL", "radial weight, least"),
 }
+
+_PLANE_CARDS = (
+    ("ZSC_MASK", "mask_extension", "extension of each frame that masks it"),
+    ("ZSC_DQB", "dq_bits", "its bits that count"),
+    ("ZSC_VEXT", "variance_extension", "extension of each frame with variances"),
+)
+_ARRAYS_CARD = "ZSC_ARRS"
 
 
 def add_provenance(header: fits.Header, result: StackResult) -> None:
@@ -88,6 +102,26 @@ def add_provenance(header: fits.Header, result: StackResult) -> None:
     for field in fields(StackOptions):
         keyword, comment = _option_card(field.name)
         header[keyword] = (_to_card(getattr(result.options, field.name)), comment)
+    _add_planes(header, result.given)
+
+
+def _add_planes(header: fits.Header, given: PlanesGiven) -> None:
+    """Add the cards that say where masks, weights and variances of samples came from."""
+    for keyword, field, comment in _PLANE_CARDS:
+        value = getattr(given, field)
+        if value is not None:
+            header[keyword] = (value, comment)
+    if given.arrays:
+        header[_ARRAYS_CARD] = (",".join(given.arrays), "planes given as arrays")
+
+
+def read_planes_given(header: fits.Header) -> PlanesGiven:
+    """Return where the masks, weights and variances of samples of a master tile came from."""
+    arrays = str(header.get(_ARRAYS_CARD, ""))
+    return PlanesGiven(
+        **{field: header.get(keyword) for keyword, field, _ in _PLANE_CARDS},
+        arrays=tuple(arrays.split(",")) if arrays else (),
+    )
 
 
 def _option_card(field: str) -> tuple[str, str]:
