@@ -1,0 +1,100 @@
+"""Measurements as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .comparing import ComparisonRow
+from .kernel import KernelRow
+from .memory import MemoryRow
+from .programs import OURS
+from .scaling import ScalingRow
+
+__all__ = ["comparison_table", "kernel_table", "memory_table", "scaling_table"]
+
+FLOOR = "floor"
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> str:
+    """Tell, for each workload and operation, ours beside the best peer and the floor; then every row."""
+    floors = {row.workload: row for row in rows if row.program == FLOOR}
+    lines = []
+    for own in (row for row in rows if row.program == OURS):
+        peers = [row for row in rows if (row.workload, row.operation) == (own.workload, own.operation)]
+        peers = [row for row in peers if row.program not in (OURS, FLOOR) and not row.problem]
+        best = min(peers, key=lambda row: row.wall, default=None)
+        floor = floors[own.workload]
+        lines.append(
+            (
+                own.workload,
+                own.operation,
+                f"{own.wall:.2f}",
+                f"{own.cpu:.2f}",
+                f"{own.samples / own.wall / 1e6:.0f}",
+                f"{own.wall / floor.wall:.1f}",
+                f"{own.peak / own.input_bytes:.2f}",
+                "none" if best is None else f"{best.program} {best.wall:.2f}",
+                "" if best is None else f"{best.wall / own.wall:.1f}",
+                "" if best is None else f"{best.peak / best.input_bytes:.2f}",
+            )
+        )
+    head = ("frames", "operation", "wall s", "CPU s", "Msamples/s", "x floor", "peak / input", "best peer, wall s",
+            "times as fast", "its peak / input")  # fmt: skip
+    every = [
+        (
+            row.workload,
+            row.operation,
+            row.program,
+            f"{row.wall:.2f}",
+            f"{row.cpu:.2f}",
+            f"{row.peak / 1e6:.0f}",
+            row.problem,
+        )
+        for row in rows
+    ]
+    detail = _table(("frames", "operation", "program", "wall s", "CPU s", "peak MB", "problem"), every)
+    return f"{_table(head, lines)}\n{detail}"
+
+
+def kernel_table(rows: Iterable[KernelRow]) -> str:
+    """Tell the kernel's cost per sample."""
+    lines = [(row.frames, row.case, f"{row.ns:.1f}", f"{row.yardstick:.2f}") for row in rows]
+    return _table(("frames", "case", "ns per sample", "x sort"), lines)
+
+
+def memory_table(rows: Iterable[MemoryRow]) -> str:
+    """Tell promises and peaks."""
+    lines = [
+        (
+            row.case,
+            f"{row.input_bytes / 1e6:.0f}",
+            f"{row.promised / 1e6:.0f}",
+            f"{row.peak / 1e6:.0f}",
+            f"{row.promised / row.peak:.2f}",
+        )
+        for row in rows
+    ]
+    return _table(("case", "input MB", "promised MB", "measured MB", "promise / measured"), lines)
+
+
+def scaling_table(rows: Iterable[ScalingRow]) -> str:
+    """Tell how time grows."""
+    lines = [
+        (
+            row.varied,
+            row.frames,
+            f"{row.rows} x {row.columns}",
+            row.workers,
+            f"{row.wall:.2f}",
+            f"{row.cpu_ns:.1f}",
+            f"{row.peak / 1e6:.0f}",
+        )
+        for row in rows
+    ]
+    return _table(("varied", "frames", "pixels", "workers", "wall s", "CPU ns per sample", "peak MB"), lines)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Give a Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows)

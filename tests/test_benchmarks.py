@@ -1,0 +1,46 @@
+"""The benchmarks run, tiny, so that they can't rot; what they measure is not judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "columns"),
+    [
+        ("compare", {"workload", "operation", "program", "wall", "cpu", "peak", "problem"}),
+        ("kernel", {"frames", "case", "ns", "yardstick"}),
+        ("memory", {"case", "input_bytes", "promised", "peak"}),
+        ("scaling", {"varied", "frames", "wall", "cpu_ns", "peak"}),
+    ],
+)
+def test_a_part_runs_and_writes_its_table(part, columns, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", part, "--tiny", "-o", str(tmp_path / "out"), "--repeat", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())[part]
+    assert rows
+    assert columns <= set(rows[0])
+    if part == "compare":
+        assert [row["problem"] for row in rows if row["program"] in ("zemosaic-worker", "floor")] == [""] * 2
+    if part == "memory":
+        assert all(row["peak"] <= row["promised"] for row in rows)
+    assert (tmp_path / "out" / "results.md").read_text().count("| --- |") >= 1
+
+
+def test_an_unknown_part_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "speed: no such part; expected some of compare, kernel, memory, scaling" in done.stderr
