@@ -250,6 +250,28 @@ def test_level_difference_left_is_under_a_tenth_of_the_noise_of_a_median(night, 
     assert max(abs(level - before[0]) for level in before) > 100 * noise_of_median
 
 
+@pytest.mark.parametrize("normalization", ALL)
+def test_color_frames_are_level_in_every_channel(normalization):
+    """Each channel has gains and offsets of its own; sky_mean shifts all channels alike, by their luminance."""
+    random = np.random.default_rng(9)
+    sky = 1000 + 60 * np.linspace(0, 1, 300)[:, None, None] + np.array([0.0, 150.0, -200.0])
+    frames = []
+    for k, (gain, offset) in enumerate(zip(GAINS, OFFSETS, strict=True)):
+        gains, offsets = gain * np.array([1.0, 0.95, 1.05]) ** (k % 2), offset * np.array([1.0, -1.0, 0.5])
+        frames.append((gains * (sky + random.normal(0, NOISE, (300, 200, 3))) + offsets).astype(np.float32))
+    numbers = estimate_frame_numbers(open_frames(frames), StackOptions(normalization=normalization, reference=0))
+    images = [
+        frame * scale + offset for frame, scale, offset in zip(frames, numbers.scale, numbers.offset, strict=True)
+    ]
+    if normalization == "sky_mean":
+        levels = np.array([np.percentile(image @ [0.299, 0.587, 0.114], 25) for image in images])
+        noise = NOISE * np.hypot(np.hypot(0.299, 0.587), 0.114)
+    else:
+        levels = np.array([np.percentile(image, MATCHED[normalization], axis=(0, 1)) for image in images])
+        noise = NOISE
+    assert np.abs(levels - levels[0]).max() < 0.1 * 1.2533 * noise / math.sqrt(300 * 200)
+
+
 def residuals(truth, frames, normalization):
     """Return the errors of each frame: level of the darker half of the sky, flux of the brightest part."""
     images = normalized(frames, normalization)
