@@ -5,8 +5,25 @@ Needs the extra ``prepare``. The stacking library knows nothing of this package.
 
 from __future__ import annotations
 
-from .options import PrepareOptions
-from .pipeline import prepare_frames
-from .records import PreparedFrame, PreparedGroup
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "prepare_frames"]
+from .options import PrepareOptions
+from .recognize import Recognized, recognize
+
+if TYPE_CHECKING:
+    from .pipeline import prepare_frames
+    from .records import PreparedFrame, PreparedGroup
+
+__all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "Recognized", "prepare_frames", "recognize"]
+
+_LATER = {"prepare_frames": "pipeline", "PreparedFrame": "records", "PreparedGroup": "records"}
+"""What is imported when it is asked for: whoever stacks aligned frames does not pay for it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is not here yet."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)

@@ -67,6 +67,8 @@ class Placement:
         One per frame.
     wcs_headers : tuple of (str or None)
         The frames' headers where they have a WCS.
+    rows, columns : int
+        Size of every frame.
     """
 
     alignment: str
@@ -74,10 +76,12 @@ class Placement:
     reference: int
     frames: tuple[PlacedFrame, ...]
     wcs_headers: tuple[str | None, ...]
+    rows: int
+    columns: int
 
     def canvas(self, alive: Sequence[int], rows: int, columns: int) -> Canvas:
         """Return the canvas that holds the frames `alive`."""
-        if self.alignment == "none":
+        if self.alignment == "none" or not alive:
             return Canvas(rows=rows, columns=columns, x=0, y=0, wcs_header=self._wcs(alive, 0, 0))
         borders = []
         for index in alive:
@@ -133,7 +137,8 @@ def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options:
     if options.align == "none":
         still = PlacedFrame(transform=Affine())
         return Placement(alignment="none", why="asked for", reference=named or 0, frames=(still,) * len(frames),
-                         wcs_headers=headers)  # fmt: skip
+                         wcs_headers=headers,
+                         rows=frames[0].rows, columns=frames[0].columns)  # fmt: skip
     alignment, why, reference = _choose(frames, lists, options, named)
     if alignment == "wcs":
         return _by_wcs(frames, lists, reference, why, headers)
@@ -155,7 +160,15 @@ def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options:
                 reason=place.reason, note=place.note,
             )  # fmt: skip
         waiting = later if len(later) < len(waiting) else []
-    return Placement(alignment="stars", why=why, reference=found.reference, frames=tuple(placed), wcs_headers=headers)
+    return Placement(
+        alignment="stars",
+        why=why,
+        reference=found.reference,
+        frames=tuple(placed),
+        wcs_headers=headers,
+        rows=frames[0].rows,
+        columns=frames[0].columns,
+    )
 
 
 def _named_reference(frames: Sequence[RawFrame], options: PrepareOptions) -> int | None:
@@ -222,7 +235,15 @@ def _by_wcs(
             transform=transform, header=header, matched=0 if match is None else match.stars,
             residual=float("nan") if match is None else match.residual, flux_ratio=ratio,
         ))  # fmt: skip
-    return Placement(alignment="wcs", why=why, reference=reference, frames=tuple(placed), wcs_headers=headers)
+    return Placement(
+        alignment="wcs",
+        why=why,
+        reference=reference,
+        frames=tuple(placed),
+        wcs_headers=headers,
+        rows=frames[0].rows,
+        columns=frames[0].columns,
+    )
 
 
 def _header(placed: PlacedFrame) -> str:

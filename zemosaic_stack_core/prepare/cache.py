@@ -8,8 +8,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from zemosaic_stack_core.writing.atomic import atomic_output
 
 from .canvas import Canvas
 from .detect import StarList
+from .inventory import RawFrame
 from .records import PreparedFrame, PreparedGroup
 
 __all__ = ["VERSION", "PrepareCache", "signature"]
@@ -49,6 +50,27 @@ class PrepareCache:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.limit = limit
+
+    def sign(self, frames: Sequence[RawFrame]) -> list[RawFrame]:
+        """Return frames with the SHA-256 of their files; a file that has not changed since is not read again."""
+        notes = self.folder / "inputs.json"
+        try:
+            known: dict[str, list[Any]] = json.loads(notes.read_text("utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        signed = []
+        for frame in frames:
+            status = frame.path.stat()
+            # The change time can't be set by a program on POSIX systems.
+            stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+            name = os.fspath(frame.path.resolve())
+            if known.get(name, [None])[0] != stamp:
+                with frame.path.open("rb") as file:
+                    known[name] = [stamp, hashlib.file_digest(file, "sha256").hexdigest()]
+            signed.append(replace(frame, digest=known[name][1]))
+        with atomic_output(notes, overwrite=True) as file:
+            file.write(json.dumps(known).encode())
+        return signed
 
     def aligned(self, key: str) -> Path:
         """Return the name of an aligned frame."""

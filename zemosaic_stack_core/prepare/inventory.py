@@ -17,6 +17,7 @@ from zemosaic_stack_core.frames import FileFrame, probe_frame
 from zemosaic_stack_core.reading.pixel_rows import FilePool
 
 from .options import BAYER_PATTERNS
+from .recognize import KIND_CARDS, kind_in
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -65,8 +66,8 @@ class RawFrame:
         Why there is no pattern although the frame must have one; empty otherwise.
     wcs_header : str or None
         The header as text where it has a celestial WCS.
-    size, modified_ns : int
-        Of the file; with its name they tell whether it changed.
+    digest : str
+        SHA-256 of the file, hexadecimal; empty where it was not computed.
     """
 
     path: Path
@@ -82,8 +83,7 @@ class RawFrame:
     pattern: str | None = None
     pattern_problem: str = ""
     wcs_header: str | None = None
-    size: int = 0
-    modified_ns: int = 0
+    digest: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -91,9 +91,9 @@ class RawFrame:
         return self.rows, self.columns
 
     @property
-    def signature(self) -> tuple[str, int, int]:
-        """What changes when the file does."""
-        return str(self.path.resolve()), self.size, self.modified_ns
+    def signature(self) -> str:
+        """What changes when the file's content does."""
+        return self.digest or os.fspath(self.path.resolve())
 
 
 def inspect_frame(path: str | os.PathLike[str]) -> RawFrame:
@@ -105,7 +105,6 @@ def inspect_frame(path: str | os.PathLike[str]) -> RawFrame:
         It is not a frame.
     """
     source = probe_frame(path)
-    status = Path(path).stat()
     facts: dict[str, Any] = {}
     header = _image_header(source)
     if header is not None:
@@ -122,7 +121,7 @@ def inspect_frame(path: str | os.PathLike[str]) -> RawFrame:
         }
     return RawFrame(
         path=Path(path), name=os.fspath(path), rows=source.rows, columns=source.columns, channels=source.channels,
-        size=status.st_size, modified_ns=status.st_mtime_ns, **facts,
+        **facts,
     )  # fmt: skip
 
 
@@ -138,22 +137,11 @@ def read_pixels(path: str | os.PathLike[str]) -> _PIXELS:
 
 def frame_kind(header: fits.Header, name: str) -> str:
     """Tell lights, darks, flats and biases apart: the header first, then a word in the file's name."""
-    for keyword in ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP"):
-        word = _kind_in(str(header.get(keyword, "")))
+    for keyword in KIND_CARDS:
+        word = kind_in(str(header.get(keyword, "")))
         if word:
             return word
-    return _kind_in(name, whole_words=True) or "light"
-
-
-def _kind_in(text: str, *, whole_words: bool = False) -> str:
-    """Return the kind that a text names; empty where it names none."""
-    text = text.casefold()
-    words = "".join(c if c.isalpha() else " " for c in text).split()
-    for kind, marks in (("flat", ("flat",)), ("dark", ("dark",)), ("bias", ("bias", "offset", "zero")),
-                        ("light", ("light", "object", "science"))):  # fmt: skip
-        if any(mark in words if whole_words else mark in text for mark in marks):
-            return "flat" if kind == "dark" and "flat" in text else kind
-    return ""
+    return kind_in(name, whole_words=True) or "light"
 
 
 def bayer_pattern(header: fits.Header, source: FileFrame) -> tuple[str | None, str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
+import multiprocessing.context
+import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,9 +48,8 @@ def map_frames(
     count = _workers(len(tasks), pixels, workers)
     answers: dict[int, _Answer] = {}
     if count > 1:
-        method = "spawn" if os.name == "nt" else "forkserver"
         try:
-            with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context(method)) as pool:
+            with ProcessPoolExecutor(count, mp_context=_context(), initializer=_leave_signals) as pool:
                 for index, answer in enumerate(pool.map(function, tasks)):
                     answers[index] = answer
                     if progress is not None:
@@ -60,6 +62,18 @@ def map_frames(
             if progress is not None:
                 progress(len(answers), len(tasks))
     return [answers[index] for index in range(len(tasks))]
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Return how processes are started: as copies of this one where that is safe, because those have all imported."""
+    is_alone = sys.platform == "linux" and threading.active_count() == 1
+    return multiprocessing.get_context("fork" if is_alone else "spawn")
+
+
+def _leave_signals() -> None:
+    """Let the parent alone answer Ctrl-C: it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _workers(tasks: int, pixels: int, workers: int | None) -> int:

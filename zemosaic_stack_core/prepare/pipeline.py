@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 
 from .align import Placement, place_frames
 from .cache import PrepareCache, signature
@@ -33,6 +34,7 @@ Progress = Callable[[str, int, int], None]
 _SCANNED = 24  # frames that hot pixels are looked for in: more show no more of them
 _DITHERED = 2.0  # pixels; with less, the same output pixels lack the hot pixel in every frame
 _SKY_DISAGREES = 3.0  # noise per pixel; and five times what is usual in the set
+_STILL = 0.1  # pixels; frames whose corners all move less are aligned
 _OTHER_SKY = 0.8  # part of the canvas; frames that cover less see different parts of the sky
 
 
@@ -77,7 +79,14 @@ def prepare_frames(
     """
     options = options or PrepareOptions()
     _require_libraries(options)
-    return _Preparation(options, PrepareCache(cache_folder, options.cache_limit), progress, report, workers).run(paths)
+    is_new = not Path(cache_folder).exists()
+    try:
+        cache = PrepareCache(cache_folder, options.cache_limit)
+        return _Preparation(options, cache, progress, report, workers).run(paths)
+    except ZemosaicError:
+        if is_new:  # a set that is refused leaves nothing behind
+            shutil.rmtree(cache_folder, ignore_errors=True)
+        raise
 
 
 def _require_libraries(options: PrepareOptions) -> None:
@@ -108,7 +117,7 @@ class _Preparation:
         """Do all steps, or find them done."""
         began = time.perf_counter()
         seconds: dict[str, float] = {}
-        lights, calibration = self._sort(paths)
+        lights, calibration = map(self.cache.sign, self._sort(paths))
         shape = common_shape([*lights, *calibration])
         key = signature("group", [f.signature for f in lights], [f.signature for f in calibration], self.options)
         found = self.cache.load_group(key)
@@ -133,11 +142,37 @@ class _Preparation:
         self._report(f"alignment: {placement.alignment} ({placement.why})")
         lap("register")
         records = self._select([_record(*item) for item in zip(lights, lists, placement.frames, strict=True)])
+        if self._stands_still(records, placement, pattern, calibration):
+            return self._as_they_are(records, placement, shape, seconds)
         group = self._align(tasks, records, placement, shape, hot_count, masters, lap)
         group = replace(group, seconds=seconds)
         self.cache.save_group(key, group)
         self.cache.shrink(group.paths)
         return group
+
+    def _stands_still(
+        self, records: Sequence[PreparedFrame], placement: Placement, pattern: str | None,
+        calibration: Sequence[RawFrame],
+    ) -> bool:  # fmt: skip
+        """Tell whether nothing is to be done: the frames lie on each other and nothing else was asked for."""
+        wanted = replace(PrepareOptions(), keep_best=self.options.keep_best, max_fwhm=self.options.max_fwhm)
+        asked = replace(self.options, cache_limit=None, reference=None)
+        if asked != wanted or pattern is not None or calibration or len(records) < 2:
+            return False
+        kept = [place.transform for place, r in zip(placement.frames, records, strict=True) if not r.dropped]
+        sizes = (placement.rows, placement.columns)
+        return all(transform is not None and transform.largest_move(*sizes) < _STILL for transform in kept)
+
+    def _as_they_are(
+        self, records: Sequence[PreparedFrame], placement: Placement, shape: tuple[int, int], seconds: dict[str, float]
+    ) -> PreparedGroup:
+        """Return the frames themselves."""
+        self._report(f"nothing moves by {_STILL:g} px or more: the frames are stacked as they are")
+        return PreparedGroup(
+            frames=tuple(r if r.dropped else replace(r, aligned=r.path) for r in records),
+            canvas=placement.canvas([], *shape), alignment="none", why="nothing moves",
+            reference=records[placement.reference].name, is_color=False, hot_pixels=0, seconds=seconds,
+        )  # fmt: skip
 
     def _report(self, line: str) -> None:
         """Tell the user a line."""
