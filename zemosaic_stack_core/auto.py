@@ -59,7 +59,7 @@ def stack_auto(
     plan : ParallelPlan, mapping, object or None
         Caps for both backends; ``use_gpu=False`` keeps this tile on the CPU.
     workers : int, optional
-        Worker processes of the CPU; by default the plan's.
+        Worker processes of the CPU; by default as many as pay, at most the plan's ``cpu_workers``.
     memory_limit : int, optional
         Bytes for the CPU's working set; by default the plan's, or a quarter of what is free.
     tile_id : int, optional
@@ -91,7 +91,9 @@ def stack_auto(
     caps = read_plan(plan)
     chosen = StackOptions() if options is None else options
     group = frames if isinstance(frames, FrameGroup) else open_frames(frames, masks)
-    count = choose_workers(group, caps.cpu_workers if workers is None else workers, is_host=True)
+    if gpu is not None and gpu.is_required:
+        gpu.may_try(caps)  # says why it can't be used before all frames are read for their statistics
+    count = choose_workers(group, workers, is_host=True, at_most=caps.cpu_workers)
     if memory_limit is None and caps.max_chunk_bytes is not None:
         memory_limit = caps.max_chunk_bytes * count
     wanted = check_maps(maps)

@@ -50,7 +50,7 @@ WORTH_SPAWNING = 1 << 27
 AHEAD = 2
 
 
-def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool) -> int:
+def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool, at_most: int | None = None) -> int:
     """Give the number of processes for a stack.
 
     Parameters
@@ -61,11 +61,15 @@ def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool) -> 
         What the caller asked for; None for as many as pay.
     is_host : bool
         Whether the backend is NumPy; a GPU is driven by one process.
+    at_most : int, optional
+        A plan's cap on as many as pay. Only a program that is made for several processes has such a plan, so that they
+        may be spawned where they can't be forked.
 
     Returns
     -------
     int
-        1 where the frames are in memory and can't be inherited, where the job is small, and on a device.
+        1 where the frames are in memory and can't be inherited, where the job is small, on a device, and in a process
+        that may have no children, as a worker of a cluster.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool) -> 
     """
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise InvalidInputError(f"workers is {workers!r}; expected a whole number of at least 1")
-    if not is_host or workers == 1:
+    if not is_host or workers == 1 or multiprocessing.current_process().daemon:
         return 1
     can_travel = all(isinstance(source, FileFrame) for source in group.sources) and not any(group.masks)
     if not (_can_fork() or can_travel):
@@ -85,7 +89,8 @@ def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool) -> 
     if samples < (WORTH_FORKING if _can_fork() else WORTH_SPAWNING):
         return 1
     # A spawned child runs the caller's main module again: only a program that is made for it asks for that.
-    return usable_cores() if _can_fork() else 1
+    paying = usable_cores() if _can_fork() or at_most is not None else 1
+    return paying if at_most is None else min(paying, at_most)
 
 
 def _can_fork() -> bool:

@@ -13,6 +13,7 @@ from zemosaic_stack_core.zemosaic.parallel_plan import (
     ParallelPlan,
     auto_tune_parallel_plan,
     detect_parallel_capabilities,
+    usable_cores,
 )
 
 from .arguments import Settings
@@ -42,10 +43,10 @@ def wants_gpu(arguments: argparse.Namespace, settings: Settings) -> bool:
 
 def parallel_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> ParallelPlan:
     """Return the caps of arguments and configuration."""
-    rows, workers = arguments.rows_per_chunk, arguments.workers
+    rows = arguments.rows_per_chunk
     use_gpu = wants_gpu(arguments, settings)
     if not settings.parallel:
-        return ParallelPlan(cpu_workers=workers, rows_per_chunk=rows, gpu_rows_per_chunk=rows, use_gpu=use_gpu)
+        return ParallelPlan(cpu_workers=usable_cores(), rows_per_chunk=rows, gpu_rows_per_chunk=rows, use_gpu=use_gpu)
     tuned = auto_tune_parallel_plan(
         "stack_master_tiles",
         (group.rows, group.columns),
@@ -55,7 +56,7 @@ def parallel_plan(arguments: argparse.Namespace, settings: Settings, group: Fram
         detect_parallel_capabilities(probe_gpu=use_gpu),
     )
     return ParallelPlan(
-        cpu_workers=workers if workers is not None else tuned.cpu_workers,
+        cpu_workers=tuned.cpu_workers,
         max_chunk_bytes=tuned.max_chunk_bytes,
         rows_per_chunk=rows if rows is not None else tuned.rows_per_chunk,
         use_gpu=use_gpu,
@@ -64,11 +65,16 @@ def parallel_plan(arguments: argparse.Namespace, settings: Settings, group: Fram
     )
 
 
-def table_weights(arguments: argparse.Namespace, group: FrameGroup) -> npt.NDArray[np.float64] | None:
-    """Return the weights of the table that ``--weights`` names, None without one."""
+def table_weights(
+    arguments: argparse.Namespace, group: FrameGroup, names: list[str] | None = None
+) -> npt.NDArray[np.float64] | None:
+    """Return the weights of the table that ``--weights`` names, None without one.
+
+    `names` are those in the table where they are not the frames' own: raw frames are stacked under another name.
+    """
     if arguments.weights is None:
         return None
-    return read_weights_csv(arguments.weights, [source.name for source in group.sources])
+    return read_weights_csv(arguments.weights, names or [source.name for source in group.sources])
 
 
 def compute_stack(
@@ -78,6 +84,7 @@ def compute_stack(
     *,
     maps: tuple[str, ...],
     progress: Callable[[int, int], None],
+    names: list[str] | None = None,
 ) -> StackResult:
     """Stack on the backend that the arguments ask for.
 
@@ -93,7 +100,7 @@ def compute_stack(
             group,
             gpu=gpu,
             options=settings.options,
-            weights=table_weights(arguments, group),
+            weights=table_weights(arguments, group, names),
             maps=maps,
             plan=plan,
             workers=arguments.workers,

@@ -58,7 +58,7 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
     """
     options = settings.options
     caps = parallel_plan(arguments, settings, group)
-    workers = choose_workers(group, caps.cpu_workers, is_host=True)
+    workers = choose_workers(group, arguments.workers, is_host=True, at_most=caps.cpu_workers)
     backend, device = _choose_backend(caps, is_required=arguments.backend == "gpu")
     if not backend.is_host:
         workers = 1

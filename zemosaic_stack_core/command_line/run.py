@@ -123,16 +123,16 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
 
     from zemosaic_stack_core.phase3.tile import StackSettings
     from zemosaic_stack_core.zemosaic.parallel_plan import (
+        ParallelPlan,
         auto_tune_parallel_plan,
         detect_parallel_capabilities,
-        read_plan,
+        usable_cores,
     )
 
-    caps, workers = read_plan(settings.parallel), arguments.workers
+    caps = ParallelPlan(cpu_workers=usable_cores())
     if settings.parallel:
         machine = detect_parallel_capabilities(probe_gpu=arguments.backend != "cpu" and settings.use_gpu)
         caps = auto_tune_parallel_plan("stack_master_tiles", None, 1, 4, settings.parallel, machine)
-        workers = workers or caps.cpu_workers
     return StackSettings(
         options=settings.options,
         maps=tuple(sorted({*arguments.maps, "coverage"})),
@@ -140,16 +140,20 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
         strict=arguments.strict,
         saturation=arguments.saturation,
         plan=replace(caps, rows_per_chunk=arguments.rows_per_chunk or caps.rows_per_chunk, use_gpu=settings.use_gpu),
-        workers=workers,
+        workers=arguments.workers,
         memory_limit=arguments.memory,
     )
 
 
 def _summary(report: RunReport) -> str:
     """Return the line that says how it went."""
-    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.counts.items())
+    from zemosaic_stack_core.phase3.live import OUTCOME_TEXT
+    from zemosaic_stack_core.phase3.outcome import TileOutcome
+
+    counts = ", ".join(f"{number} {OUTCOME_TEXT[TileOutcome(name)]}" for name, number in report.counts.items())
     where = f"; see {report.page_path}" if report.page_path is not None else ""
-    return f"{len(report.records)} tiles: {counts}, in {report.seconds:.1f} s{where}"
+    tiles = "1 tile" if len(report.records) == 1 else f"{len(report.records)} tiles"
+    return f"{tiles}: {counts}, in {report.seconds:.1f} s{where}"
 
 
 def _tell(arguments: argparse.Namespace, text: str) -> None:

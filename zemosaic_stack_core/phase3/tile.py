@@ -23,7 +23,6 @@ from zemosaic_stack_core.master_tile import write_master
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.reading.scratch import ScratchFolder
 from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.workers import choose_workers
 from zemosaic_stack_core.writing.master_header import TileFacts, reference_header
 
 from .frame_check import FrameChoice, choose_frames
@@ -171,7 +170,6 @@ def stack_frames(
     while True:
         _check_enough(frames, dropped, settings)
         group = group_frames(frames)
-        workers = choose_workers(group, settings.workers, is_host=True)
         try:
             result, used_gpu = stack_auto(
                 group,
@@ -179,7 +177,7 @@ def stack_frames(
                 options=settings.options,
                 maps=settings.maps,
                 plan=settings.plan,
-                workers=workers,
+                workers=settings.workers,
                 memory_limit=settings.memory_limit,
                 tile_id=tile_id,
                 pcb_tile=pcb_tile,
@@ -401,7 +399,7 @@ def _stack_master_tile_auto(
             options=options,
             maps=maps,
             plan=plan,
-            workers=choose_workers(group, workers, is_host=True),
+            workers=workers,
             tile_id=tile_id,
             pcb_tile=pcb_tile,
             progress=progress,
