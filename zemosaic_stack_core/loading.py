@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "loading", "sample_weights"]
 
-#: Normalized values beyond this may leave float32's range, and are looked at as if one could be missing.
-SAFE_VALUE = 1e30
+#: Frames that normalization may take beyond this are looked at as if a sample could be missing: float32 ends at 3.4e38.
+SAFE_VALUE = 1e38
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _load(job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk, f
     samples = [_flat(planes, chunk) for planes in band.samples]
     masks = {frame: _flat(mask, chunk) for frame, mask in enumerate(band.masks) if mask is not None}
     if job.scale is not None:
-        _flag_large(band)
+        _flag_large(band, job.scale, job.offset)
     weights: list[npt.NDArray[np.float32]] = []
     variances: list[npt.NDArray[np.float32]] = []
     if job.sample_weights is not None or job.variances is not None:
@@ -111,13 +111,18 @@ def _flat(planes: npt.NDArray[Any], chunk: Chunk) -> npt.NDArray[Any]:
     return planes.reshape(planes.shape[0], -1)
 
 
-def _flag_large(band: Band) -> None:
+def _flag_large(band: Band, scale: npt.NDArray[np.floating[Any]], offset: npt.NDArray[np.floating[Any]] | None) -> None:
     """Flag frames whose normalized values might overflow: the kernel then tells missing samples by looking."""
     for frame, samples in enumerate(band.samples):
-        if samples.dtype == np.float32:
-            for channel, plane in enumerate(samples):
-                if not (plane.max() < SAFE_VALUE and plane.min() > -SAFE_VALUE):
-                    band.has_missing[frame, channel] = True
+        for channel, plane in enumerate(samples):
+            if samples.dtype.kind == "f":
+                largest = max(abs(float(plane.max())), abs(float(plane.min())))
+            else:
+                limits = np.iinfo(samples.dtype)
+                largest = float(max(-limits.min, limits.max))
+            shift = 0.0 if offset is None else abs(float(offset[frame, channel]))
+            if not largest * abs(float(scale[frame, channel])) + shift < SAFE_VALUE:
+                band.has_missing[frame, channel] = True
 
 
 def _planes_of(
