@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from conftest import cupy_unusable
 from zemosaic_stack_core.backends.faults import is_oom_error
+from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.runner import stack
@@ -107,6 +109,24 @@ def test_a_gpu_that_runs_out_of_memory(gpu, monkeypatch):
     with pytest.raises(GPUStackingError, match="the GPU failed: MemoryError: full") as caught:
         gpu_stack_from_arrays(make_frames(), PARAMS)
     assert is_oom_error(caught.value)
+
+
+def test_a_library_that_is_missing_is_the_gpus_failure(gpu, monkeypatch):
+    def missing(*_, **__):
+        raise ImportError('Failure finding "libcublasLt.so"')
+
+    monkeypatch.setattr(drop_in, "stack_group", missing)
+    with pytest.raises(GPUStackingError, match="the GPU failed: ImportError: Failure finding"):
+        gpu_stack_from_arrays(make_frames(), PARAMS)
+
+
+def test_the_gpus_memory_is_given_back(gpu):
+    gpu_stack_from_arrays(make_frames(), PARAMS)
+    gc.collect()
+    free_cupy_memory_pools()
+    before = gpu_memory()
+    gpu_stack_from_arrays(make_frames(), PARAMS)
+    assert gpu_memory().pool_free == before.pool_free
 
 
 def test_an_invalid_tile_is_an_error(gpu, monkeypatch):

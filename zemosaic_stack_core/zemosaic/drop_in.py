@@ -252,17 +252,19 @@ def _stack_on_gpu(
         raise GPUStackingError(f"the GPU can't be used: {gpu_health().reason}")
     began = time.perf_counter()
     try:
+        backend = cupy_backend()
         result = stack_group(
             group,
             options=settings.options,
-            backend=cupy_backend(),
+            backend=backend,
             maps=("coverage",),
             rows_per_chunk=rows or caps.gpu_rows_per_chunk,
             memory_limit=caps.gpu_max_chunk_bytes,
         )
+        backend.release()  # the program's other phases use the GPU in their own way
     except (InvalidInputError, FrameReadError):
         raise
-    except (RuntimeError, MemoryError) as error:  # what CuPy raises: CUDA errors, libraries that are missing, no memory
+    except (RuntimeError, MemoryError, ImportError) as error:  # CUDA errors, no memory, libraries that are missing
         for link in walk_chain(error):  # their frames hold the arrays that fill the device
             traceback.clear_frames(link.__traceback__)
         raise GPUStackingError(f"the GPU failed: {type(error).__name__}: {error}") from error
