@@ -21,7 +21,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,8 +229,12 @@ def different_planes(first: Path, second: Path) -> list[str]:
     return found
 
 
-def join(output: Path, night: Pointings) -> tuple[Image, Image]:
-    """Return the mosaic of the tiles and, per pixel, how many samples lie under it."""
+def join(output: Path, night: Pointings, *, match_background: bool = True) -> tuple[Image, Image]:
+    """Return the mosaic of the tiles and, per pixel, how many samples lie under it.
+
+    A tile has the level of its reference frame, and the sky drifts over the night: joining levels it, as every mosaic
+    program does.
+    """
     from reproject import reproject_interp
     from reproject.mosaicking import reproject_and_coadd
 
@@ -243,7 +247,9 @@ def join(output: Path, night: Pointings) -> tuple[Image, Image]:
             counts.append((np.array(hdus["COVERAGE"].data, dtype=np.float64), wcs))
     # The grids differ by whole pixels only: the nearest pixel is the pixel itself.
     how = {"shape_out": night.field.shape, "reproject_function": reproject_interp, "order": "nearest-neighbor"}
-    mosaic, _ = reproject_and_coadd(tiles, target, blank_pixel_value=np.nan, **how)
+    mosaic, _ = reproject_and_coadd(
+        tiles, target, blank_pixel_value=np.nan, match_background=match_background and len(tiles) > 1, **how
+    )
     coverage, _ = reproject_and_coadd(counts, target, combine_function="sum", **how)
     return mosaic, coverage
 
@@ -255,15 +261,9 @@ def measure_mosaic(mosaic: Image, coverage: Image, night: Pointings) -> dict[str
         for path in spec.frames:
             seen[row : row + SHAPE[0], column : column + SHAPE[1]] |= np.isfinite(fits.getdata(path))
     residual = np.where(np.isfinite(mosaic), mosaic - night.field, np.nan)
-    noise = 1.4826 * float(np.nanmedian(np.abs(residual - np.nanmedian(residual))))
-    steps = []
-    rows = sorted({edge for row, _ in night.origins for edge in (row, row + SHAPE[0])} - {0, night.field.shape[0]})
-    columns = sorted({edge for _, column in night.origins for edge in (column, column + SHAPE[1])})
-    columns = [edge for edge in columns if edge not in (0, night.field.shape[1])]
-    for edge in rows:
-        steps.append(np.nanmean(residual[edge : edge + 6]) - np.nanmean(residual[edge - 6 : edge]))
-    for edge in columns:
-        steps.append(np.nanmean(residual[:, edge : edge + 6]) - np.nanmean(residual[:, edge - 6 : edge]))
+    # From neighbours' differences: a step between tiles must not pass for noise.
+    noise = 1.4826 * float(np.nanmedian(np.abs(np.diff(residual, axis=1)))) / 2**0.5
+    steps = list(border_steps(residual, night.origins))
     return {
         "pixels": int(mosaic.size),
         "pixels_seen": int(seen.sum()),
@@ -274,6 +274,23 @@ def measure_mosaic(mosaic: Image, coverage: Image, night: Pointings) -> dict[str
         "borders": len(steps),
         "largest_step_over_noise": float(np.max(np.abs(steps))) / noise if steps else 0.0,
     }
+
+
+def border_steps(residual: Image, origins: list[tuple[int, int]], width: int = 6) -> Iterator[float]:
+    """Yield, for each side of each tile that lies inside the field, by how much the level changes across it."""
+    for row, column in origins:
+        rows, columns = slice(row, row + SHAPE[0]), slice(column, column + SHAPE[1])
+        for edge in (row, row + SHAPE[0]):
+            if 0 < edge < residual.shape[0]:
+                yield _step(residual[edge - width : edge, columns], residual[edge : edge + width, columns])
+        for edge in (column, column + SHAPE[1]):
+            if 0 < edge < residual.shape[1]:
+                yield _step(residual[rows, edge - width : edge], residual[rows, edge : edge + width])
+
+
+def _step(before: Image, after: Image) -> float:
+    """Return the difference of two means."""
+    return float(np.nanmean(after) - np.nanmean(before))
 
 
 def write_tiny_tiles(folder: Path, count: int) -> list[TileSpec]:
@@ -321,6 +338,7 @@ def measure_night(folder: Path, n_tiles: int, n_frames: int, open_backend: OpenB
             name: different_planes(folder / "cpu", folder / name) for name in reports if name != "cpu"
         },
         "mosaic": measure_mosaic(*join(folder / "cpu", night), night),
+        "mosaic_not_levelled": measure_mosaic(*join(folder / "cpu", night, match_background=False), night),
     }
 
 

@@ -330,7 +330,7 @@ def test_without_cupy_the_reason_is_given():
         """)
     )
     assert printed.startswith("CuPy can't be imported (ImportError: no module named cupy")
-    assert 'pip install "zemosaic-stack-core[cuda12]"' in printed
+    assert 'pip install "cupy-cuda12x[ctk]"' in printed
 
 
 def test_the_host_never_imports_cupy():

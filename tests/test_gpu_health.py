@@ -74,7 +74,7 @@ def test_a_healthy_gpu(answers):
         (
             IsolatedCallError("RuntimeError: Failed to find CUDA headers. Please install"),
             "CUDA headers",
-            'pip install "zemosaic-stack-core[cuda12]"',
+            'pip install "cupy-cuda12x[ctk]"',
         ),
         (
             {"usable": False, "reason": "no CUDA device answers: cudaErrorInsufficientDriver: x", "memory": None},
@@ -89,7 +89,7 @@ def test_a_healthy_gpu(answers):
         (
             {"usable": False, "reason": "CuPy can't be imported (ImportError: x)", "memory": None},
             "can't be imported",
-            'pip install "zemosaic-stack-core[cuda12]"',
+            'pip install "cupy-cuda12x[ctk]"',
         ),
         (
             {"usable": False, "reason": "9 frames, gesd: array 0 differs from the CPU's", "memory": MEMORY},
@@ -111,7 +111,7 @@ def test_without_cupy_nothing_is_started(monkeypatch):
     assert check_gpu() == GpuHealth(
         usable=False,
         reason="CuPy is not installed",
-        advice='pip install "zemosaic-stack-core[cuda12]"; without an NVIDIA card the CPU does all the work',
+        advice='python -m pip install "cupy-cuda12x[ctk]"; without an NVIDIA card the CPU does all the work',
     )
 
 

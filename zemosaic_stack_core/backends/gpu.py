@@ -63,7 +63,7 @@ def _import_cupy() -> Any:
         import cupy  # noqa: TID251 - the one door
     except (ImportError, RuntimeError, OSError, AttributeError) as error:  # what a broken install was seen to raise
         raise BackendUnavailableError(
-            f'CuPy can\'t be imported ({type(error).__name__}: {error}); pip install "zemosaic-stack-core[cuda12]"'
+            f'CuPy can\'t be imported ({type(error).__name__}: {error}); python -m pip install "cupy-cuda12x[ctk]"'
         ) from error
     return cupy
 

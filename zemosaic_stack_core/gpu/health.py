@@ -33,7 +33,7 @@ _RULES = ("kappa_sigma", "winsorized_sigma_clip", "linear_fit_clip")
 _FRAMES = (9, 150)
 """Frames of the check's cubes: few and many are sorted differently."""
 
-_INSTALL = 'pip install "zemosaic-stack-core[cuda12]"'
+_INSTALL = 'python -m pip install "cupy-cuda12x[ctk]"'
 
 
 @dataclass(frozen=True, kw_only=True)
