@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .errors import OutOfMemoryError
 
-__all__ = ["Chunk", "ChunkPlan", "Workload", "device_working_bytes", "plan_chunks"]
+__all__ = ["Chunk", "ChunkPlan", "Workload", "device_working_bytes", "host_working_bytes", "plan_chunks"]
 
 #: Samples of a strip: its rows and their sorted copy, 4 bytes each, and what is made of them stay in the cache.
 STRIP_SAMPLES = 1 << 19
@@ -21,12 +21,16 @@ STRIP_PIXELS = (2048, 16384)
 CHUNK_SAMPLES = 1 << 22
 CHUNK_PIXELS = (1 << 15, 1 << 17)
 #: Bytes of the kernel's working set per sample of a strip: rows, ranks, the gathered table, its float64 deviations
-#: and their two running sums.
+#: and their two running sums; without the sums; with nothing to reject; and without sorting.
 STRIP_BYTES = 44
-#: Bytes of the kernel's working set per sample when a strip is combined without sorting.
+STRIP_BYTES_WITHOUT_SUMS = 30
+RULES_WITHOUT_SUMS = ("percentile_clip", "noise_clip")
+SORTED_BYTES = 20
 PLAIN_BYTES = 12
+#: More of them where samples have weights or variances of their own.
+PLANE_BYTES = 8
 #: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
-PIXEL_BYTES = 160
+PIXEL_BYTES = 96
 #: Bytes per pixel of the window in which the clusters of rejected samples of one frame are looked for: flags of eight
 #: frames, those of one, labels, the clusters, and what they grow to.
 GROWTH_BYTES = 16
@@ -78,12 +82,10 @@ class Workload:
     sample_bytes : int
         Bytes that the samples of all frames at one pixel of one channel take as read, with their masks, weights and
         variances.
-    sorts : bool
-        Whether the kernel sorts.
     buffers : int
         How many chunks' samples are in the backend's memory at once: 2 where one is uploaded while another is computed.
-    working_bytes : int or None
-        Bytes of the kernel's working set per sample; None for those of a strip.
+    working_bytes : int
+        Bytes of the kernel's working set per sample that it is at.
     reach : int
         How far beyond a chunk the growth of rejected clusters looks, pixels.
     """
@@ -93,9 +95,8 @@ class Workload:
     columns: int
     channels: int
     sample_bytes: int
-    sorts: bool = True
     buffers: int = 1
-    working_bytes: int | None = None
+    working_bytes: int = STRIP_BYTES
     reach: int = 0
 
 
@@ -131,6 +132,17 @@ class ChunkPlan:
             stop = min(start + self.rows_per_chunk, rows)
             for first in range(0, columns, self.columns_per_chunk):
                 yield Chunk(start, stop, first, min(first + self.columns_per_chunk, columns))
+
+
+def host_working_bytes(rejection: str, *, sorts: bool, planes: int) -> int:
+    """Give the bytes of the kernel's working set per sample of a strip, with so many planes beside the samples."""
+    if not sorts:
+        own = PLAIN_BYTES
+    elif rejection == "none":
+        own = SORTED_BYTES
+    else:
+        own = STRIP_BYTES_WITHOUT_SUMS if rejection in RULES_WITHOUT_SUMS else STRIP_BYTES
+    return own + PLANE_BYTES * planes
 
 
 def device_working_bytes(rejection: str, *, sorts: bool) -> int:
@@ -218,10 +230,9 @@ def _strip_pixels(workload: Workload) -> int:
 def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     """Predict the working set of a chunk of so many pixels."""
     at_once = pixels if strip is None else min(pixels, 2 * strip)
-    per_sample = workload.working_bytes or (STRIP_BYTES if workload.sorts else PLAIN_BYTES)
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
     per_pixel = PIXEL_BYTES if strip is not None else DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
-    return read + per_sample * workload.frames * at_once + per_pixel * pixels + _growth_bytes(workload, pixels)
+    return read + workload.working_bytes * workload.frames * at_once + per_pixel * pixels + _growth_bytes(workload, pixels)
 
 
 def _growth_bytes(workload: Workload, pixels: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import N_SLOTS, Backend, resolve_backend
-from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, plan_chunks
+from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, host_working_bytes, plan_chunks
 from .errors import InvalidInputError
 from .frames import FrameGroup, open_frames
 from .growth import RejectedFlags, growth_reach
@@ -32,6 +32,8 @@ from .workers import choose_workers, compute_in_processes
 __all__ = ["check_maps", "count_planes", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
 
 Progress = Callable[[int, int], None]
+#: Rows of the radial weight that are computed at once.
+RADIAL_ROWS = 64
 
 
 def stack(
@@ -339,9 +341,10 @@ def plan_job(
         columns=group.columns,
         channels=group.channels,
         sample_bytes=sample_bytes,
-        sorts=sorts,
         buffers=1 if backend.is_host else N_SLOTS,
-        working_bytes=None if backend.is_host else device_working_bytes(options.rejection, sorts=sorts),
+        working_bytes=host_working_bytes(options.rejection, sorts=sorts, planes=planes)
+        if backend.is_host
+        else device_working_bytes(options.rejection, sorts=sorts),
         reach=growth_reach(options.grow_radius, options.grow_min_size),
     )
     return plan_chunks(
@@ -396,7 +399,12 @@ def _with_radial_weight(
 ) -> PlaneStack:
     """Multiply the radial weight into the weights per sample."""
     rows, columns = group.rows, group.columns
-    radial = radial_weights(rows, columns, feather, options.radial_shape_power, options.radial_floor, 0, rows)
+    radial = np.empty((rows, columns), np.float32)
+    for start in range(0, rows, RADIAL_ROWS):  # in bands: its float64 steps are several times as large
+        stop = min(start + RADIAL_ROWS, rows)
+        radial[start:stop] = radial_weights(
+            rows, columns, feather, options.radial_shape_power, options.radial_floor, start, stop
+        )
     if weights is not None:
         return replace(weights, factor=radial)
     shape = (len(group.sources), group.channels, rows, columns)

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_plan", "make_plan", "predict_peak"]
 
-PROCESS_BYTES = 85_000_000
+PROCESS_BYTES = 76_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""
-WORKER_BYTES = 12_000_000
+WORKER_BYTES = 8_000_000
 """What a worker process has of its own besides its chunk."""
 
 
-def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str]) -> int:
+def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str], *, has_radial_weight: bool = False) -> int:
     """Return the bytes that the program and its workers take at most.
 
     Parameters
@@ -42,9 +42,12 @@ def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str]) -> int:
         Processes that have a chunk each.
     maps : frozenset of str
         Maps that are kept besides the image.
+    has_radial_weight : bool
+        Whether a radial weight is kept, a plane of float32.
     """
     load = plan.workload
     planes = output_bytes(maps, (load.channels, load.rows, load.columns))
+    planes += 4 * load.rows * load.columns * has_radial_weight
     return PROCESS_BYTES + planes + workers * (plan.chunk_bytes + (WORKER_BYTES if workers > 1 else 0))
 
 
@@ -98,7 +101,12 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
         "rows_per_chunk": plan.rows_per_chunk,
         "columns_per_chunk": plan.columns_per_chunk,
         "chunk_bytes": plan.chunk_bytes,
-        "predicted_peak_bytes": predict_peak(plan, workers if backend.is_host else 1, maps),
+        "predicted_peak_bytes": predict_peak(
+            plan,
+            workers if backend.is_host else 1,
+            maps,
+            has_radial_weight=options.radial_feather_fraction is not None,
+        ),
         "maps": sorted(maps),
         "rule": rule_text(options),
         "options": asdict(options),
