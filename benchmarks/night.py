@@ -21,7 +21,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -305,20 +305,21 @@ def write_tiny_tiles(folder: Path, count: int) -> list[TileSpec]:
     return specs
 
 
-def measure_tiny_tiles(folder: Path, count: int) -> dict[str, Any]:
-    """Return what a tile costs beside its pixels."""
+def measure_tiny_tiles(folder: Path, count: int, places: Mapping[str, ClusterChoice | None]) -> dict[str, Any]:
+    """Return what a tile costs beside its pixels, in each place; the first is what the others are compared with."""
     specs = write_tiny_tiles(folder, count)
     how = StackSettings(options=StackOptions())
     facts: dict[str, Any] = {"tiles": count}
-    for name, cluster in (("alone", None), ("two_dask_workers", ClusterChoice(local_workers=2))):
+    for name, cluster in places.items():
         night = Night(tiles=specs, output=folder / name, settings=how, backend="cpu", cluster=cluster)
         for again in ("", "_reused"):
             began = time.perf_counter()
             report = run_night(night)
             facts[f"{name}{again}_ms_per_tile"] = 1e3 * (time.perf_counter() - began) / count
             facts[f"{name}{again}_counts"] = report.counts
-    facts["different"] = len(different_planes(folder / "alone", folder / "two_dask_workers"))
-    facts["report_bytes"] = (folder / "alone" / "report.html").stat().st_size
+    first, *others = places
+    facts["different"] = {name: len(different_planes(folder / first, folder / name)) for name in others}
+    facts["report_bytes"] = (folder / first / "report.html").stat().st_size
     return facts
 
 
@@ -353,7 +354,8 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         if arguments.tiny_tiles:
-            facts = measure_tiny_tiles(Path(folder), arguments.tiny_tiles)
+            places = {"alone": None, "two_dask_workers": ClusterChoice(local_workers=2)}
+            facts = measure_tiny_tiles(Path(folder), arguments.tiny_tiles, places)
         else:
             facts = measure_night(Path(folder), arguments.tiles, arguments.frames, cupy_backend)
     print(json.dumps({"cores": os.cpu_count(), **facts}, indent=1))

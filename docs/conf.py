@@ -25,5 +25,7 @@ autodoc_typehints = "none"  # the docstrings give types, shapes and units
 autodoc_class_signature = "mixed"
 python_display_short_literal_types = True
 pygments_dark_style = "monokai"
-# Links to files of the repository, which the site does not have.
-suppress_warnings = ["myst.xref_missing"]
+suppress_warnings = [
+    "myst.xref_missing",  # links to files of the repository, which the site does not have; the tests follow every link
+    "toc.empty_glob",
+]

@@ -54,6 +54,15 @@ def write_night(
     return folder
 
 
+def write_long_plan(folder: Path, tiles: int = 2000) -> Path:
+    """Write a plan that takes a minute: the same few frames for every tile."""
+    write_night(folder / "night", tiles=1, frames=4)
+    entries = [{"frames": ["night/tile_1"]} for _ in range(tiles)]
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps({"tiles": entries}), encoding="utf-8")
+    return plan
+
+
 def run(plan: Path, output: Path, *arguments: str) -> int:
     """Run the command in this process; on the CPU unless the arguments say otherwise."""
     backend = () if "--backend" in arguments else ("--backend", "cpu")

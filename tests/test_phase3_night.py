@@ -46,28 +46,23 @@ def _cupy() -> Backend:
 @pytest.mark.parametrize("open_backend", [_strict, _cupy], ids=["array-api-strict", "cupy"])
 def test_every_backend_and_a_failing_one_make_the_same_night(tmp_path: Path, open_backend: Any) -> None:
     open_backend()
-    night = BENCHMARK.write_pointings(tmp_path / "frames", 4, 6)
-    reports = BENCHMARK.make_three_times(night, tmp_path, open_backend, fail_at=3)
-    assert {name: report.counts for name, report in reports.items()} == {
-        "cpu": {"done_cpu": 4},
-        "gpu": {"done_gpu": 4},
-        "gpu that fails": {"done_gpu": 2, "done_cpu": 1, "done_cpu_after_gpu_failure": 1},
+    night = BENCHMARK.write_pointings(tmp_path / "frames", 3, 5)
+    reports = BENCHMARK.make_three_times(night, tmp_path, open_backend, fail_at=2)
+    outcomes = {name: [record.outcome.value for record in report.records] for name, report in reports.items()}
+    assert outcomes == {
+        "cpu": ["done_cpu"] * 3,
+        "gpu": ["done_gpu"] * 3,
+        "gpu that fails": ["done_gpu", "done_cpu_after_gpu_failure", "done_cpu"],
     }
     failed = reports["gpu that fails"]
-    assert [record.outcome.value for record in failed.records] == [
-        "done_gpu",
-        "done_gpu",
-        "done_cpu_after_gpu_failure",
-        "done_cpu",
-    ]
-    assert failed.records[2].gpu_attempts == 2
-    assert "injected" in failed.records[2].reason
+    assert failed.records[1].gpu_attempts == 2
+    assert "injected" in failed.records[1].reason
     assert failed.gpu["hard_disabled"]
-    assert failed.gpu["attempts"] == 4
+    assert failed.gpu["attempts"] == 3
     for name in ("gpu", "gpu that fails"):
         assert BENCHMARK.different_planes(tmp_path / "cpu", tmp_path / name) == []
     tiles = report_of(tmp_path / "gpu that fails")["tiles"]
-    assert [tile["backend"] for tile in tiles][2:] == ["numpy", "numpy"]
+    assert [tile["backend"] for tile in tiles][1:] == ["numpy", "numpy"]
 
 
 def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
@@ -86,8 +81,7 @@ def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
 
 
 def test_many_tiny_tiles(tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
-    facts = BENCHMARK.measure_tiny_tiles(tmp_path, 6)
-    assert facts["alone_counts"] == facts["two_dask_workers_counts"] == {"done_cpu": 6}
-    assert facts["alone_reused_counts"] == facts["two_dask_workers_reused_counts"] == {"reused": 6}
-    assert facts["different"] == 0
+    facts = BENCHMARK.measure_tiny_tiles(tmp_path, 6, {"alone": None, "again": None})
+    assert facts["alone_counts"] == facts["again_counts"] == {"done_cpu": 6}
+    assert facts["alone_reused_counts"] == facts["again_reused_counts"] == {"reused": 6}
+    assert facts["different"] == {"again": 0}

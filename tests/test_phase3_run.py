@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from night import leftovers, make_frame, outcomes, report_of, run, start, tiles_of, write_frame, write_night
+from night import (
+    leftovers,
+    make_frame,
+    outcomes,
+    report_of,
+    run,
+    start,
+    tiles_of,
+    write_frame,
+    write_long_plan,
+    write_night,
+)
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.errors import InvalidInputError
@@ -76,7 +87,7 @@ def test_one_bad_tile_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().err
     assert "tile 2 failed: 0 good of 6 frames; expected at least 1" in said
     assert "Traceback" not in said
-    assert "3 tiles: 2 done cpu, 1 failed" in said
+    assert "3 tiles: 2 made on the CPU, 1 FAILED" in said
 
 
 def test_a_tile_without_frames_fails_alone(tmp_path: Path) -> None:
@@ -143,6 +154,29 @@ def test_a_bad_plan_is_bad_usage(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", ["tile_1", "tile_1/deeper", "new/deeper"])
+def test_an_output_among_the_frames_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
+    plan = write_night(tmp_path / "night", tiles=1, frames=2)
+    before = sorted(plan.rglob("*"))
+    assert run(plan, plan / where) == 2
+    assert "which is a tile of the plan; expected a folder outside of it" in capsys.readouterr().err
+    assert sorted(plan.rglob("*")) == before
+
+
+def test_an_output_beside_the_tiles_is_never_a_tile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = write_night(tmp_path / "night", tiles=2, frames=2)
+    for output in (plan / "out", plan / "out", plan, plan / "another"):
+        assert run(plan, output) == 0
+        assert [tile["name"] for tile in report_of(output)["tiles"]] == ["tile_1", "tile_2"]
+    assert "out: holds the tiles of an earlier run; left out of the plan" in capsys.readouterr().err
+
+
+def test_a_folder_of_frames_is_no_folder_of_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = write_night(tmp_path / "night", tiles=1, frames=2)
+    assert run(plan / "tile_1", tmp_path / "out") == 2
+    assert "for a single tile: zemosaic-worker stack" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -174,7 +208,7 @@ def test_quiet_says_only_errors_and_the_log_file_gets_all(tmp_path: Path, capsys
     log = (tmp_path / "log").read_text()
     assert "WARNING tile 1: frame dropped" in log
     assert "phase3_cpu_chunk_summary" in log
-    assert "2 tiles: 1 done cpu, 1 failed" in log
+    assert "2 tiles: 1 made on the CPU, 1 FAILED" in log
     assert logging.getLogger("zemosaic_stack_core").handlers == []
 
 
@@ -237,8 +271,7 @@ def test_an_interrupt_between_bands_cancels_the_rest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_with_130(tmp_path: Path, number: int) -> None:
-    plan = write_night(tmp_path / "night", tiles=60, frames=4)
-    process = start(plan, tmp_path / "out")
+    process = start(write_long_plan(tmp_path), tmp_path / "out")
     while not (tmp_path / "out" / "master_tile_002.fits").exists():
         assert process.poll() is None
         time.sleep(0.002)

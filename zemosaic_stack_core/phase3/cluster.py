@@ -7,8 +7,9 @@ go through the file system that all machines share. Each worker process has its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,18 +142,35 @@ def _connect(distributed: Any, choice: ClusterChoice) -> Any:
             raise BackendUnavailableError(message) from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every process that starts and ends
     try:
-        cluster = distributed.LocalCluster(
-            n_workers=choice.local_workers,
-            threads_per_worker=1,
-            dashboard_address=None,
-            protocol="tcp",
-            env={"DASK_LOGGING__DISTRIBUTED": "critical"},
-        )
+        with _interrupts_are_ours():
+            cluster = distributed.LocalCluster(
+                n_workers=choice.local_workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # a fixed port may be taken, and is open to the network
+                protocol="tcp",
+                env={"DASK_LOGGING__DISTRIBUTED": "critical"},
+            )
     except RuntimeError as error:
         raise BackendUnavailableError(
             f'{choice.local_workers} local workers: {error}; expected a program that starts under "__main__" only'
         ) from error
     return _OwnedClient(distributed.Client(cluster, set_as_default=False), cluster)
+
+
+@contextmanager
+def _interrupts_are_ours() -> Iterator[None]:
+    """Start processes that a Ctrl-C on the terminal does not reach: this one ends them.
+
+    The mask of blocked signals goes to the threads and processes that are started meanwhile, and to those they start.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _OwnedClient:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["BarProgress", "LineProgress", "SilentProgress", "run_progress", "tile_line"]
+__all__ = ["OUTCOME_TEXT", "BarProgress", "LineProgress", "SilentProgress", "run_progress", "tile_line"]
+
+OUTCOME_TEXT = {
+    TileOutcome.DONE_GPU: "made on the GPU",
+    TileOutcome.DONE_CPU: "made on the CPU",
+    TileOutcome.DONE_CPU_AFTER_GPU_FAILURE: "made on the CPU after the GPU failed",
+    TileOutcome.REUSED: "reused",
+    TileOutcome.FAILED: "FAILED",
+    TileOutcome.CANCELLED: "cancelled",
+}
+"""Outcomes as a run says them."""
 
 _DRAW_SECONDS = 0.1
 _LINE_SECONDS = 30.0
@@ -25,15 +35,7 @@ _LINE_SECONDS = 30.0
 
 def tile_line(record: TileRecord, place: int, total: int) -> str:
     """Return the line that says what became of a tile."""
-    words = {
-        TileOutcome.DONE_GPU: "made on the GPU",
-        TileOutcome.DONE_CPU: "made on the CPU",
-        TileOutcome.DONE_CPU_AFTER_GPU_FAILURE: "made on the CPU after the GPU failed",
-        TileOutcome.REUSED: "reused",
-        TileOutcome.FAILED: "FAILED",
-        TileOutcome.CANCELLED: "cancelled",
-    }
-    text = f"[{place}/{total}] tile {record.tile_id} ({record.name}): {words[record.outcome]}"
+    text = f"[{place}/{total}] tile {record.tile_id} ({record.name}): {OUTCOME_TEXT[record.outcome]}"
     if record.outcome.is_made:
         text += f", {record.frames_used} of {record.frames_given} frames"
         if record.outcome is not TileOutcome.REUSED:

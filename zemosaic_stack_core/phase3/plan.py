@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments, natural_key
+from zemosaic_stack_core.reading.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
 
 __all__ = ["Shard", "TileSpec", "parse_shard", "read_run_plan"]
+
+_LOGGER = logging.getLogger(__name__)
+_MASTER = re.compile(r"master_tile_\d{3,}\.fits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,8 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
     path : path
         A JSON file ``{"tiles": [{"id": 1, "frames": ["a.fits", ...]}, ...]}``: frames are files, folders or patterns,
         relative to the plan's folder; ``id`` is by default the position, from 1; ``name`` is optional. Or a folder:
-        each of its sub-folders, in natural order, is a tile, numbered from 1.
+        each of its sub-folders, in natural order, is a tile, numbered from 1; hidden ones and the tiles of an earlier
+        run are not.
     output : path, optional
         The output folder, which is not a tile even where it lies in the plan's folder.
 
@@ -93,7 +98,8 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
     Raises
     ------
     InvalidInputError
-        The plan is not one: no tile, two tiles of one number, a field of another type.
+        The plan is not one: no tile, two tiles of one number, a field of another type; or the output lies in a tile's
+        folder, where the next run would take the tiles for frames.
     FrameReadError
         The plan can't be read.
     """
@@ -107,19 +113,58 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
 
 def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[TileSpec]:
     """Return the tiles of a folder of folders."""
-    avoid = None if output is None else Path(os.path.realpath(output))
     try:
-        folders = [
-            entry
-            for entry in source.iterdir()
-            if entry.is_dir() and entry.name[0] != "." and Path(os.path.realpath(entry)) != avoid
-        ]
+        entries = [entry for entry in source.iterdir() if entry.name[0] != "."]
     except OSError as error:
         raise FrameReadError(f"{source}: {error.strerror}; expected a readable folder") from None
+    if output is not None:
+        _refuse_output_in_a_tile(source, Path(output))
+    target = None if output is None else Path(os.path.realpath(output))
+    folders = []
+    for entry in sorted(filter(Path.is_dir, entries), key=natural_key):
+        if Path(os.path.realpath(entry)) == target:
+            continue
+        if _is_output(entry):
+            _LOGGER.warning("%s: holds the tiles of an earlier run; left out of the plan", entry)
+            continue
+        folders.append(entry)
     if not folders:
-        raise InvalidInputError(f"{source}: no folder in this folder; expected one for each tile, with its frames")
-    ordered = sorted(folders, key=natural_key)
-    return [_tile(number, folder.name, [os.fspath(folder)]) for number, folder in enumerate(ordered, start=1)]
+        has_frames = any(entry.name.casefold().endswith(FRAME_SUFFIXES) for entry in entries)
+        found = "frames, but no folder of frames" if has_frames else "no folder in this folder"
+        one = "; for a single tile: zemosaic-worker stack" if has_frames else ""
+        raise InvalidInputError(f"{source}: {found}; expected one for each tile, with its frames{one}")
+    return [_tile(number, folder.name, [os.fspath(folder)]) for number, folder in enumerate(folders, start=1)]
+
+
+def _refuse_output_in_a_tile(source: Path, output: Path) -> None:
+    """Raise where the next run would take the tiles for frames."""
+    root, target = Path(os.path.realpath(source)), Path(os.path.realpath(output))
+    if root not in target.parents:
+        return
+    inside = target.relative_to(root).parts
+    if len(inside) > 1 or _has_frames(target):
+        raise InvalidInputError(
+            f"{output}: lies in {source / inside[0]}, which is a tile of the plan; expected a folder outside of it"
+        )
+
+
+def _has_frames(folder: Path) -> bool:
+    """Return whether a folder has frames that are not the tiles of a run."""
+    try:
+        names = [entry.name.casefold() for entry in folder.iterdir()]
+    except OSError:
+        return False
+    return any(name.endswith(FRAME_SUFFIXES) and not _MASTER.fullmatch(name) for name in names)
+
+
+def _is_output(folder: Path) -> bool:
+    """Return whether a folder holds the tiles and a report of an earlier run, and nothing else that could be frames."""
+    try:
+        has_report = any(True for _ in folder.glob("report*.json"))
+        has_tiles = any(_MASTER.fullmatch(entry.name) for entry in folder.iterdir())
+    except OSError:
+        return False
+    return has_report and has_tiles and not _has_frames(folder)
 
 
 def _tile(number: int, name: str, arguments: list[str]) -> TileSpec:

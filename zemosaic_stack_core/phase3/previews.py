@@ -18,8 +18,8 @@ PREVIEW_SIZE = 320
 """Longest side of a picture, pixels; thousands of tiles get smaller ones."""
 
 _JPEG_QUALITY = 82
-# Dark blue over teal to pale yellow, evenly brighter: more samples, more light.
-_RAMP = ((22, 30, 58), (36, 74, 110), (39, 125, 135), (88, 176, 132), (186, 216, 116), (252, 247, 190))
+# Dark blue over teal to pale green, evenly brighter: more samples, more light.
+_RAMP = ((20, 28, 54), (28, 58, 98), (34, 96, 126), (46, 136, 140), (96, 180, 150), (190, 226, 178))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ header{display:flex;flex-wrap:wrap;gap:14px 20px;align-items:center}
 .fact b{display:block;font-size:22px;white-space:nowrap;font-weight:600;letter-spacing:-.01em}
 .fact span{color:var(--dim);font-size:13px}
 .problems{border:1px solid #5a2a33;background:#1d1219;border-radius:14px;padding:6px 20px 14px;margin-top:26px}
+.problems.mild{border-color:#5a4a26;background:#1c180f}
 .problems h2{margin:12px 0 6px}
+.problems ul{margin:6px 0;padding-left:20px}
 .problems li{margin:4px 0;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(480px,1fr));gap:16px}
 .chart{margin:0;background:var(--panel);border:1px solid var(--line);border-radius:14px;padding:14px 14px 6px}
@@ -77,6 +79,8 @@ td:first-child,th:first-child{text-align:left;padding-left:0;overflow-wrap:anywh
 .reason{color:#ffb3b8;overflow-wrap:anywhere;margin:8px 0 0;font-size:13.5px}
 .plain{width:100%;border-collapse:collapse;font-size:14px;background:var(--panel);border-radius:14px;overflow:hidden}
 .plain td,.plain th{padding:6px 16px;text-align:left;overflow-wrap:anywhere}
+.two details{margin-top:12px}
+.two details .plain{margin-top:10px}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(380px,1fr));gap:16px;align-items:start}
 footer{margin-top:50px;color:var(--dim);font-size:13px}
 @media(max-width:640px){.charts,.two{grid-template-columns:1fr}main{padding:20px 14px}}

@@ -6,9 +6,11 @@ import html
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.writing.atomic import atomic_output
 
 from .outcome import TileOutcome
@@ -104,9 +106,9 @@ def _head(report: Json, title: str) -> str:
     if report["interrupted"]:
         status, kind = f"interrupted: {made} of {total} tiles", "halted"
     elif made == total:
-        status, kind = f"all {total} tiles are there", ""
+        status, kind = "the tile is there" if total == 1 else f"all {total} tiles are there", ""
     else:
-        status, kind = f"{total - made} of {total} tiles are missing", "bad"
+        status, kind = f"{total - made} of {total} tiles {'is' if total - made == 1 else 'are'} missing", "bad"
     where = [
         f"{_moment(report['started'])} to {_moment(report['finished'])} UTC",
         report["machine"]["host"],
@@ -169,22 +171,30 @@ def _gpu_words(gpu: Json, backend: str) -> str:
 
 
 def _problems(report: Json) -> str:
-    """Return what went wrong, empty where nothing did."""
+    """Return what went wrong, empty where nothing did: what is missing first, then what was made of less."""
     lines = [f"The run stopped: {report['stopped']}"] if report["stopped"] else []
     lines += [
-        f"Tile {tile['tile_id']} ({tile['name']}): {tile['reason']}"
+        f"Tile {tile['tile_id']} ({tile['name']}) failed: {tile['reason']}"
         for tile in report["tiles"]
         if tile["outcome"] == TileOutcome.FAILED
     ]
     gpu = report["gpu"]
     if gpu and gpu["hard_disabled"]:
         lines.append(f"GPU switched off for this run: {gpu['reason']}")
+    losses = [
+        f"Tile {tile['tile_id']} ({tile['name']}) is without {len(tile['dropped'])} of {tile['frames_given']} frames"
+        for tile in report["tiles"]
+        if tile["dropped"] and TileOutcome(tile["outcome"]).is_made
+    ]
+    kind = "" if lines else " mild"
+    title = "What went wrong" if lines else "What was left out"
+    lines += losses
     if not lines:
         return ""
     more = len(lines) - _PROBLEMS
     items = "".join(f"<li>{_text(line)}</li>" for line in lines[:_PROBLEMS])
     items += f"<li>and {more} more, see report.json</li>" if more > 0 else ""
-    return f'<section class="problems"><h2>What went wrong</h2><ul>{items}</ul></section>'
+    return f'<section class="problems{kind}"><h2>{title}</h2><ul>{items}</ul></section>'
 
 
 def _charts(tiles: Sequence[Json]) -> list[tuple[str, str, list[Series]]]:
@@ -252,8 +262,8 @@ def _card(place: int, tile: Json, pictures: TilePictures) -> str:
     words = _text(" ".join([tile["name"], tile["file"], tile["reason"], *names]).lower())
     numbers = (
         (f"{tile['frames_used']} / {tile['frames_given']}", "frames"),
-        (f"{rejected:.2f} %", "rejected"),
-        (_duration(tile["seconds"]), "time"),
+        (f"{rejected:.2f} %" if outcome.is_made else "-", "rejected"),
+        (_duration(tile["seconds"]) if tile["seconds"] else "-", "time"),
     )
     cells = "".join(f"<div><b>{_text(value)}</b>{name}</div>" for value, name in numbers)
     reason = f'<p class="reason">{_text(tile["reason"])}</p>' if tile["reason"] and outcome.is_made else ""
@@ -325,20 +335,28 @@ def _details(tile: Json) -> str:
 
 
 _STEPS = ("check", "stack", "write")
+_SHOWN = ("rejection", "kappa_low", "kappa_high", "normalization", "weighting", "combine", "reference")
 
 
 def _settings(report: Json) -> str:
-    """Return the options and the machine."""
-    options = {**report["options"], **report["settings"]}
+    """Return the options and the machine; options that were left as they are stand folded away."""
+    defaults = asdict(StackOptions())
+    options = report["options"]
+    first = {name: value for name, value in options.items() if name in _SHOWN or value != defaults.get(name)}
+    rest = {name: value for name, value in options.items() if name not in first}
     machine = dict(report["machine"], memory=_size(report["machine"]["memory_bytes"]))
     del machine["memory_bytes"]
-    both = []
-    for title, values in (("Options", options), ("Machine", {**machine, **report["gpu"]})):
-        rows = "".join(
-            f"<tr><td>{_text(name)}</td><td>{_text(_shown(value))}</td></tr>" for name, value in values.items()
-        )
-        both.append(f'<div><h2>{title}</h2><table class="plain">{rows}</table></div>')
-    return f'<div class="two">{"".join(both)}</div>'
+    more = f"<details><summary>{len(rest)} options left as they are</summary>{_table(rest)}</details>" if rest else ""
+    return (
+        f'<div class="two"><div><h2>Options</h2>{_table({**first, **report["settings"]})}{more}</div>'
+        f"<div><h2>Machine</h2>{_table({**machine, **report['gpu']})}</div></div>"
+    )
+
+
+def _table(values: Json) -> str:
+    """Return names and values as a table."""
+    rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(_shown(value))}</td></tr>" for name, value in values.items())
+    return f'<table class="plain">{rows}</table>'
 
 
 def _shown(value: Any) -> str:
