@@ -121,5 +121,6 @@ def test_no_driver_in_plain_words():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("CuPy ")
-    assert lines[1].startswith("The GPU is not usable: no CUDA device answers")
+    reasons = ("no NVIDIA driver", "no CUDA device answers")
+    assert lines[1].startswith(tuple(f"The GPU is not usable: {reason}" for reason in reasons))
     assert lines[2].startswith("What to do: ")
