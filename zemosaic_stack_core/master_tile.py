@@ -9,7 +9,7 @@ combined; ``ALPHA`` for mosaic programs; the maps that were asked for as ``COVER
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,8 @@ def write_master(
     alpha: npt.NDArray[np.uint8] | None = None,
     signature: str = "",
     cards: Sequence[tuple[str, str | int | float | bool, str]] = (),
+    columns: Mapping[str, tuple[str, Sequence[Any]]] | None = None,
+    history: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a stack as a master tile, whole or not at all.
@@ -111,6 +113,10 @@ def write_master(
         Up to 68 characters that tell one set of inputs and options from another, for `read_signature`.
     cards : sequence of (keyword, value, comment)
         More cards for the primary header, in ASCII.
+    columns : mapping of str to (unit, values), optional
+        More columns for the table FRAMES.
+    history : sequence of str
+        Lines for the HISTORY of the primary header, in ASCII.
     overwrite : bool
         An existing file may be replaced.
 
@@ -135,7 +141,10 @@ def write_master(
     _check_shapes(target, result, alpha)
     if facts is None:
         facts = [None if frame.path is None else observing_facts(frame.path) for frame in result.frames]
-    table = frames_table(result, facts, sha256, Path(os.path.realpath(target)).parent)
+    more = columns or {}
+    units = TABLE_UNITS | {name: unit for name, (unit, _) in more.items() if unit}
+    folder = Path(os.path.realpath(target)).parent
+    table = frames_table(result, facts, sha256, folder, {name: values for name, (_, values) in more.items()})
     header = _primary_header(result, _resolve_reference(reference, result), facts, tile)
     has_alpha = tile is not None or alpha is not None
     maps = [(name, array, comment) for name, field, comment in _MAPS if (array := getattr(result, field)) is not None]
@@ -143,6 +152,8 @@ def write_master(
         header["ALPHAEXT"] = ("ALPHA", "extension with the alpha plane")
     for keyword, value, comment in cards:
         header[keyword] = (value, comment)
+    for line in history:
+        header.add_history(line)
     if signature:
         header["ZSC_SIGN"] = signature
     header["ZSC_NHDU"] = (2 + has_alpha + len(maps), "HDUs in this file")
@@ -162,8 +173,8 @@ def write_master(
             write_hdu(file, map_header, bands_of_planes(array, stored))
         hdu = fits.BinTableHDU(table, name="FRAMES")
         for index, column in enumerate(hdu.columns, start=1):
-            if column.name in TABLE_UNITS:
-                hdu.header.set(f"TUNIT{index}", TABLE_UNITS[column.name], after=f"TFORM{index}")
+            if column.name in units:
+                hdu.header.set(f"TUNIT{index}", units[column.name], after=f"TFORM{index}")
         write_hdu(file, hdu.header, [table.tobytes()])
     return target
 

@@ -13,6 +13,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 
 from .arguments import Settings, add_compute_arguments, add_option_arguments, settings_from_arguments
 from .messages import say
+from .raw_frames import LEVEL_BY_DEFAULT, add_prepare_arguments, normalizes_by_itself, prepare_options
 from .stack import parse_maps
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     talk.add_argument("--log-file", metavar="FILE", help="append everything that is said, and more, to this file")
     add_compute_arguments(parser)
+    add_prepare_arguments(parser, has_reference=False)
     add_option_arguments(parser)
 
 
@@ -142,6 +144,9 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
         plan=replace(caps, rows_per_chunk=arguments.rows_per_chunk or caps.rows_per_chunk, use_gpu=settings.use_gpu),
         workers=arguments.workers,
         memory_limit=arguments.memory,
+        prepare=prepare_options(arguments),
+        cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
+        raw_normalization=LEVEL_BY_DEFAULT if normalizes_by_itself(arguments, settings) else None,
     )
 
 

@@ -8,9 +8,9 @@ import importlib
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import MAPS, check_choice
@@ -19,9 +19,21 @@ from .arguments import Settings, add_compute_arguments, add_option_arguments, se
 from .exit_codes import ExitCode
 from .messages import answer, answer_json, say
 from .progress import progress_display
+from .raw_frames import (
+    LEVEL_BY_DEFAULT,
+    add_prepare_arguments,
+    cache_beside,
+    is_raw,
+    normalizes_by_itself,
+    prepare,
+    prepare_options,
+    refuse_with,
+)
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.frames import FrameGroup
+    from zemosaic_stack_core.prepare.options import PrepareOptions
+    from zemosaic_stack_core.prepare.records import PreparedGroup
     from zemosaic_stack_core.result import StackResult
 
 __all__ = ["add_parser", "file_sha256", "parse_maps", "run"]
@@ -77,6 +89,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--dry-run", action="store_true", help="show the plan and what the rule can do; write nothing")
     parser.add_argument("--json", action="store_true", help="a machine-readable summary on standard output")
     add_compute_arguments(parser)
+    add_prepare_arguments(parser, has_reference=True)
     add_option_arguments(parser)
 
 
@@ -126,6 +139,16 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = _check_outputs(arguments, paths)
     for path, count in find_repeated(paths).items():
         say(f"{path}: given {count} times, so it counts {count} times")
+    asked = prepare_options(arguments)
+    raw = is_raw(asked, paths, say)
+    prepared: PreparedGroup | None = None
+    if raw:
+        refuse_with(asked, {"--mask-extension": arguments.mask_extension,
+                            "--variance-extension": arguments.variance_extension})  # fmt: skip
+        if arguments.dry_run:
+            return _show_raw_plan(arguments, asked, paths)
+        prepared, settings = _prepare(arguments, settings, asked, paths)
+        paths = list(prepared.paths)
     with ScratchFolder() as scratch:
         group = open_frames(
             paths,
@@ -144,8 +167,9 @@ def run(arguments: argparse.Namespace) -> int:
         advice = advise(len(paths), settings.options)
         if advice.problem:
             say(advice.line)
-        result = _compute(arguments, settings, group)
-        _write(arguments, outputs, result)
+        names = None if prepared is None else [frame.name for frame in prepared.kept]
+        result = _compute(arguments, settings, group, names)
+        _write(arguments, outputs, result, prepared)
     summary = summarize(
         result,
         seconds=time.perf_counter() - began,
@@ -153,6 +177,10 @@ def run(arguments: argparse.Namespace) -> int:
         picture=outputs.picture,
         advice=advice,
     )
+    if prepared is not None:
+        from zemosaic_stack_core.prepare.report import group_facts
+
+        summary["prepared"] = group_facts(prepared)
     if arguments.json:
         answer_json(summary)
     else:
@@ -181,7 +209,36 @@ def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Output
     return outputs
 
 
-def _compute(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> StackResult:
+def _prepare(
+    arguments: argparse.Namespace, settings: Settings, asked: PrepareOptions, paths: list[Path]
+) -> tuple[PreparedGroup, Settings]:
+    """Prepare raw frames; their levels are matched unless something else was asked for."""
+    cache = Path(arguments.cache_folder) if arguments.cache_folder else cache_beside(Path(arguments.output))
+    prepared = prepare(asked, paths, cache_folder=cache, workers=arguments.workers, tell=say,
+                       display=lambda step: progress_display(step, "frames"))  # fmt: skip
+    is_level = prepared.levels != "none" or prepared.alignment == "none"
+    if not is_level and normalizes_by_itself(arguments, settings):
+        say(f"normalization {LEVEL_BY_DEFAULT}: the sky of raw frames drifts (--normalization none leaves it)")
+        settings = replace(settings, options=replace(settings.options, normalization=LEVEL_BY_DEFAULT))
+    return prepared, settings
+
+
+def _show_raw_plan(arguments: argparse.Namespace, asked: PrepareOptions, paths: list[Path]) -> int:
+    """Say what is known of raw frames before they are registered."""
+    from zemosaic_stack_core.prepare.intake import plan_preparation
+
+    plan = plan_preparation(paths, asked)
+    if arguments.json:
+        answer_json({"prepare": plan})
+    else:
+        for name, value in plan.items():
+            answer(f"{name.replace('_', ' '):<14} {value}")
+    return ExitCode.DONE
+
+
+def _compute(
+    arguments: argparse.Namespace, settings: Settings, group: FrameGroup, names: list[str] | None
+) -> StackResult:
     """Stack, with progress on standard error."""
     from .computing import compute_stack
 
@@ -194,7 +251,7 @@ def _compute(arguments: argparse.Namespace, settings: Settings, group: FrameGrou
                 writer[0].start()
             show(done, total)
 
-        return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress)
+        return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress, names=names)
 
 
 def _load_writer() -> None:
@@ -203,7 +260,9 @@ def _load_writer() -> None:
         importlib.import_module(name)
 
 
-def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult) -> None:
+def _write(
+    arguments: argparse.Namespace, outputs: _Outputs, result: StackResult, prepared: PreparedGroup | None
+) -> None:
     """Write the master and its picture."""
     from zemosaic_stack_core.master_tile import write_master
     from zemosaic_stack_core.writing.pictures import save_preview
@@ -211,7 +270,15 @@ def _write(arguments: argparse.Namespace, outputs: _Outputs, result: StackResult
     sha256: list[str | None] = []
     if arguments.sha256:
         sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
-    write_master(outputs.master, result, sha256=sha256, overwrite=arguments.overwrite)
+    more: dict[str, Any] = {}
+    if prepared is not None:
+        from zemosaic_stack_core.prepare.report import frames_columns, history_lines
+
+        more = {
+            "columns": frames_columns(prepared, [frame.name for frame in result.frames]),
+            "history": history_lines(prepared),
+        }
+    write_master(outputs.master, result, sha256=sha256, overwrite=arguments.overwrite, **more)
     if outputs.picture is not None:
         save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
 

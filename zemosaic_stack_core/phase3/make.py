@@ -23,10 +23,10 @@ from zemosaic_stack_core.reading.scratch import ScratchFolder
 from zemosaic_stack_core.result import FrameRecord, StackResult
 from zemosaic_stack_core.writing.fits_stream import read_first_cards
 
-from .frame_check import choose_frames
 from .outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
 from .plan import TileSpec
 from .previews import PREVIEW_SIZE, TilePictures, tile_pictures
+from .raw_tile import choose_tile_frames, tile_is_raw
 from .signature import HashedInput, InputHashes, file_stamp, inputs_to_json, is_whole, tile_signature
 from .tile import StackSettings, disk_is_full, stack_frames, write_tile
 from .watch import MemoryWatch
@@ -147,6 +147,8 @@ class _Job:
         self.inputs: list[HashedInput] = []
         self.signature = ""
         self.check_seconds = 0.0
+        self.is_raw = tile_is_raw(spec.frames, settings)
+        self.given = len(spec.frames)
 
     @property
     def input_rows(self) -> list[list[Any]]:
@@ -162,9 +164,19 @@ class _Job:
             self.spec.tile_id,
             self.inputs,
             settings.options,
-            extra={"maps": sorted(settings.maps), "saturation": settings.saturation},
+            extra={"maps": sorted(settings.maps), "saturation": settings.saturation, **self._preparation()},
         )
         self.check_seconds += time.perf_counter() - began
+
+    def _preparation(self) -> dict[str, Any]:
+        """Return what the preparation of raw frames depends on; nothing of aligned ones."""
+        options = self.settings.prepare
+        if not self.is_raw or options is None:
+            return {}
+        named = [Path(path) for path in (*options.darks, *options.flats, *options.biases)]
+        calibration = [item.sha256 for item in self.hashes.look(named)]
+        plain = replace(options, darks=(), flats=(), biases=(), cache_limit=None)
+        return {"prepare": repr(plain), "calibration": calibration, "levels": self.settings.raw_normalization}
 
     def reuse(self, earlier: TileRecord | None) -> MadeTile | None:
         """Return the tile where its file is right, None where it has to be made."""
@@ -175,6 +187,7 @@ class _Job:
             self.set_aside.replace(self.target)
         if not self._is_right(self.target):
             return None
+        self.given = int(read_first_cards(self.target)["ZMT_NRAW"])
         master = read_master(self.target)
         record = self._record(TileOutcome.REUSED, master.result)
         if earlier is not None and earlier.signature == self.signature:
@@ -213,13 +226,19 @@ class _Job:
         for attempt in range(2):
             began = time.perf_counter()
             with ScratchFolder() as scratch:
-                choice = choose_frames(self.spec.frames, scratch=scratch, saturation=self.settings.saturation)
+                chosen = choose_tile_frames(
+                    self.spec.frames,
+                    self.settings,
+                    is_raw=self.is_raw,
+                    cache=self.target.parent / "prepared",
+                    scratch=scratch,
+                )
                 self.check_seconds += time.perf_counter() - began
-                self.dropped = choice.dropped
+                self.dropped, self.given = chosen.choice.dropped, chosen.given
                 began = time.perf_counter()
                 tile, used_gpu = stack_frames(
-                    choice,
-                    self.settings,
+                    chosen.choice,
+                    chosen.settings,
                     gpu=self.gpu,
                     tile_id=self.spec.tile_id,
                     pcb_tile=self.pcb_tile,
@@ -237,9 +256,10 @@ class _Job:
             self.target,
             tile,
             tile_id=self.spec.tile_id,
-            raw_frames=len(self.spec.frames),
+            raw_frames=self.given,
             signature=self.signature,
             sha256={os.fspath(p): i.sha256 for p, i in zip(self.spec.frames, self.inputs, strict=True) if i.stamp},
+            **chosen.extras,
             overwrite=True,
         )
         self.set_aside.unlink(missing_ok=True)
@@ -266,7 +286,8 @@ class _Job:
                 for name, value in tile.result.details.items()
                 if (isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value)))
                 and name not in ("used_gpu", "gpu_attempts")
-            },
+            }
+            | chosen.facts,
         )
         return MadeTile(record=record, inputs=self.input_rows, pictures=tile_pictures(tile.result, self.preview_size))
 
@@ -322,7 +343,7 @@ class _Job:
             file=self.spec.file_name,
             signature=self.signature,
             shape=tuple(shape),
-            frames_given=len(self.spec.frames),
+            frames_given=self.given,
             frames_used=len(result.frames),
             rejected_low=_percent(sum(sum(frame.rejected_low) for frame in result.frames), present),
             rejected_high=_percent(sum(sum(frame.rejected_high) for frame in result.frames), present),

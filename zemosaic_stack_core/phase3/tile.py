@@ -31,6 +31,8 @@ from .outcome import DroppedFrame
 if TYPE_CHECKING:
     from astropy.io import fits
 
+    from zemosaic_stack_core.prepare.options import PrepareOptions
+
 __all__ = [
     "AfterStack",
     "StackSettings",
@@ -66,6 +68,13 @@ class StackSettings:
         Worker processes for a tile; None for the cores, where that pays.
     memory_limit : int or None
         Bytes of the working set of all workers.
+    prepare : PrepareOptions or None
+        How raw frames are calibrated, registered and resampled before they are stacked, where they are raw; None where
+        all frames are aligned.
+    cache_folder : Path or None
+        Where aligned frames are kept; None for ``prepared`` in the output folder.
+    raw_normalization : str or None
+        Normalization of tiles of raw frames in place of that of `options`.
     """
 
     options: StackOptions
@@ -76,6 +85,9 @@ class StackSettings:
     plan: object = None
     workers: int | None = None
     memory_limit: int | None = None
+    prepare: PrepareOptions | None = None
+    cache_folder: Path | None = None
+    raw_normalization: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.min_frames, int) or isinstance(self.min_frames, bool) or self.min_frames < 1:
@@ -222,6 +234,8 @@ def write_tile(
     raw_frames: int,
     signature: str = "",
     sha256: Mapping[str, str] | None = None,
+    columns: Callable[[Sequence[str]], Mapping[str, tuple[str, Sequence[Any]]]] | None = None,
+    history: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a stacked tile as ZeMosaic's later phases want it: see `write_master`.
@@ -238,6 +252,10 @@ def write_tile(
         See `zemosaic_stack_core.phase3.signature`.
     sha256 : mapping, optional
         Of the frames, by name.
+    columns : callable, optional
+        Takes the names of the frames and returns more columns of the table FRAMES.
+    history : sequence of str
+        Lines for the header.
     overwrite : bool
         An existing file may be replaced.
     """
@@ -259,6 +277,8 @@ def write_tile(
         alpha=tile.alpha,
         signature=signature,
         cards=cards,
+        columns=None if columns is None else columns([frame.name for frame in result.frames]),
+        history=history,
         overwrite=overwrite,
     )
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .options import PrepareOptions
-from .recognize import Recognized, recognize
+from .recognize import Recognized, decide, recognize
 
 if TYPE_CHECKING:
     from .pipeline import prepare_frames
     from .records import PreparedFrame, PreparedGroup
 
-__all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "Recognized", "prepare_frames", "recognize"]
+__all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "Recognized", "decide", "prepare_frames", "recognize"]
 
 _LATER = {"prepare_frames": "pipeline", "PreparedFrame": "records", "PreparedGroup": "records"}
 """What is imported when it is asked for: whoever stacks aligned frames does not pay for it."""

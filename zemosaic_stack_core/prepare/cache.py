@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -72,9 +73,10 @@ class PrepareCache:
             file.write(json.dumps(known).encode())
         return signed
 
-    def aligned(self, key: str) -> Path:
-        """Return the name of an aligned frame."""
-        return self.folder / f"aligned-{key}.fits"
+    def aligned(self, key: str, name: str) -> Path:
+        """Return the file of an aligned frame, whose raw file has this name."""
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name.partition(".")[0])[:60]
+        return self.folder / f"aligned-{plain}-{key[:12]}.fits"
 
     def check_room(self, needed: int, keep: Iterable[Path]) -> None:
         """Raise, before any work, where `needed` bytes of frames don't fit; `keep` are there already and stay."""

@@ -20,7 +20,8 @@ from .calibrate import Masters, make_masters
 from .canvas import Canvas
 from .detect import StarList
 from .hot_pixels import hot_in_dark, persistent_pixels
-from .inventory import RawFrame, common_shape, inspect_frame, require_pattern
+from .intake import counts_line, require_libraries, shared_pattern, sort_frames
+from .inventory import RawFrame, common_shape
 from .levels import match_levels, sky_scatter
 from .options import PrepareOptions
 from .parallel import map_frames
@@ -78,7 +79,7 @@ def prepare_frames(
         A file can't be read.
     """
     options = options or PrepareOptions()
-    _require_libraries(options)
+    require_libraries(options)
     is_new = not Path(cache_folder).exists()
     try:
         cache = PrepareCache(cache_folder, options.cache_limit)
@@ -87,20 +88,6 @@ def prepare_frames(
         if is_new:  # a set that is refused leaves nothing behind
             shutil.rmtree(cache_folder, ignore_errors=True)
         raise
-
-
-def _require_libraries(options: PrepareOptions) -> None:
-    """Raise one line that says what to install."""
-    from importlib.util import find_spec
-
-    needed = ["scipy", *(["sep"] if options.align != "none" else []),
-              *(["drizzle"] if options.cfa == "drizzle" else [])]  # fmt: skip
-    lacking = [name for name in needed if find_spec(name) is None]
-    if lacking:
-        raise InvalidInputError(
-            f"preparing raw frames needs {', '.join(lacking)}, not installed; "
-            "expected: pip install 'zemosaic-stack-core[prepare]', or --align none for frames that are aligned already"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +104,8 @@ class _Preparation:
         """Do all steps, or find them done."""
         began = time.perf_counter()
         seconds: dict[str, float] = {}
-        lights, calibration = map(self.cache.sign, self._sort(paths))
+        lights, calibration = map(self.cache.sign, sort_frames(paths, self.options))
+        self._report(counts_line(lights, calibration))
         shape = common_shape([*lights, *calibration])
         key = signature("group", [f.signature for f in lights], [f.signature for f in calibration], self.options)
         found = self.cache.load_group(key)
@@ -125,7 +113,7 @@ class _Preparation:
             self._report(f"{len(found.paths)} aligned frames found in the cache {self.cache.folder}")
             return found
         lap = self._clock(seconds, began)
-        pattern = self._pattern(lights)
+        pattern = shared_pattern(lights, self.options)
         by_kind = {kind: [f for f in calibration if f.kind == kind] for kind in ("bias", "dark", "flat")}
         masters = make_masters(by_kind["bias"], by_kind["dark"], by_kind["flat"], self.cache.folder,
                                scale_darks=self.options.scale_darks, pattern=pattern)  # fmt: skip
@@ -197,40 +185,6 @@ class _Preparation:
             last[0] = now
 
         return lap
-
-    def _sort(self, paths: Sequence[str | os.PathLike[str]]) -> tuple[list[RawFrame], list[RawFrame]]:
-        """Read the headers and tell lights from calibration frames."""
-        given = [inspect_frame(path) for path in paths]
-        options = self.options
-        asked = [
-            replace(inspect_frame(path), kind=kind)
-            for kind, named in (("dark", options.darks), ("flat", options.flats), ("bias", options.biases))
-            for path in named
-        ]
-        lights = [frame for frame in given if frame.kind == "light"]
-        calibration = [*[frame for frame in given if frame.kind != "light"], *asked]
-        if not lights:
-            raise InvalidInputError(f"{len(given)} files, none of them a light; expected at least one")
-        kinds = {kind: sum(frame.kind == kind for frame in calibration) for kind in ("dark", "flat", "bias")}
-        others = ", ".join(f"{count} {kind}s" for kind, count in kinds.items() if count)
-        self._report(f"{len(lights)} lights{', ' + others if others else ''}")
-        return lights, calibration
-
-    def _pattern(self, lights: Sequence[RawFrame]) -> str | None:
-        """Return the Bayer pattern that all lights share."""
-        asked = self.options.bayer_pattern
-        if asked is not None:
-            return None if asked == "none" or lights[0].channels != 1 else asked
-        patterns = {require_pattern(frame): frame.name for frame in lights}
-        if len(patterns) > 1:
-            (first, one), (second, other) = list(patterns.items())[:2]
-            raise InvalidInputError(
-                f"{one} has the Bayer pattern {first} and {other} {second}; expected one, or --bayer-pattern"
-            )
-        pattern = next(iter(patterns))
-        if self.options.cfa == "drizzle" and pattern is None:
-            raise InvalidInputError(f"{lights[0].name}: no Bayer pattern; expected CFA frames for --cfa drizzle")
-        return pattern
 
     def _hot_pixels(self, tasks: Sequence[FrameTask], masters: Masters) -> tuple[Path | None, int]:
         """Make the map of hot pixels; ask about a Bayer pattern that the pixels contradict."""
@@ -353,7 +307,8 @@ class _Preparation:
                             task.hot and task.hot.name, mapping, canvas, options.kernel, hot, options.cfa,
                             options.drizzle_pixel_fraction)  # fmt: skip
             jobs.append(AlignTask(
-                task=task, mapping=mapping, canvas=canvas, target=self.cache.aligned(key), kernel=options.kernel,
+                task=task, mapping=mapping, canvas=canvas, target=self.cache.aligned(key, task.frame.path.name),
+                kernel=options.kernel,
                 hot_pixels=hot, cfa=options.cfa, pixel_fraction=options.drizzle_pixel_fraction,
             ))  # fmt: skip
         return jobs
@@ -404,7 +359,8 @@ class _Preparation:
             if level.changes_nothing:
                 targets.append(source)
                 continue
-            target = self.cache.aligned(signature("level", source.stem, level))
+            raw = source.name.removeprefix("aligned-").rpartition("-")[0]
+            target = self.cache.aligned(signature("level", source.stem, level), raw)
             targets.append(target)
             jobs.append(LevelTask(source=source, level=level, target=target))
         map_frames(apply_level, jobs, pixels=1 << 20, workers=self.workers, progress=self._step("levels"))

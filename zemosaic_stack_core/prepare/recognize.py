@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["KIND_CARDS", "Recognized", "kind_in", "recognize"]
+from .options import PrepareOptions
+
+__all__ = ["KIND_CARDS", "Recognized", "decide", "kind_in", "recognize"]
 
 KIND_CARDS = ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP")
 _BAYER_CARDS = ("BAYERPAT", "COLORTYP")
@@ -52,6 +54,21 @@ class Recognized:
 
     is_raw: bool
     why: str
+
+
+def decide(options: PrepareOptions, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
+    """Say whether frames are to be prepared: where it was asked for, or else where `recognize` finds them raw.
+
+    Parameters
+    ----------
+    options : PrepareOptions
+        Anything but the defaults says that the frames are raw; ``align="none"`` alone, that they are aligned.
+    paths : sequence of path
+        The frames.
+    """
+    if options == PrepareOptions():
+        return recognize(paths)
+    return Recognized(options != PrepareOptions(align="none"), "asked for")
 
 
 def recognize(paths: Sequence[str | os.PathLike[str]]) -> Recognized:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,11 @@ class FrameRow:
 
 
 def frames_table(
-    result: StackResult, facts: Sequence[ObservingFacts | None], sha256: Sequence[str | None], folder: Path
+    result: StackResult,
+    facts: Sequence[ObservingFacts | None],
+    sha256: Sequence[str | None],
+    folder: Path,
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> npt.NDArray[np.void]:
     """Return the table's rows, big-endian.
 
@@ -64,6 +68,8 @@ def frames_table(
         Per frame, or empty.
     folder : Path
         Where the master tile is to be: file names are also stored relative to it.
+    more : mapping, optional
+        Further columns: text, or numbers, one for each frame.
 
     Raises
     ------
@@ -90,7 +96,12 @@ def frames_table(
             types.append((name, kind[1:], per_channel))
         else:
             types.append((name, kind))
+    for name, values in (more or {}).items():
+        texts = [_encode(value) for value in values if isinstance(value, str)]
+        types.append((name, f"S{max([1, *map(len, texts)])}" if texts else ">f8"))
     table = np.zeros(count, dtype=types)
+    for name, values in (more or {}).items():
+        table[name] = [_encode(value) if isinstance(value, str) else value for value in values]
     for name, kind in columns:
         values = [row[name] for row in rows]
         table[name] = [value[0] for value in values] if kind.startswith("*") and channels == 1 else values

@@ -1,0 +1,232 @@
+"""Frames as the telescope wrote them, on the command line: arguments, the decision, and what is said on the way."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.prepare.options import (
+    ALIGNMENTS,
+    BAYER_PATTERNS,
+    CFA_MODES,
+    HOT_PIXEL_MODES,
+    KERNELS,
+    LEVEL_MODES,
+    PrepareOptions,
+)
+from zemosaic_stack_core.prepare.recognize import decide
+
+from .arguments import Settings, parse_size
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.prepare.records import PreparedGroup
+
+__all__ = [
+    "LEVEL_BY_DEFAULT",
+    "add_prepare_arguments",
+    "cache_beside",
+    "is_raw",
+    "normalizes_by_itself",
+    "prepare",
+    "prepare_options",
+    "refuse_with",
+]
+
+LEVEL_BY_DEFAULT = "additive"
+"""Normalization of raw frames where none was asked for: their sky drifts, and what differs in level looks like an
+outlier."""
+
+_WORDS = {
+    "--align": ("align", ALIGNMENTS),
+    "--cfa": ("cfa", CFA_MODES),
+    "--bayer-pattern": ("bayer_pattern", (*BAYER_PATTERNS, "none")),
+    "--hot-pixels": ("hot_pixels", HOT_PIXEL_MODES),
+    "--kernel": ("kernel", KERNELS),
+    "--levels": ("levels", LEVEL_MODES),
+}
+
+
+def add_prepare_arguments(parser: argparse.ArgumentParser, *, has_reference: bool) -> None:
+    """Add the arguments of `PrepareOptions`; one that is not given leaves no trace in the namespace."""
+    group = parser.add_argument_group(
+        "raw frames",
+        "Frames as the telescope wrote them are calibrated, registered and resampled before they are stacked; what is "
+        "recognized as raw is described in docs/prepare.md. Any of these arguments but --align none says they are raw.",
+    )
+    text = _descriptions()
+    for flag, (name, words) in _WORDS.items():
+        group.add_argument(
+            flag, dest=f"prepare_{name}", choices=words, default=argparse.SUPPRESS, metavar="NAME",
+            help=f"{text[name]}: {', '.join(words)}",
+        )  # fmt: skip
+    for kind in ("darks", "flats", "biases"):
+        group.add_argument(
+            f"--{kind}", dest=f"prepare_{kind}", nargs="+", default=argparse.SUPPRESS, metavar="FRAMES",
+            help=f"{kind}: files, folders, @lists; those among the frames are known by IMAGETYP",
+        )  # fmt: skip
+    group.add_argument(
+        "--scale-darks", dest="prepare_scale_darks", action="store_true", default=argparse.SUPPRESS,
+        help=text["scale_darks"],
+    )  # fmt: skip
+    group.add_argument(
+        "--keep-best", dest="prepare_keep_best", type=_percent, default=argparse.SUPPRESS, metavar="PERCENT",
+        help="keep this part of the registered frames, as 80%%: those of the best point-source signal to noise",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-fwhm", dest="prepare_max_fwhm", type=float, default=argparse.SUPPRESS, metavar="PIXELS",
+        help=text["max_fwhm"],
+    )  # fmt: skip
+    if has_reference:
+        group.add_argument(
+            "--reference-frame", dest="prepare_reference", default=argparse.SUPPRESS, metavar="FRAME",
+            help=text["reference"],
+        )  # fmt: skip
+    group.add_argument(
+        "--cache-limit", dest="prepare_cache_limit", type=parse_size, default=argparse.SUPPRESS, metavar="SIZE",
+        help="most that the aligned frames may take on the disk (default: nine tenths of what is free)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cache", dest="cache_folder", metavar="FOLDER",
+        help="where masters and aligned frames are kept (default: beside the output, its name and '.prepared')",
+    )  # fmt: skip
+
+
+def prepare_options(arguments: argparse.Namespace) -> PrepareOptions:
+    """Return what the arguments ask for.
+
+    Raises
+    ------
+    InvalidInputError
+        A value is out of range, or calibration frames can't be listed.
+    """
+    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+
+    given: dict[str, Any] = {
+        name.removeprefix("prepare_"): value for name, value in vars(arguments).items() if name.startswith("prepare_")
+    }
+    for kind in ("darks", "flats", "biases"):
+        if kind in given:
+            given[kind] = tuple(expand_frame_arguments(given[kind]))
+    return PrepareOptions(**given)
+
+
+def is_raw(options: PrepareOptions, paths: Sequence[Path], tell: Callable[[str], None]) -> bool:
+    """Decide whether frames are prepared, and say why.
+
+    Parameters
+    ----------
+    options : PrepareOptions
+        What was asked for: anything but the defaults says that the frames are raw.
+    paths : sequence of Path
+        The frames.
+    tell : callable
+        Gets the line.
+    """
+    found = decide(options, paths)
+    if found.is_raw:
+        hint = "" if options != PrepareOptions() else " (--align none stacks them as they are)"
+        tell(f"raw frames: {found.why}; they are registered first{hint}")
+    return found.is_raw
+
+
+def normalizes_by_itself(arguments: argparse.Namespace, settings: Settings) -> bool:
+    """Say whether raw frames get a normalization that nobody asked for: where nobody asked for another either."""
+    is_asked = arguments.config is not None or hasattr(arguments, "normalization")
+    return not is_asked and settings.options.normalization == "none"
+
+
+def prepare(
+    options: PrepareOptions,
+    paths: Sequence[Path],
+    *,
+    cache_folder: Path,
+    workers: int | None,
+    tell: Callable[[str], None],
+    display: Callable[[str], AbstractContextManager[Callable[[int, int], None]]],
+) -> PreparedGroup:
+    """Prepare frames, with progress.
+
+    Parameters
+    ----------
+    options, paths, cache_folder, workers
+        See `prepare_frames`.
+    tell : callable
+        Gets lines for the user.
+    display : callable
+        Takes the name of a step and gives the context of its progress display.
+    """
+    from zemosaic_stack_core.prepare.pipeline import prepare_frames
+    from zemosaic_stack_core.prepare.report import describe_frame
+
+    shown: dict[str, AbstractContextManager[Callable[[int, int], None]]] = {}
+    current: dict[str, Callable[[int, int], None]] = {}
+
+    def close() -> None:
+        for context in shown.values():
+            context.__exit__(None, None, None)
+        shown.clear()
+        current.clear()
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step not in current:
+            close()
+            shown[step] = display(step)
+            current[step] = shown[step].__enter__()
+        current[step](done, total)
+
+    def report(line: str) -> None:
+        close()
+        tell(line)
+
+    try:
+        group = prepare_frames(
+            paths, options, cache_folder=cache_folder, workers=workers, progress=progress, report=report
+        )
+    finally:
+        close()
+    for frame in group.frames:
+        tell(f"  {describe_frame(frame)}")
+    if group.dropped:
+        tell(f"{len(group.dropped)} of {len(group.frames)} frames dropped")
+    return group
+
+
+def _percent(text: str) -> float:
+    """Read a part of a whole: ``80%``, or ``0.8``."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    part = float(match[1]) / (100.0 if match[2] else 1.0) if match else math.nan
+    if not 0.01 <= part <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of the frames; expected 1% to 100%, such as 80%")
+    return part
+
+
+def _descriptions() -> dict[str, str]:
+    """Return the first sentence that the docstring of `PrepareOptions` has of each field."""
+    section = (inspect.getdoc(PrepareOptions) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    found = {}
+    for names, text in re.findall(r"^(\w[\w, ]*) : .*\n((?:    .*\n?)+)", section, re.MULTILINE):
+        first = re.split(r"\.(?:\s|$)", " ".join(text.split()))[0].replace("`", "").replace("%", "%%")
+        for name in names.split(","):
+            found[name.strip()] = first[:1].lower() + first[1:]
+    return found
+
+
+def cache_beside(output: Path) -> Path:
+    """Return where the aligned frames of a master are kept by default."""
+    return output.with_name(f"{output.stem}.prepared")
+
+
+def refuse_with(options: PrepareOptions, given: dict[str, Any]) -> None:
+    """Raise where an argument needs frames that are aligned already."""
+    for flag, value in given.items():
+        if value is not None:
+            raise InvalidInputError(
+                f"{flag} with raw frames; expected aligned ones (--align none says that they are), not {options.align}"
+            )
