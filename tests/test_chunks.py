@@ -1,0 +1,113 @@
+"""The plan of chunks on the host: every pixel once, within the budget, within the caps. Integers only."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zemosaic_stack_core.chunks import CHUNK_PIXELS, STRIP_PIXELS, Workload, host_working_bytes, plan_chunks
+from zemosaic_stack_core.errors import InvalidInputError, OutOfMemoryError, ZemosaicError
+from zemosaic_stack_core.memory import WORKER_BYTES, chunk_budget
+
+
+def workload(frames=30, rows=700, columns=900, channels=1, sample_bytes=None, **more):
+    return Workload(
+        frames=frames,
+        rows=rows,
+        columns=columns,
+        channels=channels,
+        sample_bytes=4 * frames if sample_bytes is None else sample_bytes,
+        **more,
+    )
+
+
+@given(
+    frames=st.integers(1, 500),
+    rows=st.integers(1, 60),
+    columns=st.integers(1, 70),
+    cap=st.none() | st.integers(1, 80),
+    shares=st.integers(1, 9),
+    budget=st.none() | st.integers(40_000, 4_000_000),
+)
+def test_every_pixel_is_in_one_chunk(frames, rows, columns, cap, shares, budget):
+    plan = plan_chunks(workload(frames, rows, columns), budget=budget, rows_cap=cap, shares=shares)
+    chunks = list(plan)
+    assert len(plan) == len(chunks)
+    assert sum(chunk.pixels for chunk in chunks) == rows * columns
+    seen = [
+        (row, column)
+        for chunk in chunks
+        for row, column in itertools.product(range(chunk.start, chunk.stop), range(chunk.first, chunk.last))
+    ]
+    assert seen == list(itertools.product(range(rows), range(columns)))
+    assert cap is None or all(chunk.stop - chunk.start <= cap for chunk in chunks)
+    assert budget is None or plan.chunk_bytes <= budget
+    assert all(chunk.stop - chunk.start == 1 for chunk in chunks if chunk.last - chunk.first < columns)
+
+
+def test_a_smaller_budget_gives_smaller_chunks():
+    plans = [plan_chunks(workload(), budget=budget) for budget in (None, 20_000_000, 5_000_000, 300_000, 20_000)]
+    sizes = [plan.rows_per_chunk * plan.columns_per_chunk for plan in plans]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+    assert plans[-1].rows_per_chunk == 1
+    assert plans[-1].columns_per_chunk < 900
+
+
+def test_the_cap_is_no_floor():
+    plan = plan_chunks(workload(), budget=300_000, rows_cap=500)
+    assert plan.rows_per_chunk < 500
+    assert plan_chunks(workload(), budget=None, rows_cap=3).rows_per_chunk == 3
+
+
+def test_what_does_not_fit_says_what_would():
+    need = plan_chunks(workload(10_000, 1, 1), budget=None).chunk_bytes
+    with pytest.raises(
+        OutOfMemoryError, match=f"one pixel of 10000 frames takes {need:,} bytes; the memory budget is "
+    ):
+        plan_chunks(workload(10_000), budget=need - 1)
+    assert len(plan_chunks(workload(10_000, 2, 3), budget=need)) == 6
+
+
+def test_each_worker_gets_some_chunks():
+    assert len(plan_chunks(workload(rows=4000), budget=None, shares=16)) >= 64
+
+
+@pytest.mark.parametrize("frames", [1, 8, 60, 400, 10_000])
+def test_chunks_hold_a_strip_and_stay_moderate(frames):
+    plan = plan_chunks(workload(frames, 5000, 5000), budget=None)
+    assert STRIP_PIXELS[0] <= plan.strip_pixels <= STRIP_PIXELS[1]
+    assert CHUNK_PIXELS[0] - 5000 <= plan.rows_per_chunk * plan.columns_per_chunk <= CHUNK_PIXELS[1]
+
+
+@pytest.mark.parametrize("more", [{"channels": 3}, {"sample_bytes": 240}, {"working_bytes": 90}, {"reach": 40}])
+def test_what_takes_more_memory_is_predicted_to(more):
+    def predicted(**given):
+        return plan_chunks(workload(**given), budget=None, rows_cap=20).chunk_bytes
+
+    assert predicted(**more) > predicted()
+
+
+def test_rules_that_need_less_are_predicted_to():
+    kinds = [("none", False), ("none", True), ("percentile_clip", True), ("kappa_sigma", True)]
+    needs = [host_working_bytes(rule, sorts=sorts, planes=0) for rule, sorts in kinds]
+    assert needs == sorted(set(needs))
+    assert host_working_bytes("kappa_sigma", sorts=True, planes=2) > needs[-1]
+
+
+def test_the_budget():
+    assert chunk_budget(1000, 4, None) == 250
+    assert chunk_budget(1000, 1, 800) == 560  # a device keeps some of its memory
+    assert chunk_budget(100, 1, 800) == 100
+    assert 0 < chunk_budget(None, 1, None) <= WORKER_BYTES
+
+
+@pytest.mark.parametrize("limit", [0, -5, 1.5])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(InvalidInputError, match=r"memory_limit is .*; expected a number of bytes above 0"):
+        chunk_budget(limit, 1, None)
+
+
+def test_out_of_memory_is_one_of_ours():
+    assert issubclass(OutOfMemoryError, ZemosaicError)
