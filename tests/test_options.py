@@ -3,9 +3,10 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from zemosaic_stack_core import InvalidInputError, StackOptions
+from zemosaic_stack_core import InvalidInputError, StackOptions, stack
 from zemosaic_stack_core.options import (
     CENTERS,
     COMBINATIONS,
@@ -120,3 +121,38 @@ def test_check_choice_names_what_it_checks():
     check_choice("format", "b", ("a", "b"))
     with pytest.raises(InvalidInputError, match="format is 'c'; expected one of: a, b"):
         check_choice("format", "c", ("a", "b"))
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    """They go into headers and JSON, and a caller computes them with NumPy."""
+    options = StackOptions(
+        kappa_low=np.float32(2.5),
+        kappa_high=2,
+        max_iterations=np.int64(3),
+        reference=np.uint8(1),
+        winsor_limits=(0, 0.1),
+    )
+    assert options == StackOptions(
+        kappa_low=2.5, kappa_high=2.0, max_iterations=3, reference=1, winsor_limits=(0.0, 0.1)
+    )
+    values = (options.kappa_low, options.kappa_high, options.max_iterations, options.reference)
+    assert [type(value) for value in values] == [float, float, int, int]
+    assert all(type(value) is float for value in options.winsor_limits)
+    with pytest.raises(InvalidInputError, match="max_iterations is True; expected a whole number >= 1"):
+        StackOptions(max_iterations=True)
+
+
+@pytest.mark.parametrize("name", ["rows_per_chunk", "workers", "memory_limit"])
+def test_how_the_work_is_done_takes_whole_numbers(name: str) -> None:
+    frames = [np.ones((2, 3), np.float32)] * 2
+    kind = np.int64 if name != "memory_limit" else np.uint32
+    assert np.all(stack(frames, **{name: kind(1 if name != "memory_limit" else 10**6)}).image == 1.0)
+    for bad in (True, 1.5, "1", 0):
+        with pytest.raises(InvalidInputError, match=f"{name} is {bad!r}; expected a whole number"):
+            stack(frames, **{name: bad})
+
+
+@pytest.mark.parametrize("backend", [None, 42, np])
+def test_what_is_no_backend(backend: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"^backend is .*; expected a backend, .* numpy, cpu, cupy, gpu"):
+        stack([np.ones((2, 3), np.float32)], backend=backend)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import ctypes
 import platform
 
 from .errors import InvalidInputError
+from .options import is_whole
 from .zemosaic.parallel_plan import available_memory
 
 __all__ = ["chunk_budget", "keep_freed_memory"]
@@ -32,8 +33,8 @@ def chunk_budget(memory_limit: int | None, workers: int, device_bytes: int | Non
     device_bytes : int or None
         Free memory of the device, None on the host.
     """
-    if memory_limit is not None and (not isinstance(memory_limit, int) or memory_limit < 1):
-        raise InvalidInputError(f"memory_limit is {memory_limit!r}; expected a number of bytes above 0")
+    if memory_limit is not None and not is_whole(memory_limit, 1):
+        raise InvalidInputError(f"memory_limit is {memory_limit!r}; expected a whole number of bytes above 0")
     if device_bytes is not None:
         free = int(device_bytes * DEVICE_SHARE)
         return free if memory_limit is None else min(free, memory_limit)

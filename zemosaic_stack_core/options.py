@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from .errors import InvalidInputError
 
@@ -20,6 +21,7 @@ __all__ = [
     "WEIGHTINGS",
     "StackOptions",
     "check_choice",
+    "is_whole",
 ]
 
 REJECTIONS = (
@@ -42,6 +44,12 @@ ERRORS = ("given", "detector")
 MAPS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
 UNNORMALIZABLE_ACTIONS = ("keep", "exclude", "error")
 
+_FLOATS = (
+    *("kappa_low", "kappa_high", "p_low", "p_high", "gain", "read_noise", "sensitivity", "outlier_fraction", "alpha"),
+    *("grow_radius", "radial_feather_fraction", "radial_shape_power", "radial_floor"),
+)
+_INTEGERS = ("max_iterations", "n_low", "n_high", "grow_min_size", "reference")
+
 
 def check_choice(name: str, value: object, known: Collection[str]) -> None:
     """Raise `InvalidInputError` that lists the known names unless `value` is one of them."""
@@ -49,9 +57,14 @@ def check_choice(name: str, value: object, known: Collection[str]) -> None:
         raise InvalidInputError(f"{name} is {value!r}; expected one of: {', '.join(known)}")
 
 
+def is_whole(value: object, low: int) -> TypeGuard[int]:
+    """Return whether `value` is an integer, of Python or of an array library, of at least `low`."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= low
+
+
 def _check_number(name: str, value: object, low: float, high: float = math.inf, *, low_is_allowed: bool = True) -> None:
     """Raise unless `value` is a finite number in `[low, high]` (or `(low, high]`)."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    usable = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not usable or not low <= value <= high or (value == low and not low_is_allowed):  # type: ignore[operator]
         bounds = f"{'>=' if low_is_allowed else '>'} {low:g}" + ("" if high == math.inf else f" and <= {high:g}")
         raise InvalidInputError(f"{name} is {value!r}; expected a finite number {bounds}")
@@ -59,7 +72,7 @@ def _check_number(name: str, value: object, low: float, high: float = math.inf, 
 
 def _check_integer(name: str, value: object, low: int) -> None:
     """Raise unless `value` is an integer of at least `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if not is_whole(value, low):
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}")
 
 
@@ -156,23 +169,25 @@ class StackOptions:
         check_choice("weighting", self.weighting, WEIGHTINGS)
         check_choice("errors", self.errors, ERRORS)
         check_choice("on_unnormalizable", self.on_unnormalizable, UNNORMALIZABLE_ACTIONS)
-        for name in ("kappa_low", "kappa_high", "gain"):
+        for name in ("kappa_low", "kappa_high", "gain", "radial_shape_power"):
             _check_number(name, getattr(self, name), 0.0, low_is_allowed=False)
         for name in ("p_low", "p_high", "read_noise", "sensitivity", "grow_radius"):
             _check_number(name, getattr(self, name), 0.0)
-        _check_number("radial_shape_power", self.radial_shape_power, 0.0, low_is_allowed=False)
         _check_number("radial_floor", self.radial_floor, 0.0, 1.0)
         if self.radial_feather_fraction is not None:
             _check_number("radial_feather_fraction", self.radial_feather_fraction, 0.0, low_is_allowed=False)
         for name in ("outlier_fraction", "alpha"):
             _check_number(name, getattr(self, name), 0.0, 1.0, low_is_allowed=False)
-        _check_integer("max_iterations", self.max_iterations, 1)
-        _check_integer("n_low", self.n_low, 0)
-        _check_integer("n_high", self.n_high, 0)
-        _check_integer("grow_min_size", self.grow_min_size, 1)
+        for name, low in (("max_iterations", 1), ("n_low", 0), ("n_high", 0), ("grow_min_size", 1)):
+            _check_integer(name, getattr(self, name), low)
         if self.reference != "auto":
             _check_integer("reference", self.reference, 0)
         self._check_winsor_limits()
+        for names, kind in ((_FLOATS, float), (_INTEGERS, int)):
+            for name in names:  # an array library's number becomes Python's, for headers and JSON
+                value = getattr(self, name)
+                if value is not None and value != "auto":
+                    object.__setattr__(self, name, kind(value))
         if self.alpha >= 1.0:
             raise InvalidInputError(f"alpha is {self.alpha!r}; expected a number above 0 and below 1")
         if self.grow_radius > 0.0 and self.rejection == "none":

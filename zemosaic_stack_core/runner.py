@@ -18,7 +18,7 @@ from .frames import FrameGroup, open_frames
 from .growth import RejectedFlags, growth_reach
 from .job import FrameCounts, StackJob, StepTimes, compute_chunks
 from .memory import chunk_budget
-from .options import MAPS, StackOptions, check_choice
+from .options import MAPS, StackOptions, check_choice, is_whole
 from .outputs import OutputPlanes, SharedFile, output_bytes
 from .per_frame.weighting import radial_weights
 from .reading.bands import BandReader
@@ -325,7 +325,7 @@ def plan_job(
     maps: frozenset[str],
 ) -> ChunkPlan:
     """Plan the chunks of a stack; `planes` counts the float32 planes that go with every sample."""
-    if rows_per_chunk is not None and (not isinstance(rows_per_chunk, int) or rows_per_chunk < 1):
+    if rows_per_chunk is not None and not is_whole(rows_per_chunk, 1):
         raise InvalidInputError(f"rows_per_chunk is {rows_per_chunk!r}; expected a whole number of at least 1")
     sample_bytes = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * len(group.sources)
     if group.variances is not None:  # a sample without a usable variance is masked

@@ -31,6 +31,7 @@ from .errors import InvalidInputError, ZemosaicError
 from .frames import FileFrame, FrameGroup
 from .job import FrameCounts, StackJob, compute_chunks
 from .memory import keep_freed_memory
+from .options import is_whole
 from .outputs import OutputPlanes, map_file
 from .reading.bands import BandReader
 from .zemosaic.parallel_plan import usable_cores
@@ -76,7 +77,7 @@ def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool, at_
     InvalidInputError
         `workers` is not a whole number of at least 1.
     """
-    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+    if workers is not None and not is_whole(workers, 1):
         raise InvalidInputError(f"workers is {workers!r}; expected a whole number of at least 1")
     if not is_host or workers == 1 or multiprocessing.current_process().daemon:
         return 1

@@ -36,11 +36,16 @@ def resolve_backend(backend: str | Backend) -> Backend:
     Raises
     ------
     InvalidInputError
-        The name is unknown; the message lists the known ones.
+        The name is unknown, or it is no backend; the message lists the known ones.
     BackendUnavailableError
         CuPy was asked for and can't be had; the message says why.
     """
     if not isinstance(backend, str):
+        if not hasattr(backend, "open_transfer"):
+            raise InvalidInputError(
+                f"backend is {backend!r}; expected a backend, as `namespace_backend` gives, or one of: "
+                f"{', '.join(BACKENDS)}"
+            )
         return backend
     if backend not in BACKENDS:
         raise InvalidInputError(f"backend is {backend!r}; expected one of: {', '.join(BACKENDS)}")
