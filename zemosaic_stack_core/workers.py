@@ -34,6 +34,7 @@ from .memory import keep_freed_memory
 from .options import is_whole
 from .outputs import OutputPlanes, map_file
 from .reading.bands import BandReader
+from .threads import threads_run_at_once
 from .zemosaic.parallel_plan import usable_cores
 
 if TYPE_CHECKING:  # Windows has no fork
@@ -81,16 +82,17 @@ def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool, at_
         raise InvalidInputError(f"workers is {workers!r}; expected a whole number of at least 1")
     if not is_host or workers == 1 or multiprocessing.current_process().daemon:
         return 1
-    can_travel = all(isinstance(source, FileFrame) for source in group.sources) and not any(group.masks)
+    at_once = threads_run_at_once()
+    can_travel = at_once or (all(isinstance(source, FileFrame) for source in group.sources) and not any(group.masks))
     if not (_can_fork() or can_travel):
         return 1
     if workers is not None:
         return workers
     samples = len(group.sources) * group.rows * group.columns * group.channels
-    if samples < (WORTH_FORKING if _can_fork() else WORTH_SPAWNING):
+    if samples < (WORTH_FORKING if at_once or _can_fork() else WORTH_SPAWNING):
         return 1
     # A spawned child runs the caller's main module again: only a program that is made for it asks for that.
-    paying = usable_cores() if _can_fork() or at_most is not None else 1
+    paying = usable_cores() if at_once or _can_fork() or at_most is not None else 1
     return paying if at_most is None else min(paying, at_most)
 
 
