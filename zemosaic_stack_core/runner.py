@@ -27,6 +27,7 @@ from .reading.planes import PlaneStack, plane_stack
 from .reading.variances import DetectorVariances, VarianceSource
 from .result import FrameRecord, StackResult
 from .statistics import FrameNumbers, estimate_frame_numbers
+from .threads import compute_in_threads, threads_run_at_once
 from .workers import choose_workers, compute_in_processes
 
 __all__ = ["check_maps", "count_planes", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
@@ -207,12 +208,16 @@ def run_job(
     shape = (group.channels, group.rows, group.columns)
     count = min(workers, len(job.plan))
     with ExitStack() as stack:
-        shared = stack.enter_context(SharedFile(output_bytes(job.maps, shape))) if count > 1 else None
+        in_threads = count > 1 and threads_run_at_once()
+        in_processes = count > 1 and not in_threads
+        shared = stack.enter_context(SharedFile(output_bytes(job.maps, shape))) if in_processes else None
         outputs = OutputPlanes.over(job.maps, shape, None if shared is None else shared.memory)
 
         def run_pass(job: StackJob) -> FrameCounts:
             if shared is not None:
                 return compute_in_processes(job, count, shared.path, outputs, report.done)
+            if in_threads:
+                return compute_in_threads(job, count, outputs, report.done)
             with BandReader(group) as reader:
                 return compute_chunks(job, backend, reader, job.plan, outputs, report.done, times)
 
