@@ -71,7 +71,7 @@ def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool, at_
     -------
     int
         1 where the frames are in memory and can't be inherited, where the job is small, on a device, and in a process
-        that may have no children, as a worker of a cluster.
+        that may have no children, as a worker of a cluster. Threads, where they run at once, need none of that.
 
     Raises
     ------
