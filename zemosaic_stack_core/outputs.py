@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from .errors import OutputError
 
 __all__ = ["OutputPlanes", "SharedFile", "map_file", "output_bytes"]
 
@@ -80,6 +84,12 @@ class SharedFile:
                 self._file.truncate(size)
             self.memory = mmap.mmap(descriptor, size)
             self._hide()
+        except OSError as error:
+            self.remove()
+            raise OutputError(
+                f"{Path(name).parent}: {error.strerror}; expected room there for {size} bytes of results (TMPDIR names "
+                "another folder)"
+            ) from error
         except BaseException:
             self.remove()
             raise
@@ -106,8 +116,14 @@ class SharedFile:
             return
         try:
             self.path.unlink(missing_ok=True)
-        except PermissionError:  # Windows keeps a mapped file; it goes with the temporary folder
-            return
+        except PermissionError:  # Windows keeps a mapped file: it goes with the last array over it, or with the process
+            weakref.finalize(self.memory, _remove_unmapped, self.path)
+
+
+def _remove_unmapped(path: Path) -> None:
+    """Remove a file that nothing maps any more; at the end of the process something still may."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def map_file(path: Path) -> mmap.mmap:

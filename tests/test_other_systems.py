@@ -1,0 +1,166 @@
+"""What Linux has and Windows or macOS lack: each is taken away here, and the work is done without it."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from zemosaic_stack_core import memory, outputs
+from zemosaic_stack_core.errors import InvalidInputError, OutputError
+from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.outputs import SharedFile, map_file
+from zemosaic_stack_core.reading import scratch
+from zemosaic_stack_core.reading.pixel_rows import MAX_OPEN_FILES, default_open_files
+from zemosaic_stack_core.reading.scratch import ScratchFolder
+from zemosaic_stack_core.writing.atomic import atomic_output
+from zemosaic_stack_core.zemosaic.parallel_plan import usable_cores
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Let temporary files be made in a folder of the test's own."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def refuse(*_, **__):
+    raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+
+
+def test_without_limits_on_descriptors(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert default_open_files() == MAX_OPEN_FILES
+
+
+def test_without_affinity_every_core_counts(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert usable_cores() == 12
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
+def test_another_c_library_keeps_its_own_ways(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
+    memory.keep_freed_memory()
+
+
+# --- memory that processes share -------------------------------------------------------------------------------------
+
+
+def test_shared_memory_without_proc_and_fallocate(temporary, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr(SharedFile, "_hide", lambda _: None)
+    with SharedFile(100) as shared:
+        assert shared.path.parent == temporary
+        other = map_file(shared.path)
+        other[7] = 42
+        other.close()
+        assert shared.memory[7] == 42
+    assert list(temporary.iterdir()) == []
+
+
+def test_windows_keeps_a_file_that_is_mapped(temporary, monkeypatch):
+    """It goes with the last array over it."""
+    monkeypatch.setattr(SharedFile, "_hide", lambda _: None)
+    with monkeypatch.context() as windows:
+        with SharedFile(64) as shared:
+            values = np.frombuffer(shared.memory, np.float32)
+            windows.setattr(Path, "unlink", refuse)
+        del shared
+        gc.collect()
+        assert len(list(temporary.iterdir())) == 1
+    values[0] = 1.0  # the mapping lives
+    del values
+    gc.collect()
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_room_for_shared_memory_is_one_line(temporary, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match=r"No space left on device; expected room there for 64 bytes .*TMPDIR"):
+        SharedFile(64)
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_can_not_be_mapped_leaves_nothing(temporary, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.mmap, "mmap", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        SharedFile(mmap.PAGESIZE)
+    assert list(temporary.iterdir()) == []
+
+
+# --- scratch folders and locks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A frame that has to be decoded."""
+    path = tmp_path / "a.fits.gz"
+    fits.writeto(path, np.ones((3, 4), np.float32))
+    return path
+
+
+def test_a_scratch_folder_without_locks(temporary, packed, monkeypatch):
+    """On Windows a file that is open can't be removed: that is the lock."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr(scratch, "_GRACE_SECONDS", 0.0)
+    with ScratchFolder() as folder:
+        open_frames([packed], scratch=folder)
+        alive = folder.path
+        with monkeypatch.context() as windows:
+            windows.setattr(Path, "unlink", refuse)
+            with ScratchFolder() as second:
+                open_frames([packed], scratch=second)
+                assert alive.is_dir()
+        abandoned = temporary / f"{alive.name[:17]}abandoned"
+        abandoned.mkdir()
+        (abandoned / "lock").touch()
+    assert not alive.exists()
+    with ScratchFolder() as third:
+        open_frames([packed], scratch=third)
+        assert not abandoned.exists()
+    assert list(temporary.iterdir()) == []
+
+
+# --- files that are written ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_can_not_be_synced(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "open", refuse)
+    with atomic_output(tmp_path / "x") as file:
+        file.write(b"whole")
+    assert (tmp_path / "x").read_bytes() == b"whole"
+
+
+def test_a_file_that_somebody_has_open_stays_as_it_was(tmp_path, monkeypatch):
+    """On Windows nothing can be renamed over it."""
+    target = tmp_path / "master.fits"
+    target.write_bytes(b"older")
+    monkeypatch.setattr(Path, "replace", refuse)
+    with (
+        pytest.raises(OutputError, match=r"master\.fits: The process cannot access the file .* while writing"),
+        atomic_output(target, overwrite=True) as file,
+    ):
+        file.write(b"newer")
+    assert target.read_bytes() == b"older"
+    assert [path.name for path in tmp_path.iterdir()] == ["master.fits"]
+    with pytest.raises(InvalidInputError, match="the file exists"), atomic_output(target):
+        pass
