@@ -2,7 +2,9 @@
 
 Prints one JSON object per line: the grid's error in units of the noise per pixel (and the worst in units of the frame's
 noise as it is defined for weights, which holds gradients and nebulae too) for synthetic frames (stars, a gradient,
-photon-like noise; mono and color filter array) and for given files; then the cost of the reading pass.
+photon-like noise; mono and color filter array) and for given files; the difference in level to the reference frame that
+each normalization leaves of frames with gains of 0.8 to 1.2 and offsets of +-20, in units of the noise of their median;
+then the cost of the reading pass.
 
 Usage::
 
@@ -23,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.frames import FrameSource, group_frames, open_frames, probe_frame
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
 from zemosaic_stack_core.per_frame.normalization import FrameStatistics, frame_statistics
 from zemosaic_stack_core.per_frame.sample_grid import read_grid_samples
 from zemosaic_stack_core.reading.pixel_rows import FilePool
@@ -77,6 +79,34 @@ def _of(statistics: FrameStatistics, name: str) -> npt.NDArray[np.float64]:
     return np.asarray(getattr(statistics, name))
 
 
+def levels_left(rows: int, columns: int, seed: int) -> dict[str, float]:
+    """Return the largest level difference to the reference, in units of the noise of a frame's median.
+
+    The level is what the normalization matches: the median, or for `linear_fit` and `sky_mean` the 25th percentile. Of
+    frames of up to 2**18 pixels it is that of the very samples that were looked at; beyond, that of all samples.
+    """
+    random = np.random.default_rng(seed)
+    sky = synthetic_frame(rows, columns, seed)
+    frames = [
+        (gain * (sky + random.normal(0.0, 20.0, sky.shape)) + offset).astype(np.float32)
+        for gain, offset in ((1.0, 0.0), (0.8, 20.0), (0.9, -20.0), (1.1, 20.0), (1.2, -20.0))
+    ]
+    group = open_frames(frames)
+    noise = 1.2533 * 20.0 * 2**0.5 / (rows * columns) ** 0.5
+    left = {}
+    for normalization in NORMALIZATIONS[1:]:
+        numbers = estimate_frame_numbers(group, StackOptions(normalization=normalization, reference=0))
+        if numbers.scale is None or numbers.offset is None:
+            raise RuntimeError("no scale and offset")
+        percent = 25 if normalization in ("linear_fit", "sky_mean") else 50
+        level = [
+            float(np.percentile(frame * scale + offset, percent))
+            for frame, scale, offset in zip(frames, numbers.scale[:, 0], numbers.offset[:, 0], strict=True)
+        ]
+        left[normalization] = round(max(abs(one - level[0]) for one in level) / noise, 4)
+    return left
+
+
 def cost(rows: int, columns: int, folder: Path, workers: int) -> dict[str, float]:
     """Return what the pass costs on float32 files in the page cache, best of three."""
     paths = [folder / f"{index}.npy" for index in range(4)]
@@ -111,6 +141,9 @@ def main() -> None:
         print(json.dumps({"operation": "grid error", "frame": Path(name).name, **grid_errors(frame)}))
     if arguments.files:
         return
+    left = [levels_left(400, 600, seed) for seed in range(arguments.seeds)]
+    worst_left = {name: max(one[name] for one in left) for name in left[0]}
+    print(json.dumps({"operation": "level left, worst of seeds", "shape": [400, 600], **worst_left}))
     for megapixels in arguments.megapixels:
         rows = round((megapixels * 1e6 / 1.5) ** 0.5)
         columns = round(rows * 1.5)

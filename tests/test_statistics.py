@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames import group_frames, open_frames
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
 from zemosaic_stack_core.per_frame.normalization import frame_statistics
 from zemosaic_stack_core.per_frame.sample_grid import GRID_SAMPLES, read_grid_samples, sample_grid
 from zemosaic_stack_core.per_frame.star_width import image_star_width, star_width
@@ -428,5 +428,22 @@ def test_benchmark_runs():
     command = [sys.executable, str(ROOT / "benchmarks" / "frame_numbers.py"), "--megapixels", "0.02", "--seeds", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
-    lines = ran.stdout.splitlines()
-    assert {json.loads(line)["operation"] for line in lines} == {"grid error, worst of seeds", "frame numbers"}
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {one["operation"] for one in found} == {
+        "level left, worst of seeds",
+        "grid error, worst of seeds",
+        "frame numbers",
+    }
+    left = next(one for one in found if one["operation"] == "level left, worst of seeds")
+    assert max(left[normalization] for normalization in NORMALIZATIONS[1:]) < 0.1
+
+
+def test_benchmark_of_additions_runs():
+    command = [sys.executable, str(ROOT / "benchmarks" / "additions.py"), "--megapixels", "0.001", "--frames", "6"]
+    command += ["--repeat", "1", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    costs = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert (costs[0]["group"], costs[0]["ratio"], costs[0]["added"]) == ("plain", 1.0, 0.0)
+    assert {one["group"] for one in costs} >= {"rule", "normalization", "weights", "masks", "maps", "growth"}
+    assert all(one["ns_per_sample"] > 0 for one in costs)
