@@ -156,10 +156,21 @@ def test_this_gpu_passes():
     assert health.memory.free > 0
 
 
-@pytest.mark.parametrize(("platform", "library"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
-def test_without_a_driver_no_process_is_started(answers, monkeypatch, platform, library):
+@pytest.mark.parametrize(
+    ("platform", "error", "reason"),
+    [
+        (
+            "linux",
+            OSError("libcuda.so.1: cannot open shared object file: No such file or directory"),
+            "libcuda.so.1 is not there",
+        ),
+        ("linux", OSError("libcuda.so.1: invalid ELF header"), "libcuda.so.1: invalid ELF header"),
+        ("win32", FileNotFoundError("Could not find module 'nvcuda.dll'"), "nvcuda.dll is not there"),
+    ],
+)
+def test_without_a_driver_no_process_is_started(answers, monkeypatch, platform, error, reason):
     def load(name):
-        raise OSError(f"{name}: cannot open shared object file")
+        raise error
 
     monkeypatch.setattr(driver.ctypes, "CDLL", load)
     monkeypatch.setattr(driver.sys, "platform", platform)
@@ -167,7 +178,7 @@ def test_without_a_driver_no_process_is_started(answers, monkeypatch, platform, 
     monkeypatch.setattr(module, "missing_driver", driver.missing_driver)
     monkeypatch.setattr(module, "cupy_in_use", lambda: False)
     health = check_gpu()
-    assert health.reason == f"no NVIDIA driver: {library}: cannot open shared object file"
+    assert health.reason == f"no NVIDIA driver: {reason}"
     assert health.advice.startswith("install NVIDIA's driver")
     assert answers[1] == []
 

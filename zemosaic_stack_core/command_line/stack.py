@@ -106,9 +106,9 @@ def parse_maps(text: str) -> tuple[str, ...]:
     names = tuple(name.strip().replace("-", "_") for name in text.split(","))
     try:
         for name in names:
-            check_choice("map", name, ("all", "none", *MAPS))
+            check_choice("map", name, MAPS)
     except InvalidInputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{error}; or all, or none") from None
     return names
 
 

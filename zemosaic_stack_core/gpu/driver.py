@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib.metadata
+import os
 import sys
 
 __all__ = ["missing_driver"]
 
 _LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 """The driver's library by `sys.platform`: what CUDA itself looks for, under the name that it uses."""
+
+_NO_FILE = f"cannot open shared object file: {os.strerror(errno.ENOENT)}"
+"""How the loader of Linux ends its line where it finds no file of that name."""
 
 _NVIDIA_WHEELS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x")
 """Builds of CuPy that need that driver. A build of another name may be for other hardware."""
@@ -32,7 +37,9 @@ def missing_driver() -> str:
     try:
         ctypes.CDLL(name)
     except OSError as error:
-        return f"no NVIDIA driver: {error}" if _needs_the_driver() else ""
+        is_absent = isinstance(error, FileNotFoundError) or str(error).endswith(_NO_FILE)
+        reason = f"{name} is not there" if is_absent else str(error)
+        return f"no NVIDIA driver: {reason}" if _needs_the_driver() else ""
     return ""
 
 
