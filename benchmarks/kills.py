@@ -2,11 +2,11 @@
 
 Each round starts ``zemosaic-worker run`` as a process, kills it (the parent), one of its stack workers, or one of its
 dask workers after a random time, runs the same command again until it ends by itself, and compares every tile with the
-tiles of a run that nobody disturbed. Prints one JSON object.
+tiles of a run that nobody disturbed; until there were so many kills. Prints one JSON object.
 
 Usage::
 
-    python benchmarks/kills.py                       # 50 rounds
+    python benchmarks/kills.py                       # 50 kills
     python benchmarks/kills.py --rounds 3 --tiles 3  # tiny
 """
 
@@ -77,23 +77,21 @@ def temporary_files() -> set[str]:
 
 
 def kill_something(process: subprocess.Popen[bytes], mode: str, random: np.random.Generator) -> str:
-    """Kill the process or one of its children; return what happened."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return "it had ended"
-    if mode in ("parent", "dask parent"):
-        process.kill()
-        return "killed"
-    victims = [child for child in children if _is_worker(child, mode)]
-    if not victims:
-        return "no worker was there"
-    victim = victims[int(random.integers(len(victims)))]
-    try:
-        victim.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        return "it had ended"
-    return "killed"
+    """Kill the process, or the next of its workers that is there; return what happened."""
+    while process.poll() is None:
+        if mode in ("parent", "dask parent"):
+            process.kill()
+            return "killed"
+        try:
+            children = psutil.Process(process.pid).children(recursive=True)
+            victims = [child for child in children if _is_worker(child, mode)]
+            if victims:
+                victims[int(random.integers(len(victims)))].send_signal(signal.SIGKILL)
+                return "killed"
+        except psutil.NoSuchProcess:
+            continue
+        time.sleep(0.002)
+    return "it had ended"
 
 
 def _is_worker(child: psutil.Process, mode: str) -> bool:
@@ -133,12 +131,16 @@ def measure_kills(
     happened: Counter[str] = Counter()
     different, lost, left, reused, refused = 0, 0, 0, 0, 0
     before = temporary_files()
-    for number in range(rounds):
-        mode = MODES[number % len(MODES)]
+    number = kills = 0
+    while kills < rounds and number < 3 * rounds:  # a run that ends before anybody is killed proves nothing
+        mode = MODES[kills % len(MODES)]
+        number += 1
         output = folder / f"round {number}"
         process = start(plan, output, _WORKERS[mode])
-        time.sleep(float(random.uniform(0.1, 1.0)) * lengths[mode])
-        happened[f"{mode}: {kill_something(process, mode, random)}"] += 1
+        time.sleep(float(random.uniform(0.1, 0.95)) * lengths[mode])
+        what = kill_something(process, mode, random)
+        happened[f"{mode}: {what}"] += 1
+        kills += what == "killed"
         first = process.wait()
         there = tiles_of(output) if output.is_dir() else {}
         different += sum(expected[name] != value for name, value in there.items())  # a whole tile or none
@@ -151,7 +153,8 @@ def measure_kills(
         left += len(leftovers(output))
     time.sleep(1.0)  # an orphaned worker ends after its chunk
     return {
-        "rounds": rounds,
+        "runs": number,
+        "kills": kills,
         "tiles": tiles,
         "happened": dict(sorted(happened.items())),
         "tiles_there_after_the_kill": reused,

@@ -77,7 +77,7 @@ def test_without_dask_there_is_a_clear_line(
     assert run(plan, tmp_path / "out", "--local-cluster", "2") == 1
     said = capsys.readouterr().err
     assert "dask.distributed is not installed" in said
-    assert "zemosaic-stack-core[dask]" in said
+    assert "python -m pip install distributed" in said
     assert said.count("\n") == 1
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -26,6 +26,7 @@ def test_killed_runs_are_resumed_to_the_same_bits(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(kills.tempfile, "gettempdir", lambda: str(scratch))
     facts = kills.measure_kills(tmp_path / "work", rounds=2, tiles=3, frames=6, shape=(200, 300), seed=3)
+    assert facts["kills"] == 2
     assert (facts["different"], facts["lost"], facts["left_over"]) == (0, 0, 0)
     assert facts["runs_that_did_not_end_with_0"] == 0
     assert facts["temporary_files"] == []

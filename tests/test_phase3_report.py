@@ -122,6 +122,9 @@ def test_the_page_holds_all_it_needs(finished: Path) -> None:
     assert page.tags.count("figure") >= 4
     assert all(link.startswith("data:") for link in page.links)
     assert not re.search(r"url\(|@import|https?://", text)
+    assert "What went wrong</h2><ul><li>Tile 9 (lost) failed: " in text
+    assert "<li>Tile 1 (tile 1) is without 1 of 6 frames</li></ul>" in text
+    assert "1 of 4 tiles is missing" in text
     assert html.escape(NASTY) in text
     assert NASTY not in text
     for link in page.links:

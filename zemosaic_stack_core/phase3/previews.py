@@ -18,8 +18,8 @@ PREVIEW_SIZE = 320
 """Longest side of a picture, pixels; thousands of tiles get smaller ones."""
 
 _JPEG_QUALITY = 82
-# Dark blue over teal to pale green, evenly brighter: more samples, more light.
-_RAMP = ((20, 28, 54), (28, 58, 98), (34, 96, 126), (46, 136, 140), (96, 180, 150), (190, 226, 178))
+# Dark blue over teal to green, evenly brighter: more samples, more light.
+_RAMP = ((20, 28, 54), (28, 58, 98), (34, 96, 126), (40, 130, 138), (66, 160, 146), (134, 204, 168))
 
 
 @dataclass(frozen=True)

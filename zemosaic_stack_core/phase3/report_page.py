@@ -162,7 +162,7 @@ def _facts(report: Json) -> str:
 def _gpu_words(gpu: Json, backend: str) -> str:
     """Say in a word what became of the GPU."""
     if backend == "cpu":
-        return "not asked"
+        return "off"
     if not gpu:
         return "per worker"
     if gpu["hard_disabled"]:
