@@ -289,6 +289,18 @@ def test_a_frame_that_is_given_twice(frames: Path, tmp_path: Path, capsys: pytes
     assert f"{again}: given 2 times, so it counts 2 times\n" in capsys.readouterr().err
 
 
+def test_a_master_among_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "frames"
+    NIGHT.write(folder)
+    master = folder / "master.fits"
+    assert run(folder, "-o", master, "--no-picture") == ExitCode.DONE
+    assert "a master" not in capsys.readouterr().err
+    assert run(folder, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
+    assert f"{master}: a master of this program among 10 frames; stacked as one of them\n" in capsys.readouterr().err
+    assert run(master, tmp_path / "m.fits", "-o", tmp_path / "both.fits", "--no-picture") == ExitCode.DONE
+    assert "a master" not in capsys.readouterr().err
+
+
 def test_a_cube_is_no_series_of_exposures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cube = tmp_path / "cube.fits"
     fits.writeto(cube, np.ones((5, 6, 7), np.float32))

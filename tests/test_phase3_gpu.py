@@ -157,6 +157,16 @@ def test_a_lost_device_is_not_touched_again(caplog):
     assert "disabling Phase 3 GPU for this run: DeviceLost: CUDARuntimeError" in messages(caplog, "ERROR")[0]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("stuck"), MemoryError(), AttributeError("no pool"), OSError("gone")])
+def test_a_clean_up_that_fails_does_not_hide_what_came_first(caplog, error):
+    gpu = make_gpu(Device(release_error=error))
+    attempt, asked = attempts_that(MemoryError("first"), "good")
+    assert gpu.stack(attempt, is_valid) == ("good", 2)
+    assert asked == [False, True]
+    gpu.close()
+    assert "could not be given back" in messages(caplog, "WARNING")[-1]
+
+
 def test_a_device_that_dies_in_the_clean_up_is_lost():
     device = Device(release_error=lost())
     gpu = make_gpu(device)

@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.adviser import advise
     from zemosaic_stack_core.frames import open_frames
-    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments, find_repeated
+    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
     from zemosaic_stack_core.reading.scratch import ScratchFolder
 
     from .summary import describe_result, summarize
@@ -137,8 +137,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError("--dq-bits without --mask-extension; expected the name of the extension with the bits")
     paths = expand_frame_arguments(arguments.frames)
     outputs = _check_outputs(arguments, paths)
-    for path, count in find_repeated(paths).items():
-        say(f"{path}: given {count} times, so it counts {count} times")
+    for line in _odd_frames(paths):
+        say(line)
     asked = prepare_options(arguments)
     raw = is_raw(asked, paths, say)
     prepared: PreparedGroup | None = None
@@ -187,6 +187,20 @@ def run(arguments: argparse.Namespace) -> int:
         for line in describe_result(summary):
             answer(line)
     return ExitCode.DONE
+
+
+def _odd_frames(paths: list[Path]) -> list[str]:
+    """Return a line for what is allowed and seldom meant: a frame that is given twice, a master among frames."""
+    from zemosaic_stack_core.reading.frame_lists import find_repeated
+    from zemosaic_stack_core.writing.fits_stream import read_first_cards
+
+    lines = [
+        f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()
+    ]
+    masters = [path for path in paths if "ZSC_ALGO" in read_first_cards(path)]
+    if 0 < len(masters) < len(paths):  # nothing but masters is a stack of stacks
+        lines.append(f"{masters[0]}: a master of this program among {len(paths)} frames; stacked as one of them")
+    return lines
 
 
 def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Outputs:

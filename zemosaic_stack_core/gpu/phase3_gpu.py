@@ -33,6 +33,9 @@ NOT_USABLE = "[P3][GPU] GPU not usable, Phase 3 runs on the CPU: %s"
 _NOT_THE_GPUS = (InvalidInputError, FrameReadError)
 """Errors of the input: the CPU would raise them too."""
 
+_OF_CUPY = (RuntimeError, MemoryError, ImportError, OSError, AttributeError, TypeError, ValueError)
+"""What giving memory back may raise: CUDA's errors, and those of an installation that is broken."""
+
 T = TypeVar("T")
 
 
@@ -233,7 +236,7 @@ class Phase3Gpu:
                 return
             try:
                 backend.release()
-            except RuntimeError as error:  # the device died after the last tile: every tile is made
+            except _OF_CUPY as error:  # the device died after the last tile: every tile is made
                 self.logger.warning(NOT_RELEASED, " ".join(str(error).split()))
 
     def _succeeded(self, answer: T) -> T:
@@ -288,8 +291,9 @@ class Phase3Gpu:
             return fault
         try:
             self._backend.release()
-        except RuntimeError as error:
-            return _fault_of(error)
+        except _OF_CUPY as error:
+            after = _fault_of(error)
+            return after if after.kind is FaultClass.DEVICE_LOST else fault  # what came first says more
         return fault
 
     def _disable(self, fault: GpuFault, *, second: bool) -> None:
