@@ -12,6 +12,7 @@ no further beyond its edges than that and the radius, and any chunk gives the sa
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class RejectedFlags:
     @contextmanager
     def made(cls, frames: int, channels: int, rows: int, columns: int) -> Iterator[RejectedFlags]:
         """Make the file, all zero; it goes with the context."""
+        importlib.import_module("scipy.ndimage")  # 17 MB, which workers that are forked after this share
         size = -(-frames // 8) * channels * rows * columns
         with SharedFile(size, is_sparse=True) as shared:
             yield cls(shared.path, frames, channels, rows, columns)

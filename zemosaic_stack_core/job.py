@@ -6,7 +6,7 @@ A job holds no file and no array of a backend: it is made once, and travels to w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -268,10 +268,11 @@ class _Work:
                 self._stack(samples, chunk, partial)
             else:
                 pixels = np.flatnonzero((loaded.codes[:, channel] == GROWN).any(axis=0))
-                if not pixels.size:
-                    continue
                 of_used = [row(codes[frame]) if frame in codes else None for frame in used]
-                self._stack_again(samples, of_used, pixels, chunk, partial)
+                partial.numbers[:] = 0
+                # The samples of these pixels are copied: a strip at a time.
+                for some in _strips(pixels, job.plan.strip_pixels or chunk.pixels):
+                    self._stack_again(samples, of_used, some, chunk, partial)
             parts.append(partial)
         return parts
 
@@ -313,12 +314,14 @@ class _Work:
         lane = backend.upload(pixels.astype(np.int64))
         grown = stack_grown(backend.xp, samples, codes, lane, job.options, job.maps, job.plan.strip_pixels)
         has_changed = np.empty(pixels.shape, np.bool_)
+        numbers = np.empty_like(partial.numbers)
         fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.outputs.planes.items()}
         pairs = [(getattr(grown.result, name), field) for name, field in fields.items()]
         counted = [grown.result.frame_rejected_low, grown.result.frame_rejected_high, grown.result.frame_missing]
-        pairs += [(grown.has_changed, has_changed), (backend.xp.stack(counted), partial.numbers)]
+        pairs += [(grown.has_changed, has_changed), (backend.xp.stack(counted), numbers)]
         self.transfer.download(pairs)
         self.transfer.finish()
+        partial.numbers[:] += numbers
         width = chunk.last - chunk.first
         rows, columns = chunk.start + pixels[has_changed] // width, chunk.first + pixels[has_changed] % width
         for name, plane in self.outputs.planes.items():
@@ -327,3 +330,9 @@ class _Work:
             if name in ("rejected_low", "rejected_high"):  # beside those that the rule rejected
                 new = new + place[rows, columns]
             place[rows, columns] = new
+
+
+def _strips(pixels: npt.NDArray[np.intp], most: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Cut indices of pixels into parts."""
+    for start in range(0, pixels.size, most):
+        yield pixels[start : start + most]

@@ -27,6 +27,8 @@ __all__ = ["describe_plan", "make_plan", "predict_peak"]
 
 PROCESS_BYTES = 76_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""
+LABEL_BYTES = 17_000_000
+"""What SciPy's functions for connected samples take."""
 WORKER_BYTES = 8_000_000
 """What a worker process has of its own besides its chunk."""
 
@@ -48,7 +50,8 @@ def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str], *, has_rad
     load = plan.workload
     planes = output_bytes(maps, (load.channels, load.rows, load.columns))
     planes += 4 * load.rows * load.columns * has_radial_weight
-    return PROCESS_BYTES + planes + workers * (plan.chunk_bytes + (WORKER_BYTES if workers > 1 else 0))
+    program = PROCESS_BYTES + LABEL_BYTES * (load.reach > 0)
+    return program + planes + workers * (plan.chunk_bytes + (WORKER_BYTES if workers > 1 else 0))
 
 
 def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> dict[str, Any]:
