@@ -17,7 +17,7 @@ from conftest import cupy_unusable
 from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
 from zemosaic_stack_core.backends import namespace_backend
 from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
-from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError
+from zemosaic_stack_core.errors import BackendUnavailableError, FrameReadError, GPUStackingError, InvalidInputError
 from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
 from zemosaic_stack_core.options import MAPS, StackOptions
@@ -297,6 +297,16 @@ def test_the_summary_of_a_tile(shaky):
         assert (fields["prog"], fields["lvl"], fields["total_rows"]) == (None, "INFO_DETAIL", 7)
         assert (fields["algo"], fields["n_frames"]) == ("kappa_sigma", 6)
         assert fields["duration_s"] > 0.0
+
+
+def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the frames were read for their statistics")
+
+    monkeypatch.setattr("zemosaic_stack_core.auto.prepare_job", never)
+    gpu = Phase3Gpu(is_required=True, check_health=lambda: GpuHealth(usable=False, reason="no card"))
+    with pytest.raises(BackendUnavailableError, match="the GPU is required and can't be used: no card"):
+        stack_auto(make_tile(1), gpu=gpu, options=StackOptions(normalization="linear_fit"))
 
 
 def test_a_required_gpu_that_fails_is_an_error(shaky):
