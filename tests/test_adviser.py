@@ -136,6 +136,7 @@ def test_a_loss_that_depends_on_the_sky_is_not_told() -> None:
     ("options", "text"),
     [
         (StackOptions(kappa_low=2.5), "kappa_sigma 2.5/3"),
+        (StackOptions(grow_radius=2.5), "kappa_sigma 3/3, growing 2.5 px from 10 samples"),
         (StackOptions(rejection="none"), "no rejection"),
         (StackOptions(rejection="minmax", n_high=2), "minmax 1/2"),
         (StackOptions(rejection="percentile_clip"), "percentile_clip 0.2/0.1"),

@@ -50,6 +50,9 @@ CASES = [
     StackOptions(normalization="additive_scaling", rejection="mad_clip", combine="median"),
     StackOptions(combine="max", rejection="minmax", n_high=2),
     StackOptions(radial_feather_fraction=0.9, radial_floor=0.2),
+    StackOptions(combine="min", rejection="percentile_clip", p_low=0.02),
+    StackOptions(kappa_high=1.5, grow_radius=1.5, grow_min_size=1, normalization="additive"),
+    StackOptions(errors="detector", gain=0.7, weighting="inverse_variance", normalization="additive_scaling"),
 ]
 
 
@@ -71,7 +74,7 @@ def test_every_pixel_is_explained_to_the_last_bit(options: StackOptions, tmp_pat
         assert [s.value for s in present] == sorted(s.value for s in present)
         if found.bounds is not None:
             low, high = found.bounds
-            assert all((low <= s.value <= high) == (s.fate == KEPT) for s in present)
+            assert all((low <= s.value <= high) == (s.fate == KEPT or s.is_grown) for s in present)
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)
@@ -86,6 +89,26 @@ def test_the_fates_are_the_reference_s(rejection: str, tmp_path: Path) -> None:
         (frame for frame in range(len(cube)) if expected.kept[frame]), key=lambda frame: cube[frame, row, column]
     )
     assert all(sample.raw == sample.value == cube[sample.frame, row, column] for sample in found.samples)
+
+
+def test_what_grew_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = StackOptions(kappa_high=1.5, grow_radius=1.0, grow_min_size=1)
+    master = make_master(tmp_path, options)
+    plain = stack(sorted(tmp_path.glob("*.npy")), options=StackOptions(kappa_high=1.5), maps="all")
+    grown = stack(sorted(tmp_path.glob("*.npy")), options=options, maps="all")
+    assert plain.coverage is not None
+    assert grown.coverage is not None
+    lost = plain.coverage - grown.coverage
+    assert lost.max() > 0
+    for row, column in np.ndindex(SHAPE):
+        (channel,) = explain_pixel(master, row, column)
+        taken = [sample for sample in channel.samples if sample.is_grown]
+        assert len(taken) == lost[row, column]
+        assert all(sample.fate in (LOW, HIGH) for sample in taken)
+        assert channel.is_same
+    row, column = (int(place) for place in np.unravel_index(np.argmax(lost), SHAPE))
+    assert main(["explain", str(master), str(row), str(column)]) == ExitCode.DONE
+    assert "(a cluster near by grew)" in capsys.readouterr().out
 
 
 def test_iterations_are_counted(tmp_path: Path) -> None:
@@ -143,7 +166,7 @@ def test_a_pixel_outside(row: int, column: int, tmp_path: Path) -> None:
         explain_pixel(master, row, column)
 
 
-@pytest.mark.parametrize("options", CASES[-6:], ids=lambda options: f"{options.rejection}-{options.combine}")
+@pytest.mark.parametrize("options", CASES[-9:], ids=lambda options: f"{options.rejection}-{options.combine}")
 @pytest.mark.parametrize("color", [False, True], ids=["mono", "color"])
 def test_a_replay_gives_the_same_bits(options: StackOptions, color: bool, tmp_path: Path) -> None:
     replay = replay_master(make_master(tmp_path, options, color=color))
@@ -181,7 +204,10 @@ def test_a_replay_finds_frames_that_changed(tmp_path: Path, capsys: pytest.Captu
     assert main(["replay", str(master), "--json"]) == ExitCode.FAILED
     found = json.loads(capsys.readouterr().out)
     assert found["is_same"] is False
+    assert found["is_verified"] is False
     assert found["differences"][0].startswith("image: ")
+    assert main(["replay", str(master)]) == ExitCode.FAILED
+    assert "a frame may have changed and kept its size" in capsys.readouterr().out
 
 
 class TestFramesFoundAgain:
@@ -209,6 +235,7 @@ class TestFramesFoundAgain:
         master = tmp_path / "m.fits"
         assert main(["stack", *map(str, paths), "-o", str(master), *given]) == ExitCode.DONE
         assert replay_master(master).is_same
+        assert replay_master(master).is_verified
         np.save(paths[2], np.zeros(SHAPE, np.float32))
         with pytest.raises(FrameReadError, match=r"f02\.npy: SHA-256 [0-9a-f]{64}; expected [0-9a-f]{64}, as when"):
             replay_master(master)

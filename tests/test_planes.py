@@ -6,6 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from samples import assert_same_bits
 
 from zemosaic_stack_core import InvalidInputError, StackOptions, stack
 from zemosaic_stack_core.chunks import Chunk
@@ -56,6 +58,40 @@ def test_a_broadcast_view_travels_small():
     assert there.values.shape == (5, 1, 3000, 4000)
     chunk = Chunk(7, 9, 0, 4000)
     np.testing.assert_array_equal(there.read(3, chunk, None), np.full((1, 8000), 3.0, dtype=np.float32))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 3)], ids=["mono", "color"])
+@pytest.mark.parametrize("bits", [None, 5, 2], ids=["every bit", "two bits", "one bit"])
+def test_masks_of_extensions_are_masks(shape, bits, tmp_path):
+    frames = make_frames(shape)
+    flags = np.random.default_rng(2).integers(0, 8, (5, *shape)).astype(np.int16)
+    flags[np.random.default_rng(3).random(flags.shape) < 0.6] = 0
+    paths = []
+    for index, (frame, flag) in enumerate(zip(frames, flags, strict=True)):
+        planes = [array if array.ndim == 2 else np.moveaxis(array, 2, 0) for array in (frame, flag)]
+        paths.append(tmp_path / f"{index}.fits")
+        fits.HDUList([fits.PrimaryHDU(planes[0]), fits.ImageHDU(planes[1], name="DQ")]).writeto(paths[-1])
+    found = stack(paths, mask_extension="DQ", dq_bits=bits, maps="all", rows_per_chunk=4)
+    masks = list(flags != 0 if bits is None else flags & bits != 0)
+    assert_same_bits(found, stack(frames, masks=masks, maps="all"))
+    assert (found.given.mask_extension, found.given.dq_bits, found.given.arrays) == ("DQ", bits, ())
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 3)], ids=["mono", "color"])
+def test_blank_is_missing(shape, tmp_path):
+    frames = [np.rint(frame).astype(np.int16) for frame in make_frames(shape)]
+    masks = [np.random.default_rng(index).random(shape) < 0.2 for index in range(5)]
+    paths = []
+    for index, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
+        stored = np.where(mask, np.int16(-32768), frame)
+        paths.append(tmp_path / f"{index}.fits")
+        hdu = fits.PrimaryHDU(stored if stored.ndim == 2 else np.moveaxis(stored, 2, 0))
+        hdu.header["BLANK"] = -32768
+        hdu.writeto(paths[-1])
+    found = stack(paths, maps="all")
+    expected = stack([frame.astype(np.float32) for frame in frames], masks=masks, maps="all")
+    assert_same_bits(found, expected)
+    assert found.frames[0].missing[0] == np.count_nonzero(masks[0].reshape(*SHAPE, -1)[..., 0])
 
 
 def test_what_does_not_broadcast_is_refused():

@@ -57,7 +57,7 @@ class Advice:
         A single outlier this far up, in standard deviations of the noise, is rejected in nine of ten pixels; None where
         none is, or where nobody looked.
     limit : float or None
-        Most standard deviations that any sample can lie from the centre, where the rule measures in those.
+        Most standard deviations that any sample can lie from the center, where the rule measures in those.
     problem : str
         What is wrong with this choice, one clause; empty where nothing is.
     better : str
@@ -92,7 +92,7 @@ class Advice:
         else:
             lines.append(f"  takes {_percent(self.clean_loss)} of clean data (normal noise)")
         if self.limit is not None:
-            lines.append(f"  no sample can lie more than {self.limit:.2f} standard deviations from the centre")
+            lines.append(f"  no sample can lie more than {self.limit:.2f} standard deviations from the center")
         if self.most_outliers:
             lines.append(f"  rejects up to {_outliers(self.most_outliers)}; more of them hide each other")
         if self.least_amplitude is not None:
@@ -115,7 +115,7 @@ def _outliers(count: int) -> str:
 
 
 def largest_deviation(n_samples: int, center: str) -> float:
-    """Return how far a sample can lie from the centre of its list, in standard deviations of the list (ddof 0).
+    """Return how far a sample can lie from the center of its list, in standard deviations of the list (ddof 0).
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def advise(n_frames: int, options: StackOptions, *, is_thorough: bool = False) -
     n_frames : int
         At least 1.
     options : StackOptions
-        Its rule is looked at; normalization, weighting and combination are not.
+        Its rule is looked at; growth, normalization, weighting and combination are not.
     is_thorough : bool
         Also find the faintest outlier that is rejected.
 
@@ -197,15 +197,19 @@ _KAPPA_RULES = (
 
 
 def rule_text(options: StackOptions) -> str:
-    """Return the rule with the numbers that act, in a few words: ``kappa_sigma 3/3``."""
+    """Return the rule with the numbers that act, in a few words: ``kappa_sigma 3/3, growing 2 px from 10 samples``."""
     numbers = {
         "percentile_clip": f" {options.p_low:g}/{options.p_high:g}",
         "minmax": f" {options.n_low}/{options.n_high}",
         "gesd": f" (alpha {options.alpha:g}, at most {options.outlier_fraction:.0%} outliers)",
     }
     if options.rejection in _KAPPA_RULES:
-        return f"{options.rejection} {options.kappa_low:g}/{options.kappa_high:g}"
-    return "no rejection" if options.rejection == "none" else options.rejection + numbers.get(options.rejection, "")
+        numbers[options.rejection] = f" {options.kappa_low:g}/{options.kappa_high:g}"
+    rule = "no rejection" if options.rejection == "none" else options.rejection + numbers.get(options.rejection, "")
+    if options.grow_radius == 0.0:
+        return rule
+    least = f"{options.grow_min_size} sample{'s' * (options.grow_min_size > 1)}"
+    return f"{rule}, growing {options.grow_radius:g} px from {least}"
 
 
 def _find_problem(n_frames: int, options: StackOptions, loss: float, most: int, limit: float | None) -> str:

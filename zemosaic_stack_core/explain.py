@@ -319,7 +319,7 @@ def _bounds(
 ) -> tuple[tuple[float, float] | None, str]:
     """Return the bounds of the last iteration, from the samples that the kernel had kept before it, and words for them.
 
-    Only rules whose bounds are a centre and a spread of those samples have them here.
+    Only rules whose bounds are a center and a spread of those samples have them here.
     """
     spread_of = _SPREADS.get(options.rejection)
     # What was kept before the last iteration: within the bounds of every earlier one. A sample may come back after it.
@@ -340,7 +340,7 @@ def _bounds(
 
 
 def _uses_mean(options: StackOptions) -> bool:
-    """Whether the centre is the mean."""
+    """Whether the center is the mean."""
     return options.rejection == "kappa_sigma" and options.center == "mean"
 
 
@@ -374,7 +374,7 @@ def _model_noise(
 
 
 def _level(options: StackOptions, values: npt.NDArray[np.float64], center: float) -> tuple[str, float, float, float]:
-    """Return the spread of ``percentile_clip``, which is its centre, and its factors."""
+    """Return the spread of ``percentile_clip``, which is its center, and its factors."""
     del values
     return "level", abs(center), options.p_low, options.p_high
 

@@ -71,11 +71,15 @@ class Replay:
         What was compared.
     result : StackResult
         The replay.
+    is_verified : bool
+        Whether the SHA-256 of every frame's file was compared. Otherwise differences may come of a file that changed
+        and kept its size.
     """
 
     differences: tuple[str, ...]
     compared: tuple[str, ...]
     result: StackResult
+    is_verified: bool = False
 
     @property
     def is_same(self) -> bool:
@@ -224,7 +228,12 @@ def replay_master(
             before, now = getattr(stored_frame, name), getattr(made_frame, name)
             if before != now:
                 differences.append(f"{stored_frame.name}: {name} is {now}; the master says {before}")
-    return Replay(differences=tuple(differences), compared=tuple(compared), result=result)
+    return Replay(
+        differences=tuple(differences),
+        compared=tuple(compared),
+        result=result,
+        is_verified=all(row.sha256 for row in opened.tile.rows),
+    )
 
 
 def _differing(stored: npt.NDArray[Any], made: npt.NDArray[Any]) -> int:

@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "differences": list(replay.differences),
                 "compared": list(replay.compared),
                 "backend": replay.result.backend,
+                "is_verified": replay.is_verified,
             }
         )
     elif replay.is_same:
@@ -64,4 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
             answer(f"  {line}")
         if len(replay.differences) > _MOST_LINES:
             answer(f"  and {len(replay.differences) - _MOST_LINES} more")
+        if not replay.is_verified:
+            answer("  a frame may have changed and kept its size: the master has no SHA-256 of them (stack --sha256)")
     return ExitCode.DONE if replay.is_same else ExitCode.FAILED
