@@ -8,6 +8,7 @@ import importlib
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,8 +271,9 @@ def _compute(
 
 def _load_writer() -> None:
     """Import what writing needs, half a second of it, while the workers compute."""
-    for name in _WRITER:
-        importlib.import_module(name)
+    with suppress(ImportError, OSError):  # imported again where it is needed, it says there what is wrong
+        for name in _WRITER:
+            importlib.import_module(name)
 
 
 def _write(

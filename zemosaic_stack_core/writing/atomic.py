@@ -30,7 +30,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     InvalidInputError
         The file exists and `overwrite` is false, or `path` is a folder.
     OutputError
-        There is no folder to write it in.
+        There is no folder to write it in, or no permission to.
     """
     target = Path(path)
     if target.is_dir():
@@ -40,6 +40,8 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     folder = _folder_of(target)
     if not folder.is_dir():
         raise OutputError(f"{target}: {folder} is not a folder; expected one to write in")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{target}: no permission to write in {folder}; expected a folder that can be written")
 
 
 @contextmanager
