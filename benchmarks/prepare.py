@@ -54,9 +54,8 @@ def truth(night: RawNight, options: PrepareOptions, folder: Path, workers: int |
         "shift_error_px": _summary([e[0] for e in errors]), "rotation_error_deg": _summary([e[1] for e in errors]),
         "scale_error": _summary([e[2] for e in errors]), "seconds_prepare": seconds, "seconds": group.seconds,
     }  # fmt: skip
-    normalization = "none"
     for rejection in ("none", "mad_clip"):
-        master = stack(group.paths, options=StackOptions(rejection=rejection, normalization=normalization))
+        master = stack(group.paths, options=StackOptions(rejection=rejection, normalization="additive"))
         result[f"stack_{rejection}"] = _measure(night, group, names, master.image, to_canvas)
     return result
 
@@ -88,12 +87,14 @@ def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[A
     radius = 7.0
     alone = distance.min(axis=1) > 2.2 * radius
     through = float(np.mean([night.transparency(names.index(frame.path.name)) for frame in group.kept]))
+    if dict(group.masters)["flat"]:
+        through *= float(np.median(night.flat))  # a flat is divided by its median: that of the response becomes 1
     result: Result = {}
     planes = [(1, image)] if image.ndim == 2 else [(channel, image[..., channel]) for channel in range(3)]
     for channel, plane in planes:
         data = np.ascontiguousarray(np.nan_to_num(plane, nan=float(np.nanmedian(plane))), np.float32)
         data -= sep.Background(data, bw=64, bh=64).back()
-        bright = inside & alone & (fluxes[:, channel] > np.percentile(fluxes[inside, channel], 40))
+        bright = inside & alone & (fluxes[:, channel] > np.percentile(fluxes[inside, channel], 20))
         bright &= fluxes[:, channel] < 100000
         x, y = on_canvas[bright].T
         flux, _, _ = sep.sum_circle(data, x, y, radius, bkgann=(radius + 1, radius + 6), subpix=9)
@@ -315,8 +316,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("what", choices=["truth", "kernels", "debayer", "real"])
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--size", type=int, nargs=2, default=[800, 1000], metavar=("ROWS", "COLUMNS"))
-    parser.add_argument("--stars", type=int, default=1500)
+    parser.add_argument("--size", type=int, nargs=2, default=[1100, 1400], metavar=("ROWS", "COLUMNS"))
+    parser.add_argument("--stars", type=int, default=3000)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--bayer", action="store_true")
     parser.add_argument("--flip", action="store_true")

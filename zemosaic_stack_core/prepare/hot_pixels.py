@@ -46,10 +46,24 @@ def sharp_pixels(image: _Image, *, is_cfa: bool = False, sigmas: float = _SIGMAS
     around = np.stack([padded[rows + 1 + dy, columns + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
     light = np.sort(around * sign, axis=0)[:3].mean(axis=0)
     limit = _STAR_NEIGHBORS_CFA if is_cfa else _STAR_NEIGHBORS
-    keep = light < limit * np.abs(center)
+    keep = (light < limit * np.abs(center)) & _is_extreme(image, rows, columns, sign, 2 if is_cfa else 1)
     found = np.zeros(image.shape, np.bool_)
     found[rows[keep], columns[keep]] = True
     return found
+
+
+def _is_extreme(
+    image: _Image, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], sign: _Image, step: int
+) -> _Mask:
+    """Tell which pixels none of the eight nearest of their color outdoes: on a star's slope one does."""
+    padded = np.pad(image, step, mode="reflect")
+    value = image[rows, columns] * sign
+    extreme = np.ones(len(rows), np.bool_)
+    for dy in (-step, 0, step):
+        for dx in (-step, 0, step):
+            if dy or dx:
+                extreme &= padded[rows + step + dy, columns + step + dx] * sign <= value
+    return extreme
 
 
 def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
@@ -57,8 +71,9 @@ def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
 
     Their dark current can be subtracted, but its noise, and its drift with the temperature, can't.
     """
-    center = np.median(dark[np.isfinite(dark)])
-    spread = 1.4826 * np.median(np.abs(dark[::2, ::2] - center)) + 1e-12
+    finite = dark[np.isfinite(dark)]
+    center = np.median(finite)
+    spread = 1.4826 * np.median(np.abs(finite - center)) + 1e-12
     hot: _Mask = ~(np.abs(dark - center) <= sigmas * spread)
     return hot
 

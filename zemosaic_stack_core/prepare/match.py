@@ -12,7 +12,7 @@ from .asterisms import asterism_guesses
 from .detect import StarList
 from .geometry import Affine, fit_affine, fit_similarity
 
-__all__ = ["StarMatch", "chance_matches", "find_match", "refine_match"]
+__all__ = ["GUESSES", "StarMatch", "chance_matches", "find_match", "refine_match"]
 
 _Values = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
@@ -24,7 +24,7 @@ _LEAST_ALIKE = 5
 _AFFINE_STARS = 15
 _AFFINE_GAIN = 0.9  # the affine map must leave less than this part of the similarity's residual
 _ASTERISMS = (40, 150)  # brightest stars that asterisms are made of, one attempt after the other
-_GUESSES = 6  # maps that are tried on all stars, per attempt
+GUESSES = 6  # maps that are tried on all stars, per attempt
 _MOST_COMPARED = 600
 
 
@@ -84,7 +84,7 @@ class StarMatch:
         return ""
 
 
-def find_match(source: StarList, target: StarList) -> StarMatch | None:
+def find_match(source: StarList, target: StarList, guesses: int = GUESSES) -> StarMatch | None:
     """Find how `source` lies on `target` without knowing anything; None where no asterism fits.
 
     Of several guesses the one with the most partners is returned, whatever the evidence is worth: see
@@ -92,11 +92,9 @@ def find_match(source: StarList, target: StarList) -> StarMatch | None:
     """
     best: StarMatch | None = None
     for stars in _ASTERISMS:
-        guesses = asterism_guesses(
-            source.points[:stars], target.points[:stars], (source.rows, source.columns), _GUESSES
-        )
-        for guess, votes in guesses:
-            if best is not None and not best.problem(8, 1.0) and votes < 0.2 * guesses[0][1]:
+        found = asterism_guesses(source.points[:stars], target.points[:stars], (source.rows, source.columns), guesses)
+        for guess, votes in found:
+            if best is not None and not best.problem(8, 1.0) and votes < 0.2 * found[0][1]:
                 break
             match = refine_match(source, target, guess)
             if match is not None and (best is None or match.stars > best.stars):

@@ -207,8 +207,7 @@ class _Preparation:
             hot |= hot_in_dark(np.load(path))
         if not hot.any():
             return None, 0
-        key = signature("hot", [task.frame.signature for task in chosen], masters.signature, tasks[0].pattern)
-        path = self.cache.folder / f"hot-{key}.npy"
+        path = self.cache.folder / f"hot-{signature('hot', hot.shape, np.packbits(hot).tobytes())}.npy"
         np.save(path, hot, allow_pickle=False)
         self._report(f"{int(hot.sum())} hot pixels ({100 * hot.mean():.3f} %)")
         return path, int(hot.sum())

@@ -12,7 +12,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 
 from .detect import StarList
 from .geometry import Affine
-from .match import StarMatch, chance_matches, find_match, refine_match
+from .match import GUESSES, StarMatch, chance_matches, find_match, refine_match
 
 __all__ = ["FramePlace", "Registration", "choose_reference", "register_frames"]
 
@@ -20,6 +20,8 @@ _BRIDGES = 8  # frames in a row, each of which overlaps with the next only
 _STILL = 1.0  # pixels; a map that moves no corner further is called the identity
 _FIXED = 0.7  # pixels; two detections at one place of the sensor
 _OTHER_FIELD = 0.25  # part of the set: fewer strangers are dropped, more mean two fields
+_BRIGHT = 25.0  # times its error: such a star is seen in every frame of a sky that stands still
+_BRIGHT_LOST = 0.3  # part of them; more that are lost are elsewhere
 _REFERENCES_TRIED = 3
 
 
@@ -213,9 +215,14 @@ def _against_fixed_points(
                               note=f"{fixed} points that stay on the sensor left out")  # fmt: skip
         return FramePlace(match=match, via=via, reason=_torn(fixed, match.stars))
     # Nothing moves. Is it the sky that stands still, or does another sky move behind what was matched?
+    lost, bright = _bright_without_partner(source, target, match)
+    if lost >= max(min_stars, 8) and lost > _BRIGHT_LOST * bright:
+        return FramePlace(match=match, via=via, reason=(
+            f"{match.stars} objects stay at their places on the sensor while {lost} of {bright} bright ones "
+            "are not where they were (trees, a horizon, dust?)"))  # fmt: skip
     if min(len(rest_source), len(rest_target)) < max(min_stars, 8):
         return FramePlace(transform=match.transform, match=match, via=via)
-    other = find_match(rest_source, rest_target)
+    other = find_match(rest_source, rest_target, 4 * GUESSES)
     moving = other is not None and not other.problem(max(min_stars, 8), max_residual)
     if other is None or not moving or other.transform.largest_move(source.rows, source.columns) < 2 * _STILL:
         return FramePlace(transform=match.transform, match=match, via=via)
@@ -223,6 +230,21 @@ def _against_fixed_points(
         return FramePlace(transform=other.transform, match=other, via=via,
                           note=f"{match.stars} points that stay on the sensor left out")  # fmt: skip
     return FramePlace(match=match, via=via, reason=_torn(match.stars, other.stars))
+
+
+def _bright_without_partner(source: StarList, target: StarList, match: StarMatch) -> tuple[int, int]:
+    """Return how many stars that must be seen in the other frame are not, and how many must be."""
+    lost = bright = 0
+    ratio = match.flux_ratio
+    for one, other, partners, factor in (
+        (source, target, match.source, ratio),
+        (target, source, match.target, 1 / ratio),
+    ):
+        strong = np.minimum(one.flux * factor / np.median(other.error), one.flux / one.error) > _BRIGHT
+        bright += int(strong.sum())
+        strong[partners] = False
+        lost += int(strong.sum())
+    return lost, bright
 
 
 def _torn(fixed: int, moving: int) -> str:

@@ -1,0 +1,162 @@
+"""Masters of bias, dark and flat, and what they do to a light with bias, dark current and response."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.prepare.calibrate import Masters, calibrate, make_masters
+from zemosaic_stack_core.prepare.intake import sort_frames
+from zemosaic_stack_core.prepare.inventory import RawFrame, common_shape, inspect_frame, read_pixels
+from zemosaic_stack_core.prepare.options import PrepareOptions
+
+SHAPE = (16, 20)
+BIAS = 300.0
+CURRENT = np.random.default_rng(1).uniform(0, 4, SHAPE)  # per second
+RESPONSE = np.random.default_rng(2).uniform(0.7, 1.3, SHAPE)
+RESPONSE[4, 5] = 0.0  # a dead pixel
+LIGHT = np.random.default_rng(3).uniform(1000, 2000, SHAPE)
+
+
+def save(path: Path, pixels: np.ndarray, kind: str, seconds: float, **cards: object) -> RawFrame:
+    header = fits.Header([("IMAGETYP", kind), ("EXPTIME", seconds), *cards.items()])
+    fits.PrimaryHDU(pixels.astype(np.float32), header).writeto(path)
+    return inspect_frame(path)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> dict[str, list[RawFrame]]:
+    """Noiseless frames: 3 biases, 3 darks of 30 s with a cosmic ray each, 3 flats of 2 s, a light of 30 s."""
+    darks = []
+    for index in range(5):
+        pixels = BIAS + 30 * CURRENT
+        pixels[index, 3] += 5000.0
+        darks.append(save(tmp_path / f"d{index}.fits", pixels, "Dark Frame", 30.0))
+    return {
+        "bias": [save(tmp_path / f"b{i}.fits", np.full(SHAPE, BIAS), "Bias", 0.0) for i in range(3)],
+        "dark": darks,
+        "flat": [
+            save(tmp_path / f"f{i}.fits", BIAS + (20000 + 3000 * i) * RESPONSE, "Flat Field", 2.0) for i in range(3)
+        ],
+        "light": [save(tmp_path / "l.fits", BIAS + 30 * CURRENT + LIGHT * RESPONSE, "Light", 30.0)],
+    }
+
+
+def masters_of(frames: dict[str, list[RawFrame]], folder: Path, *kinds: str, **options: object) -> Masters:
+    chosen = {kind: frames[kind] if kind in kinds else [] for kind in ("bias", "dark", "flat")}
+    more = {"scale_darks": False, "pattern": None, **options}
+    return make_masters(chosen["bias"], chosen["dark"], chosen["flat"], folder, **more)  # type: ignore[arg-type]
+
+
+def test_a_light_is_what_it_was(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    light = frames["light"][0]
+    found = calibrate(light, read_pixels(light.path), masters_of(frames, tmp_path, "bias", "dark", "flat"))
+    scale = float(np.median(RESPONSE))
+    assert np.isnan(found[4, 5])
+    found[4, 5] = LIGHT[4, 5] * scale
+    assert np.allclose(found, LIGHT * scale, rtol=2e-4)
+
+
+def test_without_flats_the_response_stays(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    light = frames["light"][0]
+    pixels = read_pixels(light.path)
+    assert np.allclose(calibrate(light, pixels, masters_of(frames, tmp_path, "dark")), LIGHT * RESPONSE, atol=0.05)
+    only_bias = calibrate(light, pixels, masters_of(frames, tmp_path, "bias"))
+    assert np.allclose(only_bias, LIGHT * RESPONSE + 30 * CURRENT, atol=0.05)
+    assert calibrate(light, pixels, Masters()) is pixels
+
+
+def test_a_dark_is_scaled_by_the_times(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    light = save(tmp_path / "l60.fits", BIAS + 60 * CURRENT + LIGHT, "Light", 60.0)
+    scaled = masters_of(frames, tmp_path, "bias", "dark", scale_darks=True)
+    assert np.allclose(calibrate(light, read_pixels(light.path), scaled), LIGHT, atol=0.1)
+    with pytest.raises(InvalidInputError, match=r"l60\.fits: exposure 60 s, darks of 30 s; expected .*--scale-darks"):
+        masters_of(frames, tmp_path, "bias", "dark").dark_for(light)
+    with pytest.raises(InvalidInputError, match="no biases; expected biases to scale darks"):
+        masters_of(frames, tmp_path, "dark", scale_darks=True).dark_for(light)
+
+
+def test_the_dark_of_the_lights_time_is_taken(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    frames["dark"] += [save(tmp_path / f"e{i}.fits", np.full(SHAPE, 900.0), "Dark", 10.0) for i in range(3)]
+    masters = masters_of(frames, tmp_path, "dark")
+    path, factor = masters.dark_for(frames["light"][0]) or (Path(), 0.0)
+    assert factor == 1.0
+    assert np.median(np.load(path)) < 500
+    assert dict(masters.counts) == {"bias": 0, "dark": 8, "flat": 0}
+
+
+def test_each_color_of_a_flat_has_its_own_level(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    tint = np.ones(SHAPE)
+    tint[::2, ::2], tint[1::2, 1::2] = 0.5, 2.0
+    flats = [save(tmp_path / f"c{i}.fits", 20000 * RESPONSE * tint, "Flat", 2.0) for i in range(3)]
+    made = make_masters([], [], flats, tmp_path, scale_darks=False, pattern="RGGB").flats[0][1]
+    flat = np.load(made)
+    for row in (0, 1):
+        for column in (0, 1):
+            assert np.median(flat[row::2, column::2]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_flats_go_by_filter(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    flats = [save(tmp_path / f"{name}.fits", 9000 * RESPONSE, "Flat", 2.0, FILTER=name) for name in ("Ha", "OIII")]
+    masters = make_masters([], [], flats, tmp_path, scale_darks=False, pattern=None)
+    light = save(tmp_path / "h.fits", LIGHT, "Light", 30.0, FILTER="Ha")
+    assert masters.flat_for(light) == dict(masters.flats)["Ha"]
+    with pytest.raises(InvalidInputError, match="filter not named, flats of Ha, OIII; expected a flat of the same"):
+        masters.flat_for(frames["light"][0])
+
+
+def test_a_dark_flat_is_refused(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    frames["flat"] = [save(tmp_path / "dim.fits", np.full(SHAPE, BIAS - 5), "Flat", 2.0)]
+    with pytest.raises(InvalidInputError, match=r"dim\.fits: median -5 after bias or dark; expected light in a flat"):
+        masters_of(frames, tmp_path, "bias", "flat")
+    assert not list(tmp_path.glob("*.part.npy"))
+
+
+def test_masters_are_found_again(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
+    first = masters_of(frames, tmp_path, "bias", "dark", "flat")
+    times = [path.stat().st_mtime_ns for path in tmp_path.glob("master-*.npy")]
+    assert masters_of(frames, tmp_path, "bias", "dark", "flat") == first
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("master-*.npy")] == times
+
+
+@pytest.mark.parametrize(
+    ("cards", "name", "kind"),
+    [
+        ({"IMAGETYP": "Light Frame"}, "dark_1.fits", "light"),
+        ({"IMAGETYP": "Dark Frame"}, "a.fits", "dark"),
+        ({"IMAGETYP": "Master Dark"}, "a.fits", "dark"),
+        ({"IMAGETYP": "FLAT"}, "a.fits", "flat"),
+        ({"IMAGETYP": "DARKFLAT"}, "a.fits", "flat"),
+        ({"FRAME": "Bias"}, "a.fits", "bias"),
+        ({"OBSTYPE": "zero"}, "a.fits", "bias"),
+        ({}, "bias-003.fits", "bias"),
+        ({}, "darkest_night.fits", "light"),
+        ({}, "a.fits", "light"),
+    ],
+)
+def test_kinds_are_told_apart(tmp_path: Path, cards: dict[str, str], name: str, kind: str) -> None:
+    fits.PrimaryHDU(np.zeros((4, 4), np.uint16), fits.Header(list(cards.items()))).writeto(tmp_path / name)
+    assert inspect_frame(tmp_path / name).kind == kind
+
+
+def test_frames_of_two_shapes_are_refused(tmp_path: Path) -> None:
+    small = save(tmp_path / "s.fits", np.zeros((4, 6)), "Light", 1.0)
+    large = save(tmp_path / "t.fits", np.zeros((5, 6)), "Light", 1.0)
+    with pytest.raises(InvalidInputError, match=r"t\.fits is 5 x 6 with 1 channels; expected 4 x 6 .* as in .*s\.fits"):
+        common_shape([small, large])
+
+
+def test_calibration_frames_alone_are_refused(frames: dict[str, list[RawFrame]]) -> None:
+    with pytest.raises(InvalidInputError, match="3 files, none of them a light"):
+        sort_frames([frame.path for frame in frames["bias"]], PrepareOptions())
+
+
+def test_calibration_frames_that_are_named_are_what_they_are_named(frames: dict[str, list[RawFrame]]) -> None:
+    light = frames["light"][0]
+    lights, others = sort_frames([light.path], PrepareOptions(darks=(light.path,)))
+    assert [frame.kind for frame in lights] == ["light"]
+    assert [frame.kind for frame in others] == ["dark"]

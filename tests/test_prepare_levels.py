@@ -1,0 +1,85 @@
+"""Levels: frames that overlap agree afterwards, whatever constants and planes they differ by; stars don't pull."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zemosaic_stack_core.prepare.levels import BOX, box_medians, match_levels, sky_scatter
+
+ROWS, COLUMNS = 192, 256
+
+
+def frames_of(sky: np.ndarray, parts: list[slice], surfaces: list[np.ndarray]) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    frames = []
+    for part, surface in zip(parts, surfaces, strict=True):
+        frame = np.full(sky.shape, np.nan, np.float32)
+        frame[:, part] = (sky - surface + random.normal(0, 3, sky.shape))[:, part]
+        frames.append(frame)
+    return frames
+
+
+def level_of(frame: np.ndarray, level: object) -> np.ndarray:
+    y, x = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    return frame * level.scale + level.offset[0] + level.x_slope[0] * x + level.y_slope[0] * y  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("mode", ["offset", "plane"])
+def test_a_chain_of_frames_comes_to_the_reference(mode: str) -> None:
+    y, x = np.mgrid[:ROWS, :COLUMNS]
+    nebula = 500 + 200 * np.exp(-((x - 130) ** 2 + (y - 90) ** 2) / 4000)
+    slope = 0.05 if mode == "plane" else 0.0
+    surfaces = [np.zeros((ROWS, COLUMNS)), 40 + slope * x, -70 + slope * y]
+    parts = [slice(0, 112), slice(64, 192), slice(150, COLUMNS)]
+    frames = frames_of(nebula, parts, surfaces)
+    levels = match_levels([box_medians(frame) for frame in frames], [1.0] * 3, 0, mode)
+    assert levels[0].changes_nothing
+    assert not levels[1].changes_nothing
+    for frame, level in zip(frames, levels, strict=True):
+        assert abs(float(np.nanmedian(level_of(frame, level) - nebula))) < 2.5
+
+
+def test_a_star_in_one_frame_does_not_pull() -> None:
+    sky = np.full((ROWS, COLUMNS), 100.0)
+    everywhere = slice(0, COLUMNS)
+    frames = frames_of(sky, [everywhere] * 3, [np.zeros_like(sky), np.full_like(sky, 10.0), np.full_like(sky, -5.0)])
+    frames[1][:64, :64] += 3000
+    levels = match_levels([box_medians(frame) for frame in frames], [1.0] * 3, 0, "offset")
+    assert levels[1].offset[0] == pytest.approx(10, abs=0.5)
+    assert levels[2].offset[0] == pytest.approx(-5, abs=0.5)
+
+
+def test_scales_are_applied_before_offsets() -> None:
+    sky = np.full((ROWS, COLUMNS), 100.0)
+    first, second = frames_of(sky, [slice(0, COLUMNS)] * 2, [np.zeros_like(sky)] * 2)
+    levels = match_levels([box_medians(first), box_medians(second)], [1.0, 2.0], 0, "offset")
+    assert levels[1].scale == 2.0
+    assert levels[1].offset[0] == pytest.approx(-100, abs=0.5)
+
+
+def test_a_frame_that_overlaps_with_none_stays() -> None:
+    sky = np.full((ROWS, COLUMNS), 100.0)
+    frames = frames_of(sky, [slice(0, 64), slice(160, COLUMNS)], [np.zeros_like(sky), np.full_like(sky, 9.0)])
+    assert match_levels([box_medians(frame) for frame in frames], [1.0, 1.0], 0, "offset")[1].changes_nothing
+
+
+def test_boxes_are_medians_of_what_is_there() -> None:
+    image = np.arange(3 * BOX * 2 * BOX, dtype=np.float32).reshape(3 * BOX, 2 * BOX)
+    image[:BOX, : BOX // 2] = np.nan  # half a box stands for another place
+    image[BOX : 2 * BOX, BOX::2] = np.nan  # every second sample stands for the same
+    boxes = box_medians(image)
+    assert boxes.shape == (3, 2, 1)
+    assert np.isnan(boxes[0, 0, 0])
+    assert boxes[0, 1, 0] == np.median(image[:BOX, BOX:])
+    assert boxes[1, 1, 0] == np.nanmedian(image[BOX : 2 * BOX, BOX:])
+    assert box_medians(np.dstack([image] * 3)).shape == (3, 2, 3)
+
+
+def test_the_frame_with_another_sky_stands_out() -> None:
+    random = np.random.default_rng(2)
+    frames = [random.normal(100, 5, (ROWS, COLUMNS)).astype(np.float32) for _ in range(5)]
+    frames[3] += 60 * np.sin(np.arange(COLUMNS) / 15)
+    scatter = sky_scatter([box_medians(frame) for frame in frames], [1.0] * 5, [5.0] * 5)
+    assert scatter[3] > 3
+    assert max(scatter[:3] + scatter[4:]) < 1

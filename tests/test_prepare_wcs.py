@@ -1,0 +1,87 @@
+"""Places by WCS: through the sky and back, checked against the stars."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from zemosaic_stack_core.prepare.detect import StarList
+from zemosaic_stack_core.prepare.geometry import Affine
+from zemosaic_stack_core.prepare.wcs_align import WcsMap, border_points, check_wcs, pixel_to_pixel, wcs_affine
+
+ROWS, COLUMNS = 300, 400
+
+
+def header(x: float = 0.0, y: float = 0.0, degrees: float = 0.0, projection: str = "TAN") -> str:
+    wcs = WCS(naxis=2)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    wcs.wcs.ctype = [f"RA---{projection}", f"DEC--{projection}"]
+    wcs.wcs.crval = [120.0, 40.0]
+    wcs.wcs.crpix = [200.5 - x, 150.5 - y]
+    wcs.wcs.cd = np.array([[-c, s], [s, c]]) * 5e-4
+    return str(wcs.to_header().tostring(padding=False, endcard=False))
+
+
+def stars_at(points: npt.NDArray[np.float64]) -> StarList:
+    inside = points[np.all((points > 4) & (points < (COLUMNS - 5, ROWS - 5)), axis=1)]
+    flux = np.linspace(9000, 900, len(inside))
+    return StarList(
+        x=inside[:, 0], y=inside[:, 1], flux=flux, error=np.full(len(flux), 20.0), fwhm=3.0, roundness=0.9,
+        sky=100.0, noise=5.0, rows=ROWS, columns=COLUMNS,
+    )  # fmt: skip
+
+
+def sky() -> npt.NDArray[np.float64]:
+    return np.random.default_rng(1).uniform(-100, 500, (300, 2))
+
+
+@pytest.mark.parametrize("projection", ["TAN", "SIN"])
+def test_the_map_is_that_of_the_sky(projection: str) -> None:
+    frame, canvas = header(12.3, -7.8, 33.0, projection), header(projection=projection)
+    mapping = WcsMap(frame=frame, canvas=canvas)
+    x, y = mapping.places(40, 90, COLUMNS)
+    rows, columns = np.mgrid[40:90, :COLUMNS]
+    exact = pixel_to_pixel(canvas, frame, np.column_stack([columns.ravel(), rows.ravel()]).astype(float))
+    assert np.abs(x.ravel() - exact[:, 0]).max() < 1e-3
+    assert np.abs(y.ravel() - exact[:, 1]).max() < 1e-3
+    assert np.allclose(mapping.areas(40, 90, COLUMNS), 1.0, atol=1e-3)
+
+
+def test_bands_agree() -> None:
+    mapping = WcsMap(frame=header(5, 5, 12), canvas=header())
+    whole = np.stack(mapping.places(0, 60, COLUMNS))
+    parts = np.concatenate([np.stack(mapping.places(start, start + 20, COLUMNS)) for start in (0, 20, 40)], axis=1)
+    assert np.abs(whole - parts).max() < 1e-4
+
+
+def test_the_nearest_affine_map_is_near() -> None:
+    found = wcs_affine(header(10, 20), header(), ROWS, COLUMNS)
+    assert found.shift_at(200, 150) == pytest.approx((10, 20), abs=1e-3)
+    border = border_points(header(10, 20), header(), ROWS, COLUMNS)
+    assert np.ptp(border, axis=0) == pytest.approx((COLUMNS - 1, ROWS - 1), abs=0.01)
+
+
+def test_stars_confirm_a_wcs() -> None:
+    headers = [header(), header(15, -9, 4.0), header(300, 250)]
+    maps = [pixel_to_pixel(headers[0], other, sky()) for other in headers]
+    lists = [stars_at(points) for points in maps]
+    check = check_wcs(headers, lists, ["a", "b", "c"], 0)
+    assert (check.confirmed, check.contradicted, check.silent) == (1, 0, 1)
+    assert check.median_offset < 0.05
+    assert check.worst == ""
+
+
+def test_stars_contradict_a_wcs() -> None:
+    headers = [header(), header(15, -9)]
+    moved = Affine(x0=4.0, y0=3.0)
+    lists = [stars_at(sky()), stars_at(moved(pixel_to_pixel(headers[0], headers[1], sky())))]
+    check = check_wcs(headers, lists, ["a.fits", "b.fits"], 0)
+    assert check.contradicted == 1
+    assert check.worst == "the WCS of b.fits is 5.0 px off"
+
+
+def test_headers_survive_as_text() -> None:
+    assert WCS(fits.Header.fromstring(header())).wcs.crpix[0] == 200.5
