@@ -54,8 +54,8 @@ def write_night(
     return folder
 
 
-def write_long_plan(folder: Path, tiles: int = 2000) -> Path:
-    """Write a plan that takes a minute: the same few frames for every tile."""
+def write_long_plan(folder: Path, tiles: int = 400) -> Path:
+    """Write a plan that takes its time: the same few frames for every tile."""
     write_night(folder / "night", tiles=1, frames=4)
     entries = [{"frames": ["night/tile_1"]} for _ in range(tiles)]
     plan = folder / "plan.json"
