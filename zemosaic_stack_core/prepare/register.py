@@ -215,16 +215,16 @@ def _against_fixed_points(
                               note=f"{fixed} points that stay on the sensor left out")  # fmt: skip
         return FramePlace(match=match, via=via, reason=_torn(fixed, match.stars))
     # Nothing moves. Is it the sky that stands still, or does another sky move behind what was matched?
-    lost, bright = _bright_without_partner(source, target, match)
-    if lost >= max(min_stars, 8) and lost > _BRIGHT_LOST * bright:
-        return FramePlace(match=match, via=via, reason=(
-            f"{match.stars} objects stay at their places on the sensor while {lost} of {bright} bright ones "
-            "are not where they were (trees, a horizon, dust?)"))  # fmt: skip
     if min(len(rest_source), len(rest_target)) < max(min_stars, 8):
         return FramePlace(transform=match.transform, match=match, via=via)
     other = find_match(rest_source, rest_target, 4 * GUESSES)
     moving = other is not None and not other.problem(max(min_stars, 8), max_residual)
     if other is None or not moving or other.transform.largest_move(source.rows, source.columns) < 2 * _STILL:
+        lost, bright = _bright_without_partner(source, target, match)
+        if lost >= max(min_stars, 8) and lost > _BRIGHT_LOST * bright:
+            return FramePlace(match=match, via=via, reason=(
+                f"{match.stars} objects stay at their places on the sensor while {lost} of {bright} bright ones "
+                "are not where they were (trees, a horizon, dust?)"))  # fmt: skip
         return FramePlace(transform=match.transform, match=match, via=via)
     if other.stars >= match.stars:
         return FramePlace(transform=other.transform, match=other, via=via,
