@@ -255,7 +255,7 @@ def test_a_full_disk_is_told(monkeypatch):
     with RejectedFlags.made(3, 1, 4, 5) as flags, FlagFile(flags) as file:
         file._file.close()
         monkeypatch.setattr(file, "_file", FullDisk())
-        with pytest.raises(OutputError, match="No space left on device; expected room for a bit per sample"):
+        with pytest.raises(OutputError, match="No space left on device; expected room there for a bit per sample"):
             file.write(Chunk(0, 4, 0, 5), 0, np.ones((1, 20), np.uint8))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,8 +116,8 @@ class FlagFile:
             self._file.flush()
         except OSError as error:
             raise OutputError(
-                f"{self._flags.path}: {error.strerror or error}; expected room for a bit per sample, in the folder for "
-                "temporary files (TMPDIR)"
+                f"{tempfile.gettempdir()}: {error.strerror or error}; expected room there for a bit per sample (TMPDIR "
+                "names another folder)"
             ) from error
 
     def _place(self, channel: int, index: int, row: int, column: int) -> int:
