@@ -108,7 +108,8 @@ def test_this_gpu_gives_the_cpus_bits():
         pytest.skip(cupy_unusable())
     comparison = compare_gpu((6, 24, 16))
     assert comparison.difference == ""
-    assert comparison.samples == 6 * 24 * 16
+    assert (comparison.frames, comparison.columns) == (6, 16)
+    assert 8 <= comparison.rows <= 24  # a very slow device gets fewer
     assert min(comparison.upload_ms, comparison.compute_ms, comparison.download_ms, comparison.cpu_s) > 0.0
 
 

@@ -43,10 +43,9 @@ def test_a_crop_of_the_master_is_the_references(tmp_path, capsys, name, rejectio
     frames = [fits.getdata(path).astype(np.float32) for path in paths]
     crop = crop_around_the_brightest(frames)
     output = tmp_path / "master.fits"
-    code = main(
-        ["stack", *map(str, paths), "-o", str(output), "--maps", "all", "--backend", "cpu", "--no-picture"]
-        + ["--rejection", rejection, "--kappa-low", "2.2", "--kappa-high", "2", "--workers", "1"]
-    )
+    how = ["--backend", "cpu", "--workers", "1", "--no-picture"]
+    rule = ["--rejection", rejection, "--kappa-low", "2.2", "--kappa-high", "2"]
+    code = main(["stack", *map(str, paths), "-o", str(output), "--maps", "all", *how, *rule])
     assert code == 0, capsys.readouterr().err
     result = read_master(output).result
     of_crop = {

@@ -3,11 +3,12 @@
 Frames are raw where one of these holds, in this order:
 
 1. a frame of one plane has a Bayer pattern (``BAYERPAT`` or ``COLORTYP``);
-2. there are darks, flats or biases among them (``IMAGETYP``, ``FRAME``, ``OBSTYPE`` or ``FRAMETYP``);
+2. there are darks, flats or biases among lights (``IMAGETYP``, ``FRAME``, ``OBSTYPE`` or ``FRAMETYP``);
 3. every frame has a celestial WCS, and these put them more than half a pixel apart;
 4. they hold integers, a camera's program calls them lights, and they don't all have the same WCS.
 
-All others, among them every ``.npy`` file and floating-point frames of one WCS or none, are taken as aligned.
+All others, among them every ``.npy`` file and floating-point frames of one WCS or none, are taken as aligned. So are
+frames that are darks, flats or biases without exception, of a Bayer camera too: what is made of them is their master.
 """
 
 from __future__ import annotations
@@ -78,11 +79,13 @@ def recognize(paths: Sequence[str | os.PathLike[str]]) -> Recognized:
     headers, fits = [cards for cards, _ in read], [path for _, path in read]
     if not headers:
         return Recognized(False, "no FITS header says otherwise")
+    kinds = [_kind(cards) for cards in headers]
+    calibration = [kind for kind in kinds if kind not in ("", "light")]
+    if len(calibration) == len(paths):
+        return Recognized(False, "calibration frames and no light: they make a master for calibration, as they are")
     patterns = [pattern for cards in headers if (pattern := _pattern(cards))]
     if patterns:
         return Recognized(True, f"{len(patterns)} of {len(paths)} frames are Bayer mosaics ({patterns[0]})")
-    kinds = [_kind(cards) for cards in headers]
-    calibration = [kind for kind in kinds if kind not in ("", "light")]
     if calibration:
         counts = ", ".join(f"{calibration.count(k)} {_plural(k, calibration.count(k))}" for k in sorted({*calibration}))
         return Recognized(True, f"{counts} among {len(paths)} files")
