@@ -165,6 +165,10 @@ def test_an_output_among_the_frames_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 def test_an_output_beside_the_tiles_is_never_a_tile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = write_night(tmp_path / "night", tiles=2, frames=2)
+    write_frame(plan / "prepared" / "aligned.fits", make_frame(1, 1))  # of raw frames, by a run into the same folder
+    assert run(plan, plan) == 0
+    assert [tile["name"] for tile in report_of(plan)["tiles"]] == ["tile_1", "tile_2"]
+    (plan / "prepared").rename(tmp_path / "prepared")
     for output in (plan / "out", plan / "out", plan, plan / "another"):
         assert run(plan, output) == 0
         assert [tile["name"] for tile in report_of(output)["tiles"]] == ["tile_1", "tile_2"]

@@ -24,7 +24,7 @@ from zemosaic_stack_core.result import FrameRecord, StackResult
 from zemosaic_stack_core.writing.fits_stream import read_first_cards
 
 from .outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
-from .plan import TileSpec
+from .plan import PREPARED_FOLDER, TileSpec
 from .previews import PREVIEW_SIZE, TilePictures, tile_pictures
 from .raw_tile import choose_tile_frames, tile_is_raw
 from .signature import HashedInput, InputHashes, file_stamp, inputs_to_json, is_whole, tile_signature
@@ -230,7 +230,7 @@ class _Job:
                     self.spec.frames,
                     self.settings,
                     is_raw=self.is_raw,
-                    cache=self.target.parent / "prepared",
+                    cache=self.target.parent / PREPARED_FOLDER,
                     scratch=scratch,
                 )
                 self.check_seconds += time.perf_counter() - began

@@ -15,7 +15,10 @@ from typing import Any
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.reading.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
 
-__all__ = ["Shard", "TileSpec", "parse_shard", "read_run_plan"]
+__all__ = ["PREPARED_FOLDER", "Shard", "TileSpec", "parse_shard", "read_run_plan"]
+
+PREPARED_FOLDER = "prepared"
+"""In the output folder: the aligned frames of tiles whose frames are raw."""
 
 _LOGGER = logging.getLogger(__name__)
 _MASTER = re.compile(r"master_tile_\d{3,}\.fits")
@@ -122,7 +125,7 @@ def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[T
     target = None if output is None else Path(os.path.realpath(output))
     folders = []
     for entry in sorted(filter(Path.is_dir, entries), key=natural_key):
-        if Path(os.path.realpath(entry)) == target:
+        if target is not None and Path(os.path.realpath(entry)) in (target, target / PREPARED_FOLDER):
             continue
         if _is_output(entry):
             _LOGGER.warning("%s: holds the tiles of an earlier run; left out of the plan", entry)

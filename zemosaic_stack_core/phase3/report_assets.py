@@ -62,7 +62,8 @@ button[aria-pressed=true]{background:#20304a;border-color:#4a6a9c}
 padding:1px 8px;border-radius:99px}
 .pair .none{grid-column:1/3;aspect-ratio:8/3;align-items:center;justify-content:center;color:#66728a;padding:0 20px;
 text-align:center;font-size:12.5px;line-height:1.35;overflow:hidden}
-.pair .none span{overflow-wrap:anywhere;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:6;overflow:hidden}
+.pair .none span{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:6;overflow:hidden;
+overflow-wrap:anywhere}
 .body{padding:12px 16px 14px}
 .body h3{margin:0;font-size:16px;font-weight:600;display:flex;gap:10px;align-items:baseline}
 .body h3 span{flex:1;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
