@@ -348,3 +348,34 @@ def test_doctor_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert main(["doctor", "--json"]) == ExitCode.FAILED
     found = json.loads(capsys.readouterr().out)
     assert (found["usable"], found["health"]["reason"], found["comparison"]) == (False, "no card", None)
+
+
+def test_the_plan_of_a_configuration_changes_no_bit(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "zemosaic_config.json"
+    settings = {"parallel_max_cpu_workers": 1, "rows_per_chunk": 7, "max_chunk_bytes": 10**6, "use_gpu_phase5": False}
+    config.write_text(json.dumps({**settings, "theme": "dark"}), encoding="utf-8")
+    assert run(frames, "-o", tmp_path / "a.fits", "--no-picture", "--config", config, "--json") == ExitCode.DONE
+    captured = capsys.readouterr()
+    assert f"{config}: settings that mean nothing to a stack: theme\n" in captured.err
+    assert json.loads(captured.out)["details"]["rows_per_chunk"] == 7
+    assert run(frames, "-o", tmp_path / "b.fits", "--no-picture") == ExitCode.DONE
+    assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
+    assert (
+        main(["stack", str(frames), "-o", str(tmp_path / "c.fits"), "--config", str(config), "--backend", "gpu"]) == 2
+    )
+    assert "forbids the GPU; expected one or the other" in capsys.readouterr().err
+
+
+def test_what_the_summary_says(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [frames, "-o", tmp_path / "m.fits", "--no-picture", "--normalization", "linear_fit", "--reference", "2"]
+    assert run(*given) == ExitCode.DONE
+    assert f"  normalized (linear_fit) to {sorted(frames.iterdir())[2]}\n" in capsys.readouterr().out
+    flat = tmp_path / "flat.npy"
+    np.save(flat, np.full(NIGHT.frame_shape, 7, np.float32))
+    assert run(frames, flat, *given[1:], "--overwrite") == ExitCode.DONE
+    assert (
+        f"  {flat}: used as it is, not normalized: linear_fit: the frame has percentiles 7 and 7"
+        in capsys.readouterr().out
+    )

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core import memory, outputs
-from zemosaic_stack_core.errors import InvalidInputError, OutputError
+from zemosaic_stack_core import memory, outputs, stack
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.master_tile import read_master, write_master
 from zemosaic_stack_core.outputs import SharedFile, map_file
 from zemosaic_stack_core.reading import scratch
+from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.reading.pixel_rows import MAX_OPEN_FILES, default_open_files
 from zemosaic_stack_core.reading.scratch import ScratchFolder
 from zemosaic_stack_core.writing.atomic import atomic_output
@@ -140,6 +142,12 @@ def test_a_scratch_folder_without_locks(temporary, packed, monkeypatch):
     assert list(temporary.iterdir()) == []
 
 
+def test_a_folder_that_can_not_be_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(FrameReadError, match="being used by another process; expected a readable folder"):
+        expand_frame_arguments([str(tmp_path)])
+
+
 # --- files that are written ------------------------------------------------------------------------------------------
 
 
@@ -164,3 +172,15 @@ def test_a_file_that_somebody_has_open_stays_as_it_was(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["master.fits"]
     with pytest.raises(InvalidInputError, match="the file exists"), atomic_output(target):
         pass
+
+
+def test_frames_on_another_drive_have_no_relative_name(tmp_path, monkeypatch):
+    def relpath(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    frame = tmp_path / "a.npy"
+    np.save(frame, np.ones((3, 4), np.float32))
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    master = write_master(tmp_path / "m.fits", stack([frame]))
+    (row,) = read_master(master).rows
+    assert (row.name, row.relative, row.record.path) == (str(frame), "", frame)

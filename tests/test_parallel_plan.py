@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from zemosaic_stack_core.backends.gpu import GpuMemory
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.gpu import health
+from zemosaic_stack_core.zemosaic import parallel_plan
 from zemosaic_stack_core.zemosaic.parallel_plan import (
     ParallelCapabilities,
     ParallelPlan,
@@ -153,3 +156,34 @@ def test_this_machine():
     total, available = available_memory()
     assert total == caps.ram_total_bytes
     assert 0 < available <= total
+
+
+@pytest.mark.parametrize("version", [2, 1])
+def test_a_containers_memory(tmp_path, monkeypatch, version):
+    """What its files say; frames that the system keeps in its cache are not in the way."""
+    _, limit, used, cached = parallel_plan._CGROUP_FILES[2 - version]
+    folders = [(tmp_path / "absent", *parallel_plan._CGROUP_FILES[0][1:]), (tmp_path, limit, used, cached)]
+    monkeypatch.setattr(parallel_plan, "_CGROUP_FILES", folders)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 << 30, available=50 << 30))
+    (tmp_path / limit).write_text(f"{4 << 30}\n")
+    (tmp_path / used).write_text(f"{4 << 30}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1000\n{cached} {3 << 30}\nhierarchical_memory_limit 5 6\n")
+    assert available_memory() == (4 << 30, 3 << 30)
+    (tmp_path / "memory.stat").write_text("")
+    assert available_memory() == (4 << 30, 0)
+    for nothing in ("max", str(2**63 - 4096)):
+        (tmp_path / limit).write_text(nothing)
+        assert available_memory() == (64 << 30, 50 << 30)
+
+
+def test_the_gpu_of_the_machine(monkeypatch):
+    memory = GpuMemory(name="a card", total=800, free=600, pool_free=0, pool_used=0, allocatable=600, float64_ratio=32)
+    monkeypatch.setattr(health, "gpu_health", lambda: health.GpuHealth(usable=True, memory=memory))
+    caps = detect_parallel_capabilities()
+    assert (caps.gpu_available, caps.gpu_name, caps.gpu_vram_total_bytes, caps.gpu_vram_free_bytes) == (
+        True,
+        "a card",
+        800,
+        600,
+    )
+    assert not detect_parallel_capabilities(probe_gpu=False).gpu_available

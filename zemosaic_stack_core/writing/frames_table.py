@@ -212,7 +212,8 @@ def read_frames_table(table: npt.NDArray[Any], folder: Path) -> tuple[FrameRow, 
 def _read_row(row: dict[str, Any], folder: Path) -> FrameRow:
     """Return one row."""
     name, relative, note = _decode(row["FILE"]), _decode(row["RELFILE"]), _decode(row["NOTE"])
-    candidates = [Path(name), folder / relative] if relative else []
+    # Without a relative name it was an array, "frame 3", or a file on another drive, which has its whole name.
+    candidates = [Path(name), folder / relative] if relative else [Path(name)] if Path(name).is_absolute() else []
     record = FrameRecord(
         name=name,
         path=next((path for path in candidates if path.is_file()), None),

@@ -33,10 +33,11 @@ GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
 """ZeMosaic's settings that allow or forbid the GPU, the more special first."""
 
 _CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Limit and use of a container's memory, version 2 and 1 of control groups."""
+"""Folder, limit and use of a container's memory, and what ``memory.stat`` there calls files that are cached and not in
+use: version 2 and 1 of control groups."""
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,18 @@ def usable_cores() -> int:
 
 def _container_memory() -> tuple[int, int] | None:
     """Return limit and use of the container's memory in bytes, None where no limit is set."""
-    for limit_name, used_name in _CGROUP_FILES:
+    for folder, limit_name, used_name, cached_name in _CGROUP_FILES:
         try:
-            limit = Path(limit_name).read_text(encoding="ascii").strip()
-            used = Path(used_name).read_text(encoding="ascii").strip()
+            limit, used, stat = (
+                Path(folder, name).read_text(encoding="ascii").strip()
+                for name in (limit_name, used_name, "memory.stat")
+            )
         except OSError:
             continue
         if limit.isdigit() and used.isdigit():
-            return int(limit), int(used)
+            # Files that were read count as used, and are dropped as soon as the room is wanted: every frame of a night.
+            cached = dict(line.split() for line in stat.splitlines() if len(line.split()) == 2).get(cached_name, "0")
+            return int(limit), max(int(used) - int(cached), 0)
     return None
 
 
