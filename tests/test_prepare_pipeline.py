@@ -265,7 +265,8 @@ def test_a_file_that_is_no_frame_is_named(raw: list[Path], tmp_path: Path) -> No
     ("option", "value"),
     [
         ("align", "magic"), ("cfa", "x"), ("kernel", "x"), ("hot_pixels", "x"), ("levels", "x"),
-        ("bayer_pattern", "RGBW"), ("keep_best", 0.0), ("max_fwhm", -1.0), ("min_stars", 3), ("max_residual", math.nan), ("cache_limit", 0),
+        ("bayer_pattern", "RGBW"), ("keep_best", 0.0), ("max_fwhm", -1.0), ("min_stars", 3),
+        ("max_residual", math.nan), ("cache_limit", 0),
         ("drizzle_pixel_fraction", 5.0), ("darks", "dark.fits"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -121,9 +122,10 @@ class PrepareCache:
         """Return a star list that was kept; None where there is none."""
         path = self.folder / f"stars-{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: NumPy leaves a file that is no archive open.
+            with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
                 table, facts, problem = file["table"], file["facts"], str(file["problem"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         x, y, flux, error = table
         fwhm, roundness, sky, noise, rows, columns = (float(v) for v in facts)
@@ -139,7 +141,7 @@ class PrepareCache:
         """Return box medians that were kept; None where there are none."""
         try:
             boxes: npt.NDArray[np.float32] = np.load(self.folder / f"boxes-{key}.npy", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
         return boxes
 
