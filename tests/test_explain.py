@@ -77,6 +77,51 @@ def test_every_pixel_is_explained_to_the_last_bit(options: StackOptions, tmp_pat
             assert all((low <= s.value <= high) == (s.fate == KEPT or s.is_grown) for s in present)
 
 
+BOUNDS = {
+    "kappa_sigma": "median",
+    "mad_clip": "scaled median absolute deviation",
+    "winsorized_sigma_clip": "winsorized deviation",
+    "winsorized_quantile": "winsorized deviation",
+    "linear_fit_clip": "mean absolute residual",
+    "percentile_clip": "level",
+    "minmax": "the 1 lowest and the 1 highest of 12 samples",
+    "noise_clip": "expected noise",
+    "gesd": "up to 3 outliers are looked for among 12 samples, at level 0.05",
+}
+
+
+@pytest.mark.parametrize("rejection", BOUNDS)
+def test_every_rule_says_where_its_line_is(rejection: str, tmp_path: Path) -> None:
+    options = StackOptions(rejection=rejection, kappa_low=2.0, kappa_high=2.2)
+    master = make_master(tmp_path, options)
+    told = has_pair = 0
+    for row, column in np.ndindex(SHAPE):
+        (found,) = explain_pixel(master, row, column)
+        present = [sample for sample in found.samples if sample.fate != MISSING]
+        told += BOUNDS[rejection].replace("12", str(len(present))) in found.bounds_text or column == 0
+        if found.bounds is not None:
+            has_pair += 1
+            low, high = found.bounds
+            assert all((low <= sample.value <= high) == (sample.fate == KEPT) for sample in present)
+    assert told == 24
+    assert has_pair == (0 if rejection in ("linear_fit_clip", "minmax", "gesd") else 24)
+
+
+def test_numbers_of_a_line(tmp_path: Path) -> None:
+    """Nine samples on a line and one off it: the line, and what a residual may be."""
+    for index, value in enumerate((1, 2, 3, 4, 5, 6, 7, 8, 9, 40)):
+        np.save(tmp_path / f"f{index}.npy", np.full((2, 2), value, np.float32))
+    options = StackOptions(rejection="linear_fit_clip", kappa_low=2.0, kappa_high=3.0, max_iterations=1)
+    master = write_master(tmp_path / "m.fits", stack(sorted(tmp_path.glob("*.npy")), options=options))
+    (found,) = explain_pixel(master, 0, 0)
+    rank = np.arange(10)
+    values = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 40.0])
+    slope = np.sum((rank - 4.5) * (values - 8.5)) / np.sum((rank - 4.5) ** 2)
+    spread = np.mean(np.abs(values - 8.5 - slope * (rank - 4.5)))
+    assert found.bounds_text.startswith(f"line {8.5 - 4.5 * slope:.6g} + {slope:.6g} x rank through 10 samples")
+    assert f"below it by {2 * spread:.6g} (- 2) or above by {3 * spread:.6g} (+ 3)" in found.bounds_text
+
+
 @pytest.mark.parametrize("rejection", REJECTIONS)
 def test_the_fates_are_the_reference_s(rejection: str, tmp_path: Path) -> None:
     options = StackOptions(rejection=rejection, kappa_low=1.7, kappa_high=1.4)

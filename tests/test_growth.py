@@ -10,12 +10,16 @@ import pytest
 import reference
 from samples import assert_conserves, assert_same_bits, assert_within_ulp
 
-from zemosaic_stack_core import InvalidInputError, StackOptions, stack
+from conftest import make_case
+from zemosaic_stack_core import InvalidInputError, Phase3Gpu, StackOptions, stack, stack_auto
 from zemosaic_stack_core.chunks import Chunk
 from zemosaic_stack_core.errors import OutputError
+from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.growing import pack_rejected
 from zemosaic_stack_core.growth import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
 from zemosaic_stack_core.kernel import Samples, stack_chunk
+from zemosaic_stack_core.options import MAPS
+from zemosaic_stack_core.runner import prepare_job, run_job
 
 SHAPE = (23, 29)
 
@@ -183,6 +187,31 @@ def test_what_is_noted_is_what_was_counted(n):
         for frame in range(n):
             noted = np.count_nonzero(packed[frame // 8] & (1 << frame % 8))
             assert noted == result.frame_rejected_low[frame] + result.frame_rejected_high[frame]
+
+
+def test_mode_c_grows_the_same_within_its_memory():
+    frames = make_trails(n=12, shape=(60, 150))
+    backend = make_case("cupy").backend
+    options = replace(CASES[0], weighting="inverse_variance", errors="detector", normalization="additive")
+    found, used_gpu = stack_auto(frames, gpu=Phase3Gpu(), options=options, maps="all", plan={"gpu_rows_per_chunk": 17})
+    assert used_gpu
+    assert found.details["chunks"] == 4
+    assert_same_bits(found, stack(frames, options=options, maps="all"))
+    job, numbers = prepare_job(open_frames(frames), options=options, backend=backend, maps=frozenset(MAPS))
+    import cupy
+
+    pool, peak = cupy.get_default_memory_pool(), [0]
+    pool.free_all_blocks()
+
+    class Watch(cupy.cuda.MemoryHook):
+        name = "peak"
+
+        def malloc_postprocess(self, **_):
+            peak[0] = max(peak[0], pool.used_bytes())
+
+    with Watch():
+        run_job(job, numbers, backend)
+    assert 0 < peak[0] <= job.plan.chunk_bytes
 
 
 def test_nothing_grows_where_no_cluster_is_large_enough():

@@ -8,7 +8,7 @@ iteration, two, and so on.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,8 @@ from .options import MAPS, StackOptions
 from .outputs import OutputPlanes
 from .reading.bands import BandReader
 from .reading.scratch import ScratchFolder
-from .rejection.centered import MAD_TO_SIGMA
 from .replay import OpenMaster, open_master
+from .rule_bounds import describe_bounds
 
 __all__ = ["Fate", "PixelChannel", "SampleFate", "explain_pixel"]
 
@@ -319,69 +319,14 @@ def _bounds(
 ) -> tuple[tuple[float, float] | None, str]:
     """Return the bounds of the last iteration, from the samples that the kernel had kept before it, and words for them.
 
-    Only rules whose bounds are a center and a spread of those samples have them here.
+    `samples` are in ascending order.
     """
-    spread_of = _SPREADS.get(options.rejection)
+    present = [sample for sample in samples if sample.fate != MISSING]
     # What was kept before the last iteration: within the bounds of every earlier one. A sample may come back after it.
-    kept = [s.value for s in samples if s.fate != MISSING and all(earlier[s.frame] == KEPT for earlier in fates[:-1])]
-    if spread_of is None or not kept:
-        return None, ""
-    values = np.array(kept)
-    center = float(np.mean(values)) if _uses_mean(options) else float(np.median(values))
-    name, spread, low, high = spread_of(options, values, center)
-    bounds = (center - low * spread, center + high * spread)
-    if any((bounds[0] <= s.value <= bounds[1]) != (s.fate == KEPT or s.is_grown) for s in samples if s.fate != MISSING):
-        return None, ""  # an iteration that would have left nothing was not applied: these are not the bounds
-    center_name = "mean" if _uses_mean(options) else "median"
-    return bounds, (
-        f"{center_name} {center:.6g} and {name} {spread:.6g} of {len(kept)} samples: rejected below {bounds[0]:.6g} "
-        f"(- {low:g}) and above {bounds[1]:.6g} (+ {high:g})"
+    before = [sample.value for sample in present if all(earlier[sample.frame] == KEPT for earlier in fates[:-1])]
+    return describe_bounds(
+        options,
+        np.array(before),
+        np.array([sample.value for sample in present]),
+        np.array([sample.fate == KEPT or sample.is_grown for sample in present], dtype=np.bool_),
     )
-
-
-def _uses_mean(options: StackOptions) -> bool:
-    """Whether the center is the mean."""
-    return options.rejection == "kappa_sigma" and options.center == "mean"
-
-
-_Spread = Callable[[StackOptions, npt.NDArray[np.float64], float], tuple[str, float, float, float]]
-
-
-def _standard_deviation(
-    options: StackOptions, values: npt.NDArray[np.float64], center: float
-) -> tuple[str, float, float, float]:
-    """Return the spread of ``kappa_sigma``, and its factors."""
-    del center
-    return "standard deviation", float(np.std(values)), options.kappa_low, options.kappa_high
-
-
-def _absolute_deviation(
-    options: StackOptions, values: npt.NDArray[np.float64], center: float
-) -> tuple[str, float, float, float]:
-    """Return the spread of ``mad_clip``, and its factors."""
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(values - center)))
-    return "scaled median absolute deviation", spread, options.kappa_low, options.kappa_high
-
-
-def _model_noise(
-    options: StackOptions, values: npt.NDArray[np.float64], center: float
-) -> tuple[str, float, float, float]:
-    """Return the spread of ``noise_clip``, and its factors."""
-    del values
-    read, photons = options.read_noise / options.gain, max(center, 0.0) / options.gain
-    spread = float(np.sqrt(read * read + photons + (options.sensitivity * center) ** 2))
-    return "expected noise", spread, options.kappa_low, options.kappa_high
-
-
-def _level(options: StackOptions, values: npt.NDArray[np.float64], center: float) -> tuple[str, float, float, float]:
-    """Return the spread of ``percentile_clip``, which is its center, and its factors."""
-    del values
-    return "level", abs(center), options.p_low, options.p_high
-
-
-_SPREADS: dict[str, _Spread] = {
-    "kappa_sigma": _standard_deviation,
-    "mad_clip": _absolute_deviation,
-    "noise_clip": _model_noise,
-    "percentile_clip": _level,
-}
