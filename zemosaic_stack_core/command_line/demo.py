@@ -107,6 +107,7 @@ def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwri
 
     if result.coverage is None or result.rejected_high is None or result.rejected_low is None:
         raise AssertionError("the maps were not asked for")
+    options = result.options
     index = night.satellite_frames[0]
     coverage = result.coverage.min(axis=2) if result.coverage.ndim == 3 else result.coverage
     rejected = result.rejected_high + result.rejected_low
@@ -117,7 +118,11 @@ def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwri
             subtitle=f"frame {index + 1} of {night.n_frames}; violet: the camera did not look there",
             image=night.frame(index),
         ),
-        Panel(title="The master", subtitle=f"{night.n_frames} frames, {result.options.rejection}", image=result.image),
+        Panel(
+            title="The master",
+            subtitle=f"{night.n_frames} frames, normalized ({options.normalization}), {options.rejection}",
+            image=result.image,
+        ),
         Panel(title="Coverage", subtitle="samples combined at each pixel", image=coverage, kind="map", unit="frames"),
         Panel(
             title="Rejected",
