@@ -87,6 +87,8 @@ def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[A
     radius = 7.0
     alone = distance.min(axis=1) > 2.2 * radius
     through = float(np.mean([night.transparency(names.index(frame.path.name)) for frame in group.kept]))
+    if group.levels != "none":  # fluxes are those of the reference then
+        through = night.transparency(names.index(Path(group.reference).name))
     if dict(group.masters)["flat"]:
         through *= float(np.median(night.flat))  # a flat is divided by its median: that of the response becomes 1
     result: Result = {}

@@ -140,8 +140,9 @@ class PrepareCache:
     def load_boxes(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return box medians that were kept; None where there are none."""
         try:
-            boxes: npt.NDArray[np.float32] = np.load(self.folder / f"boxes-{key}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            with (self.folder / f"boxes-{key}.npy").open("rb") as file:
+                boxes: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
         return boxes
 

@@ -120,28 +120,31 @@ def match_levels(
 
 
 def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference: int) -> None:
-    """Fill in the coefficients (frame, term) of one channel."""
+    """Fill in the coefficients (frame, term) of one channel.
+
+    The reference is fitted as all others are, and what it got is taken from all afterwards: held fast, it alone would
+    pull against all others, and a set of n frames would take n times as long.
+    """
     adjusted = plane.copy()
     present = np.isfinite(plane)
+    count = present.sum(axis=0)
+    shared = [present[index] & (count > 1) for index in range(len(plane))]
+    fitted = [index for index in range(len(plane)) if shared[index].sum() >= 2 * design.shape[-1]]
     for round_ in range(_ROUNDS):
-        largest = 0.0
-        total, count = np.where(present, adjusted, 0.0).sum(axis=0), present.sum(axis=0)
-        for index in range(len(plane)):
-            if index == reference:
-                continue
-            others = count - present[index]
-            shared = present[index] & (others > 0)
-            if shared.sum() < 2 * design.shape[-1]:
-                continue
-            mean = (total - np.where(present[index], adjusted[index], 0.0))[shared] / others[shared]
-            fit = _robust_fit(design[shared], mean - plane[index][shared])
-            now = plane[index] + design @ fit
-            moved = np.where(present[index], now - adjusted[index], 0.0)
-            total += moved
-            largest = max(largest, float(np.abs(moved).max()))
+        before = adjusted.copy()
+        total = np.where(present, adjusted, 0.0).sum(axis=0)
+        for index in fitted:
+            at = shared[index]
+            mean = (total - np.where(present[index], adjusted[index], 0.0))[at] / (count[at] - 1)
+            coefficients[index] = _robust_fit(design[at], mean - plane[index][at])
+            now = plane[index] + design @ coefficients[index]
+            total += np.where(present[index], now - adjusted[index], 0.0)
             adjusted[index] = now
-            coefficients[index] = fit
-        if round_ and largest < _DONE:
+        if reference in fitted:
+            gauge = coefficients[reference].copy()
+            coefficients[fitted] -= gauge
+            adjusted[fitted] -= design @ gauge
+        if round_ and float(np.nanmax(np.abs(adjusted - before), initial=0.0)) < _DONE:
             break
 
 
