@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 
@@ -57,3 +58,17 @@ def test_nobody_waits_longer_than_the_time_out(call):
 def test_a_crash_is_a_reason():
     with pytest.raises(IsolatedCallError, match="exit code 57: it printed nothing"):
         call_in_process(f"{__name__}:crash", [], timeout_s=60)
+
+
+def test_a_process_that_can_not_be_killed_is_left_behind(monkeypatch):
+    """One that hangs in the driver never goes, and nobody is to wait for it."""
+    wait = subprocess.Popen.wait
+
+    def never_gone(process, timeout=None):
+        if timeout is not None:
+            raise subprocess.TimeoutExpired(process.args, timeout)
+        return wait(process)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", never_gone)
+    with pytest.raises(IsolatedCallError, match=r"no answer within 0\.2 s"):
+        call_in_process(f"{__name__}:hang", [], timeout_s=0.2)
