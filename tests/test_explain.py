@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import reference
+from astropy.io import fits
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.command_line import ExitCode, main
@@ -297,6 +298,13 @@ class TestFramesFoundAgain:
             np.save(path, np.zeros(SHAPE[::-1], np.float32))
         with pytest.raises(FrameReadError, match=r"a frame of shape \(6, 4\); expected \(4, 6\)"):
             replay_master(master)
+
+
+def test_of_another_version_of_the_definition(tmp_path: Path) -> None:
+    master = make_master(tmp_path, StackOptions(), n=3)
+    fits.setval(master, "ZSC_ALGO", value="0")
+    with pytest.raises(InvalidInputError, match=r"m.*\.fits: made with version 0 of the numeric definition"):
+        replay_master(master)
 
 
 def test_not_a_master(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

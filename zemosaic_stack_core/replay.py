@@ -27,6 +27,7 @@ from .result import StackResult
 from .runner import prepare_job, run_job
 from .statistics import FrameNumbers
 from .workers import choose_workers
+from .writing.option_cards import ALGORITHM
 
 __all__ = ["OpenMaster", "Replay", "open_master", "replay_master"]
 
@@ -119,9 +120,16 @@ def open_master(
     FrameReadError
         The master can't be read; a frame's file is gone or is not the one that the master was made of.
     InvalidInputError
-        A frame never was a file, or samples' masks, weights or variances never were.
+        A frame never was a file, or samples' masks, weights or variances never were; the master was made by another
+        version of the numeric definition.
     """
     tile = read_master(path)
+    version = str(tile.header.get("ZSC_ALGO", ""))
+    if version != ALGORITHM:
+        raise InvalidInputError(
+            f"{path}: made with version {version or 'unknown'} of the numeric definition, which gives other bits; "
+            f"expected version {ALGORITHM}"
+        )
     if tile.result.given.arrays:
         raise InvalidInputError(
             f"{path}: made with {', '.join(tile.result.given.arrays)} given as arrays, which it does not hold; "
