@@ -14,8 +14,9 @@ from .frames import FrameGroup, open_frames
 from .gpu.phase3_gpu import Phase3Gpu, find_invalid
 from .job import StackJob
 from .options import StackOptions
+from .reading.given_planes import count_planes
 from .result import StackResult
-from .runner import check_maps, count_planes, plan_job, prepare_job, run_job
+from .runner import check_maps, plan_job, prepare_job, run_job
 from .statistics import FrameNumbers
 from .workers import choose_workers
 from .zemosaic.parallel_plan import ParallelPlan, read_plan

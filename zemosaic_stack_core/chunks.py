@@ -232,7 +232,8 @@ def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     at_once = pixels if strip is None else min(pixels, 2 * strip)
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
     per_pixel = PIXEL_BYTES if strip is not None else DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
-    return read + workload.working_bytes * workload.frames * at_once + per_pixel * pixels + _growth_bytes(workload, pixels)
+    working = workload.working_bytes * workload.frames * at_once
+    return read + working + per_pixel * pixels + _growth_bytes(workload, pixels)
 
 
 def _growth_bytes(workload: Workload, pixels: int) -> int:

@@ -20,21 +20,17 @@ from .job import FrameCounts, StackJob, StepTimes, compute_chunks
 from .memory import chunk_budget
 from .options import MAPS, StackOptions, check_choice, is_whole
 from .outputs import OutputPlanes, SharedFile, output_bytes
-from .per_frame.weighting import radial_weights
 from .reading.bands import BandReader
+from .reading.given_planes import count_planes, split_weights, variance_source, with_radial_weight
 from .reading.masks import ArrayMask
-from .reading.planes import PlaneStack, plane_stack
-from .reading.variances import DetectorVariances, VarianceSource
 from .result import FrameRecord, StackResult
 from .statistics import FrameNumbers, estimate_frame_numbers
 from .threads import compute_in_threads, threads_run_at_once
 from .workers import choose_workers, compute_in_processes
 
-__all__ = ["check_maps", "count_planes", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
+__all__ = ["check_maps", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
 
 Progress = Callable[[int, int], None]
-#: Rows of the radial weight that are computed at once.
-RADIAL_ROWS = 64
 
 
 def stack(
@@ -254,12 +250,12 @@ def prepare_job(
     """Check everything, estimate the frames' numbers and plan the chunks: all that comes before the first chunk."""
     if options.combine != "mean" and weights is not None:
         raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
-    per_frame, per_sample = _split_weights(weights, group)
+    per_frame, per_sample = split_weights(weights, group)
     arrays = {"weights": per_sample is not None, "variances": variances is not None}
     arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
     if options.radial_feather_fraction is not None:
-        per_sample = _with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
-    spread = _variance_source(variances, group, options)
+        per_sample = with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
+    spread = variance_source(variances, group, options)
     plan = plan_job(
         group,
         options,
@@ -288,34 +284,6 @@ def prepare_job(
         given=replace(group.given, arrays=tuple(sorted(name for name, is_given in arrays.items() if is_given))),
     )
     return job, numbers
-
-
-def count_planes(options: StackOptions, maps: frozenset[str], *, has_weights: bool, has_variances: bool) -> int:
-    """Count the float32 numbers that go with every sample to the kernel.
-
-    `has_weights`: weights per sample, `has_variances`: variances, of whatever source.
-    """
-    return (has_weights or options.weighting == "inverse_variance") + (has_variances and "variance" in maps)
-
-
-def _variance_source(variances: object | None, group: FrameGroup, options: StackOptions) -> VarianceSource | None:
-    """Return where the variances of the samples come from; one source at most."""
-    sources: list[tuple[str, VarianceSource]] = []
-    if variances is not None:
-        sources.append(("variances", plane_stack(variances, group, "variances")))
-    if group.variances is not None:
-        sources.append((f"variance_extension {group.given.variance_extension!r}", group.variances))
-    if options.errors == "detector":
-        model = DetectorVariances(options.gain, options.read_noise, options.sensitivity)
-        sources.append(("errors 'detector'", model))
-    if len(sources) > 1:
-        raise InvalidInputError(f"{sources[0][0]} and {sources[1][0]}; expected one source of variances")
-    if not sources and options.weighting == "inverse_variance":
-        raise InvalidInputError(
-            "weighting 'inverse_variance' without variances; expected variances=, a variance extension, "
-            "or errors 'detector'"
-        )
-    return sources[0][1] if sources else None
 
 
 def plan_job(
@@ -369,51 +337,6 @@ def check_maps(maps: Sequence[str] | str) -> frozenset[str]:
     for name in names:
         check_choice("maps", name, MAPS)
     return frozenset(names)
-
-
-def _split_weights(
-    weights: object | None, group: FrameGroup
-) -> tuple[npt.NDArray[np.float64] | None, PlaneStack | None]:
-    """Tell weights per frame, shape (frame, channel), from weights per sample."""
-    if weights is None:
-        return None, None
-    array = np.asarray(weights)
-    frames, channels = len(group.sources), group.channels
-    if array.shape == (frames,) or array.shape == (frames, channels):
-        plane_like = array.reshape(frames, -1)
-        checked = plane_stack(
-            np.broadcast_to(
-                plane_like[:, None, None, :] if group.is_color else plane_like[:, :1, None],
-                ((frames, 1, 1, channels) if group.is_color else (frames, 1, 1)),
-            ),
-            group,
-            "weights",
-        )
-        per_frame = checked.values[:, :, 0, 0].astype(np.float64)
-        if not (per_frame > 0.0).any(axis=0).all():
-            raise InvalidInputError("weights are all zero; expected at least one frame of positive weight")
-        return per_frame, None
-    stack = plane_stack(weights, group, "weights")
-    if not array.any():
-        raise InvalidInputError("weights are all zero; expected at least one positive weight")
-    return None, stack
-
-
-def _with_radial_weight(
-    weights: PlaneStack | None, group: FrameGroup, options: StackOptions, feather: float
-) -> PlaneStack:
-    """Multiply the radial weight into the weights per sample."""
-    rows, columns = group.rows, group.columns
-    radial = np.empty((rows, columns), np.float32)
-    for start in range(0, rows, RADIAL_ROWS):  # in bands: its float64 steps are several times as large
-        stop = min(start + RADIAL_ROWS, rows)
-        radial[start:stop] = radial_weights(
-            rows, columns, feather, options.radial_shape_power, options.radial_floor, start, stop
-        )
-    if weights is not None:
-        return replace(weights, factor=radial)
-    shape = (len(group.sources), group.channels, rows, columns)
-    return PlaneStack(np.broadcast_to(np.float32(1.0), shape), radial)
 
 
 class _Rows:

@@ -11,7 +11,8 @@ from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
 from zemosaic_stack_core.chunks import ChunkPlan
 from zemosaic_stack_core.gpu.health import gpu_health
 from zemosaic_stack_core.outputs import output_bytes
-from zemosaic_stack_core.runner import check_maps, count_planes, plan_job
+from zemosaic_stack_core.reading.given_planes import count_planes
+from zemosaic_stack_core.runner import check_maps, plan_job
 from zemosaic_stack_core.workers import choose_workers
 
 from .computing import parallel_plan
