@@ -52,13 +52,14 @@ class SilentProgress:
         self._say = say
         self._total = 0
         self._finished = 0
-        self._worked = 0
-        self._began = time.monotonic()
+        self._made = 0
+        self._making_s = 0.0  # reused and failed tiles take next to no time: they say nothing of the others
+        self._since = time.monotonic()
 
     def begin(self, tiles: int) -> None:
         """See `RunProgress`."""
         self._total = tiles
-        self._began = time.monotonic()
+        self._since = time.monotonic()
 
     def tile(self, spec: TileSpec) -> None:
         """See `RunProgress`."""
@@ -68,18 +69,24 @@ class SilentProgress:
 
     def done(self, record: TileRecord) -> None:
         """See `RunProgress`."""
+        now = time.monotonic()
         self._finished += 1
-        self._worked += record.outcome not in (TileOutcome.REUSED, TileOutcome.FAILED)
+        if record.outcome not in (TileOutcome.REUSED, TileOutcome.FAILED):
+            self._made += 1
+            self._making_s += now - self._since
+        self._since = now
         self._say(tile_line(record, self._finished, self._total))
 
     def end(self) -> None:
         """See `RunProgress`."""
 
     def seconds_left(self, part: float = 0.0) -> float | None:
-        """Return the time left, judged by the tiles done and the part of the present one; None where nothing is."""
-        done = self._finished + part
-        elapsed = time.monotonic() - self._began
-        return elapsed * (self._total - done) / done if done > 0.0 else None
+        """Return the time left, judged by the tiles made and the part of the present one; None where nothing is."""
+        made = self._made + part
+        if made <= 0.0:
+            return None
+        spent = self._making_s + (time.monotonic() - self._since if part else 0.0)
+        return spent / made * (self._total - self._finished - part)
 
 
 class LineProgress(SilentProgress):
@@ -111,7 +118,7 @@ class LineProgress(SilentProgress):
 
 
 class BarProgress(SilentProgress):
-    """Two bars on a terminal: tiles, and rows of the present tile."""
+    """Two bars on a terminal: tiles, and rows of the present tile (on a cluster there is no such)."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -130,18 +137,18 @@ class BarProgress(SilentProgress):
             *columns, console=self._console, auto_refresh=False, transient=True, expand=True
         )
         self._tiles: TaskID = self._bars.add_task("tiles", total=None, unit="")
-        self._rows: TaskID = self._bars.add_task("", total=None, unit="rows")
+        self._rows: TaskID = self._bars.add_task("", total=None, unit="rows", visible=False)
         self._drawn = 0.0
 
     def begin(self, tiles: int) -> None:
         """See `RunProgress`."""
         super().begin(tiles)
-        self._bars.start()
         self._bars.update(self._tiles, total=tiles)
+        self._bars.start()
 
     def tile(self, spec: TileSpec) -> None:
         """See `RunProgress`."""
-        self._bars.reset(self._rows, total=1, description=f"tile {spec.tile_id} {spec.name}"[:40])
+        self._bars.reset(self._rows, total=1, visible=True, description=f"tile {spec.tile_id} {spec.name}"[:40])
         self._bars.refresh()
 
     def rows(self, done: int, total: int) -> None:
@@ -152,18 +159,23 @@ class BarProgress(SilentProgress):
         self._drawn = now
         self._bars.update(self._rows, completed=done, total=total)
         left = self.seconds_left(done / max(total, 1))
-        self._bars.update(self._tiles, unit="" if left is None else f"{_duration(left)} left")
+        self._tell_left(left)
         self._bars.refresh()
 
     def done(self, record: TileRecord) -> None:
         """See `RunProgress`."""
         super().done(record)
         self._bars.update(self._tiles, completed=self._finished)
+        self._tell_left(self.seconds_left())
         self._bars.refresh()
 
     def end(self) -> None:
         """See `RunProgress`."""
         self._bars.stop()
+
+    def _tell_left(self, seconds: float | None) -> None:
+        """Put the time left behind the tiles."""
+        self._bars.update(self._tiles, unit="" if seconds is None else f"{_duration(seconds)} left")
 
 
 def run_progress(say: Callable[[str], None], *, is_quiet: bool) -> SilentProgress:
@@ -175,8 +187,7 @@ def run_progress(say: Callable[[str], None], *, is_quiet: bool) -> SilentProgres
 
 def _duration(seconds: float) -> str:
     """Return a duration as people read it."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
