@@ -179,7 +179,7 @@ def kernels() -> Result:
     def skimage_bicubic(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         from skimage.transform import warp
 
-        return np.asarray(warp(image, np.stack([y, x]), order=3, cval=float("nan"), preserve_range=True))
+        return np.asarray(warp(image, np.stack([y, x]), order=3, cval=sky, preserve_range=True))
 
     def adaptive(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         from astropy.wcs import WCS
