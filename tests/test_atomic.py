@@ -141,9 +141,7 @@ def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
 def test_a_folder_without_permission_is_found_before_the_work(tmp_path, monkeypatch):
     """The superuser may write everywhere, so the system's answer is made up."""
     monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (tmp_path, os.W_OK))
-    with pytest.raises(
-        OutputError, match=r"m\.fits: no permission to write in .*; expected a folder that can"
-    ):
+    with pytest.raises(OutputError, match=r"m\.fits: no permission to write in .*; expected a folder that can"):
         check_output(tmp_path / "m.fits")
     (tmp_path / "deeper").mkdir()
     check_output(tmp_path / "deeper" / "m.fits")

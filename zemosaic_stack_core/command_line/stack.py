@@ -195,9 +195,7 @@ def _odd_frames(paths: list[Path]) -> list[str]:
     from zemosaic_stack_core.reading.frame_lists import find_repeated
     from zemosaic_stack_core.writing.fits_stream import read_first_cards
 
-    lines = [
-        f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()
-    ]
+    lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
     masters = [path for path in paths if "ZSC_ALGO" in read_first_cards(path)]
     if 0 < len(masters) < len(paths):  # nothing but masters is a stack of stacks
         lines.append(f"{masters[0]}: a master of this program among {len(paths)} frames; stacked as one of them")
