@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,9 @@ def test_a_run_prepares_the_tiles_that_need_it(raw: Path, tmp_path: Path, capsys
     assert prepared["alignment"] == "stars"
     assert all(frame["stars"] >= frame["matched"] > 0 for frame in prepared["frames"])
     assert "prepared" not in tiles["b"]["details"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("registered by stars: 5 of 5 frames have no WCS") == 1
+    assert "<td>light_0004.fits</td>" in page
     with fits.open(out / "master_tile_001.fits") as hdus:
         assert "SHIFTX" in hdus["FRAMES"].columns.names
         assert hdus[0].header["ZMT_NRAW"] == 6
@@ -195,3 +200,25 @@ def test_a_run_asked_for_something_else_makes_the_raw_tile_again(raw: Path, tmp_
     assert tile["outcome"] == "done_cpu"
     assert tile["frames_used"] == 3
     assert [frame["reason"] for frame in tile["dropped"]] == ["not among the best 60 %"] * 2
+
+
+def test_what_is_not_installed_is_said(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sep", None)
+    assert run("stack", raw, "-o", tmp_path / "m.fits") == 2
+    said = capsys.readouterr().err
+    assert "preparing raw frames needs sep, not installed; expected: pip install 'zemosaic-stack-core[prepare]'" in said
+
+
+def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "prepare.py"
+    spec = importlib.util.spec_from_file_location("benchmark_prepare", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    benchmark.main(["truth", "--frames", "3", "--size", "160", "200", "--stars", "250", "--workers", "1"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["kept"] == 3
+    assert result["shift_error_px"]["median"] < 0.1

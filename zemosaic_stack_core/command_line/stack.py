@@ -50,8 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "stack",
         help="combine frames into one master image",
-        description="Combine aligned frames into one master image: a FITS file with its maps and a table of "
-        "the frames, and a picture of it.",
+        description="Combine frames into one master image: a FITS file with its maps and a table of the frames, and a "
+        "picture of it. Raw frames are calibrated and registered first.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -293,6 +293,35 @@ def _pair(tile: Json, pictures: TilePictures) -> str:
     return f'<div class="pair"><figure><img src="{pictures.image}" alt="tile {number}"></figure>{second}</div>'
 
 
+_PREPARED_TITLES = (
+    *("frame", "stars / matched", "shift px", "turned deg", "scale", "residual px"),
+    *("FWHM px", "roundness", "sky", "dropped"),
+)
+
+
+def _prepared(prepared: Json) -> str:
+    """Return what was measured of raw frames, folded away."""
+    rows = []
+    for frame in prepared["frames"][:_LISTED]:
+        x, y = frame["shift"]
+        place = "-" if x is None or y is None else f"{x:+.2f}, {y:+.2f}"
+        numbers = (
+            *(("rotation", ".2f"), ("scale", ".5f"), ("residual", ".2f")),
+            *(("fwhm", ".2f"), ("roundness", ".2f"), ("sky", ".5g")),
+        )
+        cells = [f"{frame['stars']} / {frame['matched']}", place]
+        cells += ["-" if frame[name] is None else format(frame[name], how) for name, how in numbers]
+        name = os.path.basename(frame["name"])  # noqa: PTH119
+        rows.append("".join(f"<td>{_text(cell)}</td>" for cell in (name, *cells, frame["dropped"])))
+    more = len(prepared["frames"]) - _LISTED
+    if more > 0:
+        rows.append(f'<td>and {more} more</td><td colspan="9">see report.json</td>')
+    head = "".join(f"<th>{title}</th>" for title in _PREPARED_TITLES)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    how = _text(f"{prepared['alignment']}: {prepared['why']}")
+    return f"<details><summary>registered by {how}</summary><table><tr>{head}</tr>{body}</table></details>"
+
+
 def _details(tile: Json) -> str:
     """Return what is folded away: dropped and worst frames, times, memory."""
     parts = []
@@ -316,6 +345,8 @@ def _details(tile: Json) -> str:
             "<details><summary>frames with most rejected</summary><table><tr><th>frame</th><th>low %</th>"
             f"<th>high %</th><th>missing %</th><th>weight</th></tr>{rows}</table></details>"
         )
+    if prepared := tile["details"].get("prepared"):
+        parts.append(_prepared(prepared))
     shape = " x ".join(map(str, tile["shape"])) or "-"
     facts = (
         ("file", tile["file"] or "-"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
@@ -44,16 +45,22 @@ def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOp
 
 def require_libraries(options: PrepareOptions) -> None:
     """Raise one line that says what to install."""
-    from importlib.util import find_spec
-
     needed = ["scipy", *(["sep"] if options.align != "none" else []),
               *(["drizzle"] if options.cfa == "drizzle" else [])]  # fmt: skip
-    lacking = [name for name in needed if find_spec(name) is None]
+    lacking = [name for name in needed if not _is_there(name)]
     if lacking:
         raise InvalidInputError(
             f"preparing raw frames needs {', '.join(lacking)}, not installed; "
             "expected: pip install 'zemosaic-stack-core[prepare]', or --align none for frames that are aligned already"
         )
+
+
+def _is_there(name: str) -> bool:
+    """Say whether a library can be imported."""
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # something else stands in its place
+        return False
 
 
 def sort_frames(
