@@ -111,7 +111,7 @@ def test_bars_on_a_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch, has_r
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (61.0, "1 min"), (110.0, "2 min"), (3600.0, "1 h 00 min"), (9000.0, "2 h 30 min")],,
+    [(0.4, "0 s"), (59.4, "59 s"), (61.0, "1 min"), (110.0, "2 min"), (3600.0, "1 h 00 min"), (9000.0, "2 h 30 min")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert live._duration(seconds) == text

@@ -124,7 +124,7 @@ def _import_distributed() -> Any:
         import distributed
     except ImportError:
         raise BackendUnavailableError(
-            'dask.distributed is not installed; expected it for a cluster: python -m pip install distributed'
+            "dask.distributed is not installed; expected it for a cluster: python -m pip install distributed"
         ) from None
     return distributed
 

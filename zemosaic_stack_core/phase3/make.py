@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,12 @@ class _Job:
         self.inputs: list[HashedInput] = []
         self.signature = ""
         self.check_seconds = 0.0
-        self.is_raw = tile_is_raw(spec.frames, settings)
         self.given = len(spec.frames)
+
+    @cached_property
+    def is_raw(self) -> bool:
+        """Whether the frames are to be prepared; their headers are looked at when the tile's turn has come."""
+        return tile_is_raw(self.spec.frames, self.settings)
 
     @property
     def input_rows(self) -> list[list[Any]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,8 @@ def _pixels_apart(paths: Sequence[str | os.PathLike[str]]) -> float:
 def _cards(path: str | os.PathLike[str]) -> _Cards:
     """Return the wanted cards of a file's first image, values as text; empty where it is not FITS."""
     try:
+        if not Path(path).is_file():  # nobody may write to a pipe
+            return {}
         with Path(path).open("rb") as plain:
             is_packed = plain.read(2) == b"\x1f\x8b"
             plain.seek(0)
@@ -184,7 +187,7 @@ def _cards(path: str | os.PathLike[str]) -> _Cards:
                 with gzip.open(plain) as file:
                     return _first_image(file)
             return _first_image(plain)
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return {}
 
 
