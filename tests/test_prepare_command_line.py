@@ -171,7 +171,10 @@ def test_a_run_prepares_the_tiles_that_need_it(raw: Path, tmp_path: Path, capsys
     (tmp_path / "plan" / "a" / "light_bad.fits").write_bytes(b"cut off")
     out = tmp_path / "out"
     assert run("run", tmp_path / "plan", "-o", out) == 1
-    assert "no frame of 3 has 6 stars" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no frame of 3 has 6 stars" in said
+    assert "tile 1 (a): made on the CPU, 5 of 6 frames registered by stars, " in said
+    assert "tile 2 (b): made on the CPU, 4 of 4 frames, " in said
     tiles = {tile["name"]: tile for tile in json.loads((out / "report.json").read_text())["tiles"]}
     assert [tiles[name]["outcome"] for name in "abc"] == ["done_cpu", "done_cpu", "failed"]
     assert (tiles["a"]["frames_used"], tiles["a"]["frames_given"]) == (5, 6)

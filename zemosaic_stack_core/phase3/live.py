@@ -38,6 +38,9 @@ def tile_line(record: TileRecord, place: int, total: int) -> str:
     text = f"[{place}/{total}] tile {record.tile_id} ({record.name}): {OUTCOME_TEXT[record.outcome]}"
     if record.outcome.is_made:
         text += f", {record.frames_used} of {record.frames_given} frames"
+        prepared = record.details.get("prepared")
+        if prepared and prepared["alignment"] != "none":
+            text += f" registered by {prepared['alignment']}"
         if record.outcome is not TileOutcome.REUSED:
             text += f", rejected {record.rejected_low + record.rejected_high:.2f} %"
     if record.reason and record.outcome is not TileOutcome.FAILED:  # that is said as an error

@@ -7,6 +7,7 @@ import multiprocessing.context
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -50,7 +51,11 @@ def map_frames(
     if count > 1:
         try:
             with ProcessPoolExecutor(count, mp_context=_context(), initializer=_leave_signals) as pool:
-                for index, answer in enumerate(pool.map(function, tasks)):
+                with warnings.catch_warnings():
+                    # Python 3.12+ warns of forking with threads; those of the BLAS library are not running anything.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    coming = pool.map(function, tasks)
+                for index, answer in enumerate(coming):
                     answers[index] = answer
                     if progress is not None:
                         progress(len(answers), len(tasks))
@@ -78,6 +83,8 @@ def _leave_signals() -> None:
 
 def _workers(tasks: int, pixels: int, workers: int | None) -> int:
     """Return how many processes to start."""
+    if multiprocessing.current_process().daemon:  # a worker of a cluster may have no processes of its own
+        return 1
     if workers is not None:
         return max(1, min(workers, tasks))
     if pixels * tasks < _WORTH_A_PROCESS:
