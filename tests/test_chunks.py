@@ -105,7 +105,7 @@ def test_the_budget():
 
 @pytest.mark.parametrize("limit", [0, -5, 1.5])
 def test_a_limit_that_is_none_is_refused(limit):
-    with pytest.raises(InvalidInputError, match=r"memory_limit is .*; expected a number of bytes above 0"):
+    with pytest.raises(InvalidInputError, match=r"memory_limit is .*; expected a whole number of bytes above 0"):
         chunk_budget(limit, 1, None)
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -7,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.writing.fits_stream import bands_of_planes, find_damage, verify_checksum, write_hdu
+from zemosaic_stack_core.writing.fits_stream import (
+    bands_of_planes,
+    find_damage,
+    read_first_cards,
+    verify_checksum,
+    write_hdu,
+)
 
 
 def header(bitpix, *axes):
@@ -94,3 +101,9 @@ def test_a_file_without_checksums_is_not_taken_for_whole(tmp_path):
 def test_a_file_that_can_not_be_read_is_an_error(tmp_path):
     with pytest.raises(FrameReadError, match=r"absent\.fits: No such file or directory"):
         verify_checksum(tmp_path / "absent.fits")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_the_first_cards_of_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.fits")
+    assert read_first_cards(tmp_path / "pipe.fits") == {}

@@ -162,6 +162,8 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
 def read_first_cards(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the values of the primary header as text; empty where the file is absent, unreadable or not FITS."""
     try:
+        if not Path(path).is_file():  # a pipe would wait forever
+            return {}
         with Path(path).open("rb") as file:
             return _structural(_read_header(file) or b"")
     except OSError:
