@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.prepare import PreparedGroup, PrepareOptions, prepare_frames
+from zemosaic_stack_core.prepare import PreparedFrame, PreparedGroup, PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.detect import detect_stars
 from zemosaic_stack_core.prepare.raw_night import RawNight
 from zemosaic_stack_core.prepare.report import describe_frame, frames_columns, group_facts, history_lines
@@ -162,6 +162,47 @@ def test_the_best_are_kept_and_the_widest_dropped(raw: list[Path], tmp_path: Pat
         InvalidInputError, match=r"no frame is left: .*at most 0\.5 was asked for; expected at least one"
     ):
         prepare_frames(lights, PrepareOptions(max_fwhm=0.5), cache_folder=tmp_path / "c", workers=1)
+
+
+def test_frames_are_ranked_by_the_stars_they_show() -> None:
+    frame = PreparedFrame(name="a", path=Path("a"), fwhm=3.0, noise=10.0, flux_ratio=1.0)
+    assert frame.quality > replace(frame, fwhm=4.0).quality > 0
+    assert frame.quality > replace(frame, flux_ratio=2.0).quality  # clouds: half the light of the reference's
+    assert replace(frame, flux_ratio=math.nan).quality == frame.quality
+    assert replace(frame, fwhm=math.nan).quality == 0.0
+    assert replace(frame, noise=0.0).quality == 0.0
+
+
+def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
+    still = replace(NIGHT, n_frames=3, shift=40.0, turn=0.0, flip=False, seed=5)
+    paths = still.write(tmp_path / "raw")
+    for index, path in enumerate(paths):
+        x, y = still.transform(index).shift_at(0, 0)
+        cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CRPIX1": 100.0 - x,
+                 "CRPIX2": 90.0 - y, "CDELT1": -3e-4, "CDELT2": 3e-4}  # fmt: skip
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].header.update(cards)
+    group = prepare_frames(paths, PrepareOptions(reference=paths[0]), cache_folder=tmp_path / "c", workers=1)
+    assert group.alignment == "wcs"
+    assert "stars of 2 confirm it to 0.0" in group.why
+    assert group.levels == "offset"
+    for index, frame in enumerate(group.frames):
+        assert frame.shift == pytest.approx(still.transform(index).shift_at(0, 0), abs=1e-3)
+    header = fits.getheader(group.paths[1])
+    assert header["CRPIX1"] == pytest.approx(100.0 + group.canvas.x)
+    assert header["CRPIX2"] == pytest.approx(90.0 + group.canvas.y)
+
+
+def test_a_wcs_that_the_stars_contradict_is_not_taken(tmp_path: Path) -> None:
+    paths = replace(NIGHT, n_frames=3, turn=0.0, flip=False).write(tmp_path / "raw")
+    for path in paths:
+        cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CRPIX1": 100.0,
+                 "CRPIX2": 90.0, "CDELT1": -3e-4, "CDELT2": 3e-4}  # fmt: skip
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].header.update(cards)
+    group = prepare_frames(paths, cache_folder=tmp_path / "c", workers=1)
+    assert group.alignment == "stars"
+    assert "the WCS of" in group.why
 
 
 def test_calibration_alone(raw: list[Path], tmp_path: Path) -> None:

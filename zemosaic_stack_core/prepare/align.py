@@ -95,7 +95,8 @@ class Placement:
 
     def _wcs(self, alive: Sequence[int], x: int, y: int) -> str | None:
         """Return the canvas's WCS: the reference's, or that of the frame nearest to it."""
-        near = sorted(alive, key=lambda index: (index != self.reference, abs(index - self.reference)))
+        # The grid is the reference's even where that frame itself is not used.
+        near = [self.reference, *sorted(alive, key=lambda index: abs(index - self.reference))]
         for index in near:
             header, transform = self.wcs_headers[index], self.frames[index].transform
             if header is not None and transform is not None:

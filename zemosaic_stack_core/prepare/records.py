@@ -77,8 +77,12 @@ class PreparedFrame:
 
     @property
     def quality(self) -> float:
-        """Signal to noise of a point source, in any unit: flux over width times noise. 0 where not measured."""
-        value = 1.0 / (self.flux_ratio * self.fwhm * self.noise)
+        """Signal to noise of a point source, in any unit: flux over width times noise. 0 where not measured.
+
+        Frames placed by WCS that share no stars with the reference count as equally transparent.
+        """
+        dimming = self.flux_ratio if math.isfinite(self.flux_ratio) else 1.0
+        value = 1.0 / (dimming * self.fwhm * self.noise) if self.noise > 0 else 0.0
         return value if math.isfinite(value) else 0.0
 
 
