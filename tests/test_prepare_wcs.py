@@ -52,9 +52,13 @@ def test_the_map_is_that_of_the_sky(projection: str) -> None:
 
 def test_bands_agree() -> None:
     mapping = WcsMap(frame=header(5, 5, 12), canvas=header())
-    whole = np.stack(mapping.places(0, 60, COLUMNS))
-    parts = np.concatenate([np.stack(mapping.places(start, start + 20, COLUMNS)) for start in (0, 20, 40)], axis=1)
-    assert np.abs(whole - parts).max() < 1e-4
+    whole = np.stack(mapping.places(440, 500, COLUMNS))  # over the border of two blocks of rows
+    parts = np.concatenate([np.stack(mapping.places(start, start + 20, COLUMNS)) for start in (440, 460, 480)], axis=1)
+    assert np.array_equal(whole, parts)
+    assert np.array_equal(
+        mapping.areas(440, 500, COLUMNS),
+        np.concatenate([mapping.areas(440, 487, COLUMNS), mapping.areas(487, 500, COLUMNS)]),
+    )
 
 
 def test_the_nearest_affine_map_is_near() -> None:

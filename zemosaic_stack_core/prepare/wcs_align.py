@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ __all__ = ["WcsCheck", "WcsMap", "border_points", "check_wcs", "pixel_to_pixel",
 _Places = npt.NDArray[np.float64]
 
 _STEP = 24  # pixels between nodes; a cubic spline between them is then good to 1e-5 pixel for any usual projection
+_BLOCK = 480  # output rows whose nodes are mapped at once
 _TRUSTED = 1.0  # pixels that stars may be from where the WCS has them
 _ENOUGH_STARS = 10
 
@@ -37,36 +40,40 @@ class WcsMap:
 
     def places(self, start: int, stop: int, columns: int) -> tuple[_Places, _Places]:
         """Return x and y on the frame of output rows `start` to `stop`."""
-        rows, across, x, y = self._nodes(start, stop, columns)
-        wanted_rows, wanted_columns = np.arange(start, stop, dtype=np.float64), np.arange(columns, dtype=np.float64)
-        return _spline(rows, across, x)(wanted_rows, wanted_columns), _spline(rows, across, y)(
-            wanted_rows, wanted_columns
-        )
+        across = np.arange(columns, dtype=np.float64)
+        parts = [(x(rows, across), y(rows, across)) for rows, x, y in self._pieces(start, stop, columns)]
+        return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
     def areas(self, start: int, stop: int, columns: int) -> _Places:
         """Return the area on the frame of those output pixels."""
-        rows, across, x, y = self._nodes(start, stop, columns)
-        r, c = np.arange(start, stop, dtype=np.float64), np.arange(columns, dtype=np.float64)
-        fx, fy = _spline(rows, across, x), _spline(rows, across, y)
-        area = fx(r, c, dy=1) * fy(r, c, dx=1) - fx(r, c, dx=1) * fy(r, c, dy=1)
-        return np.asarray(np.abs(area))
+        across = np.arange(columns, dtype=np.float64)
+        parts = [
+            x(rows, across, dy=1) * y(rows, across, dx=1) - x(rows, across, dx=1) * y(rows, across, dy=1)
+            for rows, x, y in self._pieces(start, stop, columns)
+        ]
+        return np.asarray(np.abs(np.concatenate(parts)))
 
-    def _nodes(self, start: int, stop: int, columns: int) -> tuple[_Places, _Places, _Places, _Places]:
-        """Return rows and columns of the nodes around a band, and where they lie on the frame."""
-        rows = np.arange(start - _STEP, stop + 2 * _STEP, _STEP, dtype=np.float64)
-        across = np.arange(-_STEP, columns + 2 * _STEP, _STEP, dtype=np.float64)
-        grid = np.stack(np.broadcast_arrays(across[np.newaxis, :], rows[:, np.newaxis]), axis=-1).reshape(-1, 2)
-        x, y = pixel_to_pixel(self.canvas, self.frame, grid).T
-        return rows, across, x.reshape(rows.size, across.size), y.reshape(rows.size, across.size)
+    def _pieces(self, start: int, stop: int, columns: int) -> Iterator[tuple[_Places, Any, Any]]:
+        """Yield rows and the splines that hold there: those of fixed blocks, so that bands of any height agree."""
+        for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
+            rows = np.arange(max(start, block * _BLOCK), min(stop, (block + 1) * _BLOCK), dtype=np.float64)
+            yield rows, *_splines(self.frame, self.canvas, block, columns)
 
 
-def _spline(rows: _Places, columns: _Places, values: _Places) -> Any:
-    """Return a cubic spline through nodes; nodes that the projection can't reach are far outside."""
+@lru_cache(maxsize=4)
+def _splines(frame: str, canvas: str, block: int, columns: int) -> tuple[Any, Any]:
+    """Return cubic splines of x and y on the frame over a block of output rows, through nodes mapped by the WCS."""
     from scipy.interpolate import RectBivariateSpline
 
-    return RectBivariateSpline(
-        rows, columns, np.where(np.isfinite(values), values, -1e6), kx=min(3, rows.size - 1), ky=3
-    )
+    rows = np.arange(block * _BLOCK - _STEP, (block + 1) * _BLOCK + 2 * _STEP, _STEP, dtype=np.float64)
+    across = np.arange(-_STEP, columns + 2 * _STEP, _STEP, dtype=np.float64)
+    grid = np.stack(np.broadcast_arrays(across[np.newaxis, :], rows[:, np.newaxis]), axis=-1).reshape(-1, 2)
+    places = pixel_to_pixel(canvas, frame, grid)
+    # Nodes that the projection can't reach are far outside.
+    places = np.where(np.isfinite(places), places, -1e6).reshape(rows.size, across.size, 2)
+    ky = min(3, across.size - 1)
+    x, y = (RectBivariateSpline(rows, across, places[..., axis], kx=3, ky=ky) for axis in (0, 1))
+    return x, y
 
 
 def pixel_to_pixel(source: str, target: str, points: _Places) -> _Places:
