@@ -61,7 +61,8 @@ def compare(
             path.read_bytes()
         for operation in (READING, *operations):
             for program in programs:
-                if operation in program.operations:
+                is_too_large = program.most_samples is not None and workload.samples > program.most_samples
+                if operation in program.operations and not is_too_large:
                     rows.append(_row(workload, operation, program, frames, folder, repeat))
                     if report:
                         print(_line(rows[-1]), flush=True)

@@ -43,10 +43,13 @@ class Program:
         As in tables.
     operations : tuple of str
         What it can do.
+    most_samples : int, optional
+        It is left out of larger workloads: it takes minutes there, and many times the input in memory.
     """
 
     name: str
     operations: tuple[str, ...]
+    most_samples: int | None = None
 
     def command(self, operation: str, frames: Sequence[Path], output: Path) -> list[str]:
         """Return the command that stacks `frames`, all in one folder, into `output`; write the files it needs."""
@@ -68,7 +71,7 @@ _PEERS = (
     (Program("floor", (READING,)), None),
     (Program("reducers", ("mean", "median", "kappa-sigma", "MAD clip")), "reducers"),
     (Program("bottleneck", ("median",)), "bottleneck"),
-    (Program("astropy", ("mean", "median", "kappa-sigma", "MAD clip")), "astropy"),
+    (Program("astropy", ("mean", "median", "kappa-sigma", "MAD clip"), most_samples=1 << 27), "astropy"),
 )
 
 

@@ -31,10 +31,16 @@ def paths(tmp_path):
     return names
 
 
+@pytest.fixture
 def children():
-    """Give the worker processes; Python's own that keeps track of resources stays where one was spawned."""
-    tracker = resource_tracker._resource_tracker._pid
-    return [child for child in psutil.Process().children() if child.pid != tracker]
+    """Give a function that lists the processes started in this test, but for Python's own resource tracker."""
+    before = {child.pid for child in psutil.Process().children()}
+
+    def list_children():
+        known = {*before, resource_tracker._resource_tracker._pid}
+        return [child for child in psutil.Process().children() if child.pid not in known]
+
+    return list_children
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -55,7 +61,7 @@ def test_progress_counts_every_row_once(paths):
 
 
 @forks
-def test_chunks_of_a_killed_worker_are_computed_again(paths, caplog):
+def test_chunks_of_a_killed_worker_are_computed_again(paths, caplog, children):
     killed = []
 
     def kill_one(done, total):
@@ -72,7 +78,7 @@ def test_chunks_of_a_killed_worker_are_computed_again(paths, caplog):
 
 
 @forks
-def test_all_workers_killed_still_gives_the_image(paths):
+def test_all_workers_killed_still_gives_the_image(paths, children):
     def kill_all(done, total):
         for child in children():
             child.kill()
@@ -83,7 +89,7 @@ def test_all_workers_killed_still_gives_the_image(paths):
 
 
 @forks
-def test_an_interruption_ends_the_workers(paths):
+def test_an_interruption_ends_the_workers(paths, children):
     def interrupt(done, total):
         raise KeyboardInterrupt
 
@@ -93,7 +99,7 @@ def test_an_interruption_ends_the_workers(paths):
 
 
 @forks
-def test_a_file_that_shrinks_meanwhile_is_one_clear_error(paths):
+def test_a_file_that_shrinks_meanwhile_is_one_clear_error(paths, children):
     def truncate(done, total):
         with Path(paths[4]).open("r+b") as file:
             file.truncate(2880)

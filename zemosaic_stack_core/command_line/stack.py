@@ -259,12 +259,16 @@ def _compute(
     with progress_display(f"stacking {len(group.sources)} frames") as show:
 
         def progress(done: int, total: int) -> None:
-            if not writer:  # the workers are under way: forking needs a single thread
-                writer.append(threading.Thread(target=_load_writer, daemon=True))
+            if not writer and done < total:  # the workers are under way: forking needs a single thread
+                writer.append(threading.Thread(target=_load_writer))
                 writer[0].start()
             show(done, total)
 
-        return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress, names=names)
+        try:
+            return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress, names=names)
+        finally:
+            for thread in writer:  # two threads must not import the same modules at once
+                thread.join()
 
 
 def _load_writer() -> None:
