@@ -243,8 +243,7 @@ class _Work:
         for channel in range(job.group.channels):
             used = [frame for frame in range(n_frames) if job.weight[frame, channel] > 0.0]
             if not job.is_second_pass:
-                unused = np.array([frame for frame in range(n_frames) if frame not in set(used)], dtype=np.intp)
-                counts.missing[unused, channel] += chunk.pixels
+                counts.missing[job.weight[:, channel] <= 0.0, channel] += chunk.pixels
 
             def row(planes: Any, channel: int = channel) -> Any:
                 return planes[min(channel, planes.shape[0] - 1), ...]
