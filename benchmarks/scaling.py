@@ -36,15 +36,16 @@ def measure_scaling(folder: Path, *, is_tiny: bool = False) -> list[ScalingRow]:
     """Vary the number of frames of 256 x 256 in 16 bits, with few open files and 300 MB; the pixels; the workers."""
     rows: list[ScalingRow] = []
     for frames in (5,) if is_tiny else (8, 32, 100, 400, 1000, 3000, 10_000):
-        size = 16 if is_tiny else 256
-        load = Workload(name="frames", frames=frames, rows=size, columns=size, dtype="uint16")
+        side = 16 if is_tiny else 256
+        load = Workload(name="frames", frames=frames, rows=side, columns=side, dtype="uint16")
         rows.append(_row("frames", load, folder, ["--memory", "300MB"], 2))
-    for side in (16,) if is_tiny else (512, 1024, 2048, 4096):
-        load = Workload(name="pixels", frames=3 if is_tiny else 32, rows=side, columns=side)
+    if is_tiny:
+        return rows
+    for side in (512, 1024, 2048, 4096):
+        load = Workload(name="pixels", frames=32, rows=side, columns=side)
         rows.append(_row("pixels", load, folder, [], 2))
-    for workers in (2,) if is_tiny else (1, 2):
-        side = 16 if is_tiny else 2048
-        load = Workload(name="workers", frames=3 if is_tiny else 32, rows=side, columns=side)
+    for workers in (1, 2):
+        load = Workload(name="workers", frames=32, rows=2048, columns=2048)
         rows.append(_row("workers", load, folder, [], workers))
     return rows
 
