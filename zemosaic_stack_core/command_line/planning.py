@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_plan", "make_plan", "predict_peak"]
 
-PROCESS_BYTES = 76_000_000
+PROCESS_BYTES = 80_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""
 LABEL_BYTES = 17_000_000
 """What SciPy's functions for connected samples take."""
