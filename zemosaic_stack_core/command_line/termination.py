@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["term_is_interrupt"]
+
+#: After so long an interruption that was dropped comes again: the destructor is over by then.
+AGAIN_SECONDS = 0.02
 
 
 @contextmanager
@@ -26,7 +31,18 @@ def term_is_interrupt() -> Iterator[None]:
     except ValueError:  # not the main thread: somebody else's signals
         yield
         return
+    hook = sys.unraisablehook
+
+    def tell_again(dropped: sys.UnraisableHookArgs) -> None:
+        # Python drops an interruption that hits a destructor (astropy's tables have one, with every tile).
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(AGAIN_SECONDS, signal.raise_signal, (signal.SIGTERM,)).start()
+        else:
+            hook(dropped)
+
+    sys.unraisablehook = tell_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
