@@ -17,13 +17,11 @@ import numpy.typing as npt
 from zemosaic_stack_core.chunks import Workload, plan_chunks
 from zemosaic_stack_core.kernel import Samples, stack_chunk
 from zemosaic_stack_core.memory import keep_freed_memory
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import REJECTIONS, StackOptions
 
 __all__ = ["KernelRow", "measure_kernel"]
 
 _Rows = npt.NDArray[np.float32]
-_RULES = ("none", "kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip",
-          "percentile_clip", "minmax", "noise_clip", "gesd")  # fmt: skip
 _ALL_FRAMES = (8, 32, 100, 400)
 
 
@@ -67,7 +65,7 @@ def measure_kernel(*, pixels: int = 1 << 20, repeat: int = 3) -> list[KernelRow]
         yard = _best(lambda x=samples: np.sort(x.T.copy(), axis=-1), repeat)
         cases: dict[str, tuple[StackOptions, _Rows]] = {"kappa_sigma": (StackOptions(), samples)}
         if frames == 32:
-            cases |= {rule: (_options(rule), samples) for rule in _RULES}
+            cases |= {rule: (_options(rule), samples) for rule in REJECTIONS}
             cases["median"] = (StackOptions(rejection="none", combine="median"), samples)
             cases["kappa_sigma, NaN borders"] = (StackOptions(), _with_borders(samples))
             cases["kappa_sigma, 3 % scattered NaN"] = (StackOptions(), _with_holes(samples))

@@ -8,13 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from zemosaic_stack_core.options import REJECTIONS
+
 from .measure import measure
 from .workloads import Workload, write_workload
 
 __all__ = ["MemoryRow", "measure_memory"]
 
-_RULES = ("none", "kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip",
-          "percentile_clip", "minmax", "noise_clip", "gesd")  # fmt: skip
 _MONO = Workload(name="mono", frames=60, rows=1200, columns=1600)
 _COLOR = Workload(name="color", frames=24, rows=800, columns=1000, channels=3)
 _SMALL_FILES = Workload(name="16-bit", frames=60, rows=1200, columns=1600, dtype="uint16")
@@ -44,7 +44,7 @@ def measure_memory(folder: Path, *, is_tiny: bool = False) -> list[MemoryRow]:
     if is_tiny:
         mono, color = (Workload(name=w.name, frames=5, rows=30, columns=40, channels=w.channels) for w in (mono, color))
     cases: list[tuple[str, Workload, list[str]]] = []
-    rules = ("kappa_sigma",) if is_tiny else _RULES
+    rules = ("kappa_sigma",) if is_tiny else REJECTIONS
     for rule in rules:
         cases.append(
             (rule, mono, ["--rejection", rule, *(["--gain", "1", "--read-noise", "10"] * (rule == "noise_clip"))])
