@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat.numpy as xp
 import numpy as np
 import numpy.typing as npt
 
@@ -119,7 +118,7 @@ def _stack(values: _Rows, options: StackOptions) -> None:
     for chunk in plan:
         rows = [frame[chunk.first : chunk.last] for frame in values]
         samples = Samples(values=rows, has_missing=has_missing)
-        stack_chunk(xp, samples, options, strip_pixels=plan.strip_pixels, critical_values=critical)
+        stack_chunk(np, samples, options, strip_pixels=plan.strip_pixels, critical_values=critical)
 
 
 def _critical_values(frames: int, options: StackOptions) -> npt.NDArray[Any] | None:

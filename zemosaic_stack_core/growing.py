@@ -115,8 +115,8 @@ def stack_grown(
         is_below = flags & (row < result.image)
         is_above = flags & ~is_below
         low, high = low + xp.astype(is_below, xp.int32), high + xp.astype(is_above, xp.int32)
-        frame_low.append(xp.astype(xp.count_nonzero(is_below), xp.int64))
-        frame_high.append(xp.astype(xp.count_nonzero(is_above), xp.int64))
+        frame_low.append(xp.asarray(xp.count_nonzero(is_below), dtype=xp.int64))
+        frame_high.append(xp.asarray(xp.count_nonzero(is_above), dtype=xp.int64))
     counted = result._replace(
         rejected_low=low,
         rejected_high=high,

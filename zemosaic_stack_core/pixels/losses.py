@@ -140,8 +140,8 @@ def _split(
         is_below, is_above = row < low, row > high
         if mask is not None:
             is_below, is_above = is_below & mask, is_above & mask
-        below.append(xp.astype(xp.count_nonzero(is_below), xp.int64))
-        above.append(xp.astype(xp.count_nonzero(is_above), xp.int64))
+        below.append(xp.asarray(xp.count_nonzero(is_below), dtype=xp.int64))
+        above.append(xp.asarray(xp.count_nonzero(is_above), dtype=xp.int64))
         if keeps_masks:
             is_kept = ~(is_below | is_above)
             masks.append(is_kept if mask is None else is_kept & mask)

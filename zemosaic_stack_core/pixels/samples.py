@@ -111,7 +111,7 @@ def find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[
     pixels = first_row.shape[0]
     none = xp.zeros((), dtype=xp.int64, device=first_row.device)
     missing = xp.stack(
-        [none if mask is None else pixels - xp.astype(xp.count_nonzero(mask), xp.int64) for mask in masks]
+        [none if mask is None else pixels - xp.asarray(xp.count_nonzero(mask), dtype=xp.int64) for mask in masks]
     )
     if all(mask is None for mask in masks):
         return Present(rows, masks, None), missing
