@@ -64,9 +64,11 @@ def accumulate(
     `rows` are normalized and finite; `variances` are those of the samples as read, so `scale` multiplies them twice.
     """
     value = xp.zeros_like(rows[0], dtype=xp.float64)
-    weight, weight_squared = xp.zeros_like(value), xp.zeros_like(value)
-    variance = None if variances is None else xp.zeros_like(value)
     nothing = xp.zeros_like(value)
+    variance = None if variances is None else xp.zeros_like(value)
+    # As long as every pixel has the frames' weights, their sums are numbers: the same additions, once.
+    weight: Weight = 0.0
+    weight_squared: Weight = 0.0
     for frame, (row, mask) in enumerate(zip(rows, masks, strict=True)):
         w: Weight = 1.0 if weights is None else weights[frame]
         if not isinstance(w, float):
@@ -79,9 +81,9 @@ def accumulate(
         if weights is not None or mask is not None:
             term *= w
         value += term
-        weight += w
+        weight = weight + w
         if weights is not None:
-            weight_squared += w * w
+            weight_squared = weight_squared + w * w
         if variances is not None:
             factor = w if scale is None else w * scale[frame]
             term = xp.astype(variances[frame], xp.float64)
@@ -90,7 +92,8 @@ def accumulate(
             term *= factor
             term *= factor
             variance += term
-    return Accumulated(value, weight, weight if weights is None else weight_squared, variance)
+    total = nothing + weight
+    return Accumulated(value, total, total if weights is None else nothing + weight_squared, variance)
 
 
 def combine(
