@@ -8,18 +8,27 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from conftest import cupy_unusable
 from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
 from zemosaic_stack_core.backends import namespace_backend
 from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
-from zemosaic_stack_core.errors import BackendUnavailableError, FrameReadError, GPUStackingError, InvalidInputError
+from zemosaic_stack_core.errors import (
+    BackendUnavailableError,
+    FrameReadError,
+    GPUStackingError,
+    InvalidInputError,
+    ScratchError,
+)
 from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
+from zemosaic_stack_core.growth import FlagFile
 from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.runner import plan_job, stack
 from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
@@ -249,6 +258,67 @@ def test_a_frame_that_breaks_under_way_does_not_blame_the_gpu(shaky, tmp_path):
     with pytest.raises(FrameReadError, match=r"frame_2\.npy"):
         stack_auto(group, gpu=gpu)
     assert not gpu.hard_disabled
+
+
+GROWS = replace(RULE, grow_radius=1.5, grow_min_size=1)
+
+
+@pytest.fixture
+def no_room(monkeypatch):
+    """Leave no room for temporary files, neither in their folder nor in memory."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=1, used=1, free=0))
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+
+
+def test_no_room_to_note_what_grows_does_not_blame_the_gpu(shaky, no_room, caplog):
+    gpu, device = shaky()
+    with pytest.raises(ScratchError, match=r"No space left on device; expected room there for .*TMPDIR names another"):
+        stack_auto(make_tile(4), gpu=gpu, options=GROWS)
+    assert (gpu.hard_disabled, gpu.attempts, device.bands) == (False, 1, [])
+    assert messages(caplog, "WARNING") == []
+    assert stack_auto(make_tile(4), gpu=gpu, options=RULE)[1]
+
+
+def test_no_room_to_decode_a_frame_does_not_blame_the_gpu(shaky, no_room, caplog, tmp_path):
+    gpu, device = shaky()
+    fits.writeto(tmp_path / "frame.fits.gz", make_tile(4)[1])
+    with pytest.raises(ScratchError, match=r"frame\.fits\.gz: can't be decoded into .*No space left on device"):
+        stack_auto([tmp_path / "frame.fits.gz"], gpu=gpu)
+    assert (gpu.hard_disabled, gpu.attempts, device.bands) == (False, 0, [])
+    assert messages(caplog, "WARNING") == []
+
+
+def test_a_disk_that_fills_up_in_the_second_pass_does_not_blame_the_gpu(shaky, monkeypatch, caplog):
+    gpu, _ = shaky()
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FlagFile, "find_grown", fail)
+        with pytest.raises(OSError, match="Input/output error"):  # the CPU comes by it as well
+            stack_auto(make_tile(4), gpu=gpu, options=GROWS)
+    assert (gpu.hard_disabled, gpu.attempts) == (False, 1)
+    assert messages(caplog, "ERROR") == []
+    assert stack_auto(make_tile(4), gpu=gpu, options=GROWS)[1]
+
+
+def test_a_full_disk_under_cupys_kernels_costs_the_tile_and_not_the_gpu(shaky, caplog):
+    frames = make_tile(4)
+    gpu, _ = shaky(OSError(28, "No space left on device"))
+    made = [stack_auto(frames, gpu=gpu, options=RULE) for _ in range(2)]
+    assert [used_gpu for _, used_gpu in made] == [False, True]
+    for result, _ in made:
+        assert_same(result, stack(frames, options=RULE))
+    assert made[0][0].details["fallback_reason"] == "HostFiles: OSError: [Errno 28] No space left on device"
+    assert (made[0][0].details["gpu_attempts"], gpu.gpu_tiles, gpu.cpu_tiles) == (1, 1, 1)
+    assert messages(caplog, "ERROR") == []
+    assert len(messages(caplog, "WARNING")) == 1
 
 
 class Canceled(Exception):  # noqa: N818 - what a program raises to cancel

@@ -416,6 +416,11 @@ LOST = [
     wrapped(CUDARuntimeError(700, "an illegal memory access was encountered")),
     wrapped(CUDARuntimeError(700, "an illegal memory access was encountered"), MemoryError()),
 ]
+HOST = [
+    OSError(28, "No space left on device"),
+    PermissionError(13, "Permission denied", "kernel_cache"),
+    wrapped(OSError(5, "Input/output error")),
+]
 OTHER = [ValueError("out of memory"), RuntimeError("no"), KeyError("x"), StatusError("not CUDA"), OSError(2, "no file")]
 
 
@@ -424,6 +429,7 @@ OTHER = [ValueError("out of memory"), RuntimeError("no"), KeyError("x"), StatusE
     [
         *((error, FaultClass.OUT_OF_MEMORY) for error in MEMORY),
         *((error, FaultClass.DEVICE_LOST) for error in LOST),
+        *((error, FaultClass.HOST_FILES) for error in HOST),
         *((error, FaultClass.OTHER) for error in OTHER),
     ],
     ids=repr,

@@ -13,7 +13,7 @@ from samples import assert_conserves, assert_same_bits, assert_within_ulp
 from conftest import make_case
 from zemosaic_stack_core import InvalidInputError, Phase3Gpu, StackOptions, stack, stack_auto
 from zemosaic_stack_core.chunks import Chunk
-from zemosaic_stack_core.errors import OutputError
+from zemosaic_stack_core.errors import ScratchError
 from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.growing import pack_rejected
 from zemosaic_stack_core.growth import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
@@ -284,7 +284,7 @@ def test_a_full_disk_is_told(monkeypatch):
     with RejectedFlags.made(3, 1, 4, 5) as flags, FlagFile(flags) as file:
         file._file.close()
         monkeypatch.setattr(file, "_file", FullDisk())
-        with pytest.raises(OutputError, match="No space left on device; expected room there for a bit per sample"):
+        with pytest.raises(ScratchError, match="No space left on device; expected room there for a bit per sample"):
             file.write(Chunk(0, 4, 0, 5), 0, np.ones((1, 20), np.uint8))
 
 

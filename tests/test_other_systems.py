@@ -8,13 +8,14 @@ import os
 import platform
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core import memory, outputs, stack
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError, ScratchError
 from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.master_tile import read_master, write_master
 from zemosaic_stack_core.outputs import SharedFile, map_file
@@ -89,12 +90,22 @@ def test_windows_keeps_a_file_that_is_mapped(temporary, monkeypatch):
     assert list(temporary.iterdir()) == []
 
 
+def test_without_fallocate_the_room_is_looked_at(temporary, monkeypatch):
+    """macOS: what is written to a mapped file on a full disk would kill the process."""
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=63))
+    with pytest.raises(ScratchError, match=r"No space left on device; expected room there for 64 bytes of results"):
+        SharedFile(64)
+    assert list(temporary.iterdir()) == []
+
+
 def test_no_room_for_shared_memory_is_one_line(temporary, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OutputError, match=r"No space left on device; expected room there for 64 bytes .*TMPDIR"):
+    with pytest.raises(ScratchError, match=r"No space left on device; expected room there for 64 bytes .*TMPDIR"):
         SharedFile(64)
     assert list(temporary.iterdir()) == []
 

@@ -16,6 +16,7 @@ from zemosaic_stack_core.errors import (
     FrameReadError,
     GPUStackingError,
     InvalidInputError,
+    ScratchError,
 )
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
@@ -88,8 +89,8 @@ def test_the_first_success_is_said_once(caplog):
     attempt, asked = attempts_that("one", "two")
     with caplog.at_level("INFO"):
         assert gpu.may_try()
-        assert gpu.stack(attempt, is_valid) == ("one", 1)
-        assert gpu.stack(attempt, is_valid) == ("two", 1)
+        assert gpu.stack(attempt, is_valid)[:2] == ("one", 1)
+        assert gpu.stack(attempt, is_valid)[:2] == ("two", 1)
     assert messages(caplog) == ["[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"]
     assert asked == [False, False]
     assert (gpu.attempts, gpu.gpu_tiles, gpu.hard_disabled, gpu.reason) == (2, 2, False, "")
@@ -122,7 +123,7 @@ def test_one_retry_that_works(caplog, failure, smaller, line):
     gpu = make_gpu(device)
     attempt, asked = attempts_that(failure, "good")
     with caplog.at_level("INFO"):
-        assert gpu.stack(attempt, is_valid) == ("good", 2)
+        assert gpu.stack(attempt, is_valid)[:2] == ("good", 2)
     assert asked == [False, smaller]
     assert device.released == 1
     assert messages(caplog, "WARNING") == [line]
@@ -133,8 +134,8 @@ def test_a_second_failure_disables_for_the_run(caplog):
     gpu = make_gpu()
     attempt, asked = attempts_that(MemoryError("first"), ValueError("second"), "never asked")
     with caplog.at_level("INFO"):
-        assert gpu.stack(attempt, is_valid) == (None, 2)
-        assert gpu.stack(attempt, is_valid) == (None, 0)
+        assert gpu.stack(attempt, is_valid)[:2] == (None, 2)
+        assert gpu.stack(attempt, is_valid)[:2] == (None, 0)
     assert asked == [False, True]
     assert gpu.hard_disabled
     assert not gpu.may_try()
@@ -148,7 +149,7 @@ def test_a_lost_device_is_not_touched_again(caplog):
     device = Device()
     gpu = make_gpu(device)
     attempt, asked = attempts_that(lost())
-    assert gpu.stack(attempt, is_valid) == (None, 1)
+    assert gpu.stack(attempt, is_valid)[:2] == (None, 1)
     gpu.close()
     assert asked == [False]
     assert device.released == 0
@@ -161,7 +162,7 @@ def test_a_lost_device_is_not_touched_again(caplog):
 def test_a_clean_up_that_fails_does_not_hide_what_came_first(caplog, error):
     gpu = make_gpu(Device(release_error=error))
     attempt, asked = attempts_that(MemoryError("first"), "good")
-    assert gpu.stack(attempt, is_valid) == ("good", 2)
+    assert gpu.stack(attempt, is_valid)[:2] == ("good", 2)
     assert asked == [False, True]
     gpu.close()
     assert "could not be given back" in messages(caplog, "WARNING")[-1]
@@ -171,13 +172,19 @@ def test_a_device_that_dies_in_the_clean_up_is_lost():
     device = Device(release_error=lost())
     gpu = make_gpu(device)
     attempt, asked = attempts_that(MemoryError("first"))
-    assert gpu.stack(attempt, is_valid) == (None, 1)
+    assert gpu.stack(attempt, is_valid)[:2] == (None, 1)
     assert asked == [False]
     assert gpu.reason.startswith("DeviceLost")
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidInputError("bad option"), FrameReadError("a.fits: cut off"), KeyboardInterrupt()]
+    "error",
+    [
+        InvalidInputError("bad option"),
+        FrameReadError("a.fits: cut off"),
+        ScratchError("the temporary folder: No space left on device"),
+        KeyboardInterrupt(),
+    ],
 )
 def test_what_is_not_the_gpus_failure_passes(caplog, error):
     gpu = make_gpu()
@@ -189,7 +196,34 @@ def test_what_is_not_the_gpus_failure_passes(caplog, error):
     assert not gpu.hard_disabled
     assert messages(caplog, "WARNING") == []
     attempt, _ = attempts_that("good")
-    assert gpu.stack(attempt, is_valid) == ("good", 1)
+    assert gpu.stack(attempt, is_valid)[:2] == ("good", 1)
+
+
+def test_a_full_disk_of_the_host_is_not_the_gpus_failure(caplog):
+    """As where CuPy has no room for a compiled kernel: no second attempt, and the next tile may try again."""
+    device = Device()
+    gpu = make_gpu(device)
+    attempt, asked = attempts_that(OSError(28, "No space left on device"), "good")
+    answer, n_attempts, reason = gpu.stack(attempt, is_valid)
+    assert (answer, n_attempts, asked, device.released) == (None, 1, [False], 1)
+    assert reason == "HostFiles: OSError: [Errno 28] No space left on device"
+    assert messages(caplog, "WARNING") == [
+        f"[P3][GPU] The host's files failed, not the GPU; this tile is made on the CPU: {reason}"
+    ]
+    assert messages(caplog, "ERROR") == []
+    assert (gpu.hard_disabled, gpu.reason) == (False, "")
+    assert gpu.stack(attempt, is_valid) == ("good", 1, "")
+    gpu = make_gpu(is_required=True)
+    with pytest.raises(GPUStackingError, match="the GPU is required and the host's files failed: HostFiles: OSError"):
+        gpu.stack(attempts_that(OSError(28, "No space left on device"))[0], is_valid)
+
+
+def test_a_disk_that_fills_up_before_the_second_attempt():
+    gpu = make_gpu()
+    attempt, asked = attempts_that(MemoryError("full"), OSError(28, "No space left on device"))
+    assert gpu.stack(attempt, is_valid)[:2] == (None, 2)
+    assert asked == [False, True]
+    assert not gpu.hard_disabled
 
 
 def test_an_error_of_the_callers_callback_passes():
@@ -284,7 +318,7 @@ def test_one_tile_at_a_time_and_one_failure_for_all(caplog):
 
     def tile():
         start.wait(10)
-        answers.append(gpu.stack(attempt, is_valid))
+        answers.append(gpu.stack(attempt, is_valid)[:2])
 
     threads = [threading.Thread(target=tile) for _ in range(4)]
     for thread in threads:

@@ -82,7 +82,7 @@ def stack_auto(
 
     Raises
     ------
-    InvalidInputError, FrameReadError
+    InvalidInputError, FrameReadError, ScratchError
         As `stack`; the GPU is not blamed. So does whatever `progress` or `pcb_tile` raises.
     BackendUnavailableError, GPUStackingError
         The GPU is required (see `Phase3Gpu`) and can't be used or failed.
@@ -112,11 +112,11 @@ def stack_auto(
     )
     watched = None if progress is None else _Watched(progress, [])
     result: StackResult | None = None
-    n_attempts = 0
+    n_attempts, reason = 0, ""
     if gpu is not None and gpu.may_try(caps):
         tile = _GpuTile(job, numbers, caps, watched)
         outcome = gpu.stack(tile.attempt, tile.find_invalid, tile.is_callers)
-        made, n_attempts = outcome
+        made, n_attempts, reason = outcome
         if made is not None:
             result = made if "coverage" in wanted else replace(made, coverage=None)
     used_gpu = result is not None
@@ -124,7 +124,8 @@ def stack_auto(
         result = run_job(job, numbers, numpy_backend(), workers=count, progress=progress)
         if gpu is not None:
             gpu.count_cpu_tile()
-    reason = "" if used_gpu or gpu is None else gpu.reason or "the plan says use_gpu=False"
+    if not used_gpu and gpu is not None:
+        reason = reason or gpu.reason or "the plan says use_gpu=False"
     memory = None if gpu is None or gpu.health is None else gpu.health.memory
     details = {
         "used_gpu": used_gpu,

@@ -9,7 +9,8 @@
         ├── BackendUnavailableError       (RuntimeError) a backend that can't be had on this machine
         ├── GPUStackingError              (RuntimeError) the GPU gave no valid tile
         ├── OutOfMemoryError              (MemoryError)  the smallest possible band does not fit
-        └── OutputError                   (OSError)      a file that can't be written
+        ├── OutputError                   (OSError)      a file that can't be written
+        └── ScratchError                  (OSError)      no room for temporary files
 
 Each child is also the built-in error that a caller who knows nothing of this library would catch.
 A message says what was found, where, and what was expected; it names the file where there is one.
@@ -24,6 +25,7 @@ __all__ = [
     "InvalidInputError",
     "OutOfMemoryError",
     "OutputError",
+    "ScratchError",
     "ZemosaicError",
 ]
 
@@ -54,3 +56,7 @@ class OutOfMemoryError(ZemosaicError, MemoryError):
 
 class OutputError(ZemosaicError, OSError):
     """A file can't be written; what was there before is still there."""
+
+
+class ScratchError(ZemosaicError, OSError):
+    """There is no room for temporary files, or they can't be written: neither the frames' fault nor the output's."""

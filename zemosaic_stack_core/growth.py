@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .chunks import Chunk
-from .errors import OutputError
+from .errors import ScratchError
 from .outputs import SharedFile
 
 __all__ = ["GROWN", "REJECTED", "FlagFile", "RejectedFlags", "dilated", "growth_reach", "large_clusters"]
@@ -61,11 +61,13 @@ class RejectedFlags:
 
     @classmethod
     @contextmanager
-    def made(cls, frames: int, channels: int, rows: int, columns: int) -> Iterator[RejectedFlags]:
-        """Make the file, all zero; it goes with the context."""
+    def made(
+        cls, frames: int, channels: int, rows: int, columns: int, *, is_sparse: bool = False
+    ) -> Iterator[RejectedFlags]:
+        """Make the file, all zero; it goes with the context. See `SharedFile` for `is_sparse`."""
         importlib.import_module("scipy.ndimage")  # 17 MB, which workers that are forked after this share
         size = -(-frames // 8) * channels * rows * columns
-        with SharedFile(size, is_sparse=True) as shared:
+        with SharedFile(size, is_sparse=is_sparse) as shared:
             yield cls(shared.path, frames, channels, rows, columns)
 
     @contextmanager
@@ -103,7 +105,7 @@ class FlagFile:
 
         Raises
         ------
-        OutputError
+        ScratchError
             The disk is full.
         """
         try:
@@ -115,7 +117,7 @@ class FlagFile:
                     self._file.write(values.tobytes())
             self._file.flush()
         except OSError as error:
-            raise OutputError(
+            raise ScratchError(
                 f"{tempfile.gettempdir()}: {error.strerror or error}; expected room there for a bit per sample (TMPDIR "
                 "names another folder)"
             ) from error

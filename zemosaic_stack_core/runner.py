@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from .backends import N_SLOTS, Backend, resolve_backend
 from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, host_working_bytes, plan_chunks
-from .errors import InvalidInputError
+from .errors import InvalidInputError, ScratchError
 from .frames import FrameGroup, open_frames
 from .growth import RejectedFlags, growth_reach
 from .job import FrameCounts, StackJob, StepTimes, compute_chunks
@@ -29,6 +30,8 @@ from .threads import compute_in_threads, threads_run_at_once
 from .workers import choose_workers, compute_in_processes
 
 __all__ = ["check_maps", "plan_job", "prepare_job", "run_job", "stack", "stack_group"]
+
+_LOGGER = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -205,8 +208,13 @@ def run_job(
     count = min(workers, len(job.plan))
     with ExitStack() as stack:
         in_threads = count > 1 and threads_run_at_once()
-        in_processes = count > 1 and not in_threads
-        shared = stack.enter_context(SharedFile(output_bytes(job.maps, shape))) if in_processes else None
+        shared = None
+        if count > 1 and not in_threads:
+            try:
+                shared = stack.enter_context(SharedFile(output_bytes(job.maps, shape)))
+            except ScratchError as error:
+                _LOGGER.warning("%s; one process goes on alone", error)
+                count = 1
         outputs = OutputPlanes.over(job.maps, shape, None if shared is None else shared.memory)
 
         def run_pass(job: StackJob) -> FrameCounts:

@@ -1,8 +1,9 @@
-"""What went wrong on a GPU: every exception is one of four classes."""
+"""What went wrong on a GPU: every exception is one of five classes."""
 
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterator
 
 __all__ = ["FaultClass", "classify_fault", "is_device_lost", "is_oom_error", "walk_chain"]
@@ -13,6 +14,13 @@ in the runtime's and the driver's tables."""
 
 _STATUS_ERRORS = ("CUDARuntimeError", "CUDADriverError")
 """CuPy's exceptions that carry a CUDA status, known by name: this file must not import CuPy."""
+
+_HOST_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO", "EACCES", "EPERM", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+)
+"""What is wrong with a disk or the files of the host: CuPy keeps its compiled kernels in a folder, for one."""
 
 _OOM_WORDS = ("out of memory", "already mapped", "cudaerrormemoryallocation", "bad_alloc")
 """How a failed allocation reads where only a text comes back (thrust, pinned memory)."""
@@ -29,6 +37,9 @@ class FaultClass(enum.Enum):
 
     INVALID_RESULT = "InvalidResult"
     """The device answered, but the tile can't be right."""
+
+    HOST_FILES = "HostFiles"
+    """A disk or the files of the host, as where CuPy has no room for compiled kernels: the device is not to blame."""
 
     OTHER = "Error"
     """Anything else; the class of the exception says more."""
@@ -108,4 +119,6 @@ def classify_fault(error: BaseException) -> FaultClass:
         return FaultClass.DEVICE_LOST
     if is_oom_error(error):
         return FaultClass.OUT_OF_MEMORY
+    if any(isinstance(link, OSError) and link.errno in _HOST_ERRORS for link in walk_chain(error)):
+        return FaultClass.HOST_FILES
     return FaultClass.OTHER

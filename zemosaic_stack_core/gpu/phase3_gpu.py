@@ -8,30 +8,37 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from zemosaic_stack_core.backends import Backend, cupy_backend
 from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, walk_chain
-from zemosaic_stack_core.errors import BackendUnavailableError, FrameReadError, GPUStackingError, InvalidInputError
+from zemosaic_stack_core.errors import (
+    BackendUnavailableError,
+    FrameReadError,
+    GPUStackingError,
+    InvalidInputError,
+    ScratchError,
+)
 from zemosaic_stack_core.result import StackResult
 from zemosaic_stack_core.zemosaic.parallel_plan import read_plan
 
 from .health import GpuHealth, gpu_health, reset_gpu_health
 
-__all__ = ["GpuFault", "Phase3Gpu", "find_invalid"]
+__all__ = ["GpuFault", "GpuOutcome", "Phase3Gpu", "find_invalid"]
 
 USING_GPU = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 STACK_FAILED = "[P3][GPU] Stack failed (GPUStackingError): %s -- retrying once on GPU"
 UNEXPECTED_ERROR = "[P3][GPU] Unexpected GPU error: %s -- retrying once on GPU"
 SECOND_FAILED = "[P3][GPU] Second GPU attempt failed; disabling Phase 3 GPU for this run: %s"
 DEVICE_LOST = "[P3][GPU] GPU lost, no second attempt is possible; disabling Phase 3 GPU for this run: %s"
+HOST_FAILED = "[P3][GPU] The host's files failed, not the GPU; this tile is made on the CPU: %s"
 NOT_RELEASED = "[P3][GPU] The GPU's memory could not be given back: %s"
 NOT_USABLE = "[P3][GPU] GPU not usable, Phase 3 runs on the CPU: %s"
 
-_NOT_THE_GPUS = (InvalidInputError, FrameReadError)
-"""Errors of the input: the CPU would raise them too."""
+_NOT_THE_GPUS = (InvalidInputError, FrameReadError, ScratchError)
+"""Errors of the input and of temporary files: the CPU would raise them too."""
 
 _OF_CUPY = (RuntimeError, MemoryError, ImportError, OSError, AttributeError, TypeError, ValueError)
 """What giving memory back may raise: CUDA's errors, and those of an installation that is broken."""
@@ -56,6 +63,24 @@ class GpuFault:
     kind: FaultClass
     summary: str
     is_stacking_error: bool = False
+
+
+class GpuOutcome(NamedTuple, Generic[T]):
+    """What came of a tile on the GPU.
+
+    Parameters
+    ----------
+    answer : object or None
+        The tile; None where the CPU has to make it.
+    attempts : int
+        Attempts that were made.
+    reason : str
+        Why the CPU has to make it; empty where it has not.
+    """
+
+    answer: T | None
+    attempts: int
+    reason: str = ""
 
 
 def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
@@ -182,7 +207,7 @@ class Phase3Gpu:
         attempt: Callable[[Backend, bool], T],
         check: Callable[[T], str],
         is_callers: Callable[[BaseException], bool] = lambda _: False,
-    ) -> tuple[T | None, int]:
+    ) -> GpuOutcome[T]:
         """Try a tile on the GPU, at most twice, one tile at a time.
 
         Parameters
@@ -196,32 +221,35 @@ class Phase3Gpu:
 
         Returns
         -------
-        tuple
-            The answer and the number of attempts, or None and the attempts where the CPU has to do it.
+        GpuOutcome
+            The answer, or why there is none.
 
         Raises
         ------
-        InvalidInputError, FrameReadError
-            Of the input: not the GPU's failure.
+        InvalidInputError, FrameReadError, ScratchError
+            Of the input or of temporary files: not the GPU's failure.
         GPUStackingError
             The GPU is required and failed.
         """
         with self._device:
             if self.hard_disabled:  # while this tile waited for its turn
-                return None, 0
+                return GpuOutcome(None, 0, self.reason)
             answer, fault = self._try(attempt, check, is_callers, smaller=False)
             if fault is None:
-                return self._succeeded(answer), 1
+                return GpuOutcome(self._succeeded(answer), 1)
             n_attempts = 1
-            if fault.kind is not FaultClass.DEVICE_LOST:
+            if fault.kind not in (FaultClass.DEVICE_LOST, FaultClass.HOST_FILES):
                 self.logger.warning(STACK_FAILED if fault.is_stacking_error else UNEXPECTED_ERROR, fault.summary)
                 n_attempts = 2
                 smaller = fault.kind is FaultClass.OUT_OF_MEMORY
                 answer, fault = self._try(attempt, check, is_callers, smaller=smaller)
                 if fault is None:
-                    return self._succeeded(answer), 2
-            self._disable(fault, second=n_attempts == 2)
-        return None, n_attempts
+                    return GpuOutcome(self._succeeded(answer), 2)
+            if fault.kind is FaultClass.HOST_FILES:
+                self._blame_the_host(fault)
+            else:
+                self._disable(fault, second=n_attempts == 2)
+        return GpuOutcome(None, n_attempts, fault.summary)
 
     def count_cpu_tile(self) -> None:
         """Count a tile that the CPU made."""
@@ -295,6 +323,12 @@ class Phase3Gpu:
             after = _fault_of(error)
             return after if after.kind is FaultClass.DEVICE_LOST else fault  # what came first says more
         return fault
+
+    def _blame_the_host(self, fault: GpuFault) -> None:
+        """Leave the GPU to the tiles that follow: what failed is not its own."""
+        if self.is_required:
+            raise GPUStackingError(f"the GPU is required and the host's files failed: {fault.summary}")
+        self.logger.warning(HOST_FAILED, fault.summary)
 
     def _disable(self, fault: GpuFault, *, second: bool) -> None:
         """Switch the GPU off for the rest of the run."""

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.errors import FrameReadError, ScratchError
 
 from .fits_rows import CompressedImage
 from .pixel_rows import PixelLayout
@@ -78,15 +78,16 @@ class ScratchFolder:
             self._finalizer()
         self._folder = None
 
-    def _new_file(self) -> Path:
-        """Return a name for the next decoded frame; make the folder first if there is none."""
+    def _new_file(self, name: str) -> Path:
+        """Return a path for the next decoded frame, that of `name`; make the folder first if there is none."""
         if self._folder is None:
-            parent = Path(tempfile.gettempdir()) if self._parent is None else self._parent
-            _remove_abandoned(parent)
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-            lock = FileIO(self._folder / _LOCK, "w")
-            _try_lock(lock)
-            self._finalizer = weakref.finalize(self, _remove, self._folder, lock, os.getpid())
+            with _disk_errors(name, "the temporary folder" if self._parent is None else self._parent):
+                parent = Path(tempfile.gettempdir()) if self._parent is None else self._parent
+                _remove_abandoned(parent)
+                self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+                lock = FileIO(self._folder / _LOCK, "w")
+                _try_lock(lock)
+                self._finalizer = weakref.finalize(self, _remove, self._folder, lock, os.getpid())
         self._count += 1
         return self._folder / f"{self._count}.rows"
 
@@ -97,11 +98,11 @@ class ScratchFolder:
         ------
         FrameReadError
             The data are damaged or cut off.
-        OSError
+        ScratchError
             The scratch folder is full or can't be written.
         """
-        target = self._new_file()
-        with _removed_on_error(target), _disk_errors(name, target), target.open("xb") as out:
+        target = self._new_file(name)
+        with _removed_on_error(target), _disk_errors(name, target.parent), target.open("xb") as out:
             for piece in _inflated(path, name):
                 _check_room(target, len(piece))
                 out.write(piece)
@@ -114,7 +115,7 @@ class ScratchFolder:
         ------
         FrameReadError
             The data are damaged, or the header claims more than they can hold.
-        OSError
+        ScratchError
             The scratch folder is full or can't be written.
         """
         size = image.layout.data_bytes
@@ -122,8 +123,8 @@ class ScratchFolder:
             raise FrameReadError(
                 f"{name}: {image.stored_bytes} compressed bytes; expected more for the {size} bytes in its header"
             )
-        target = self._new_file()
-        with _removed_on_error(target), _disk_errors(name, target), target.open("xb") as out:
+        target = self._new_file(name)
+        with _removed_on_error(target), _disk_errors(name, target.parent), target.open("xb") as out:
             _check_room(target, size)
             stored = image.layout.stored.newbyteorder("=")
             for rows in _decoded_rows(path, image, name):
@@ -139,10 +140,10 @@ class ScratchFolder:
 
         Raises
         ------
-        OSError
+        ScratchError
             The scratch folder is full or can't be written.
         """
-        target = self._new_file()
+        target = self._new_file(name)
         if layout.interleaved:
             shape: tuple[int, ...] = (layout.rows, layout.columns, layout.channels)
         else:
@@ -153,7 +154,7 @@ class ScratchFolder:
             raise FrameReadError(f"{name}: {error}; expected a readable file") from None
         planes = [array] if layout.interleaved else list(array)
         step = max(1, _COPY_BYTES // (layout.data_bytes // layout.rows))
-        with _removed_on_error(target), _disk_errors(name, target), target.open("xb") as out:
+        with _removed_on_error(target), _disk_errors(name, target.parent), target.open("xb") as out:
             _check_room(target, layout.data_bytes)
             for plane in planes:
                 for start in range(0, layout.rows, step):
@@ -222,15 +223,15 @@ def _removed_on_error(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(name: str, target: Path) -> Iterator[None]:
+def _disk_errors(name: str, folder: Path | str) -> Iterator[None]:
     """Say which frame and which folder an error of the scratch disk is about: the frame itself may be good."""
     try:
         yield
     except FrameReadError:
         raise
     except OSError as error:
-        reason = f"{name}: can't be decoded into {target.parent}: {error.strerror or error}"
-        raise OSError(error.errno, f"{reason}; expected room there (TMPDIR names another folder)") from None
+        reason = f"{name}: can't be decoded into {folder}: {error.strerror or error}"
+        raise ScratchError(f"{reason}; expected room there (TMPDIR names another folder)") from error
 
 
 def _check_room(target: Path, size: int) -> None:
