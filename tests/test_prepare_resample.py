@@ -32,7 +32,7 @@ def reference(pixels: npt.NDArray[np.float32], x: float, y: float, order: int) -
     if not (-1e-6 <= x <= columns - 1 + 1e-6 and -1e-6 <= y <= rows - 1 + 1e-6):
         return math.nan
     x, y = min(max(x, 0.0), columns - 1.0), min(max(y, 0.0), rows - 1.0)
-    x, y = (round(v) if abs(v - round(v)) < 1e-5 else v for v in (x, y))
+    x, y = (round(4096 * v) / 4096 for v in (x, y))
     left, top = math.floor(x), math.floor(y)
     fx, fy = x - left, y - top
     for reach in dict.fromkeys((order, 1)):

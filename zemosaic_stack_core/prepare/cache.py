@@ -28,7 +28,7 @@ from .records import PreparedFrame, PreparedGroup
 
 __all__ = ["VERSION", "PrepareCache", "signature"]
 
-VERSION = 1
+VERSION = 2
 """Part of every signature: raise it where the same input gives other pixels than before."""
 
 

@@ -21,6 +21,7 @@ _Image = npt.NDArray[np.float32]
 
 _COLORS = "RGB"
 _SIGNIFICANT = 6.0  # standard errors
+_ENOUGH = 1 << 17  # pixels of a color, of rows all over the frame
 _CLEARLY = 4.0  # the wrong diagonal's difference over the right one's
 
 
@@ -74,6 +75,7 @@ def _plane_levels(mosaic: _Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     levels, errors = np.zeros(4), np.zeros(4)
     for index in range(4):
         plane = mosaic[index // 2 :: 2, index % 2 :: 2]
+        plane = plane[:: max(1, plane.size // _ENOUGH)]
         plane = plane[np.isfinite(plane)].astype(np.float64)
         center = np.median(plane)
         spread = 1.4826 * np.median(np.abs(plane - center)) + 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ _Values = npt.NDArray[np.float64]
 
 _SIGMAS = 4.0
 _LEAST_PIXELS = 5
+_LEAST_SIGNAL = 5.0  # times its error
+_LEAST_ROUND = 0.3  # axis ratio
 _MOST_STARS = 1500
 _FWHM_OF_HALF_LIGHT = 2.0  # a Gaussian's FWHM is twice its half-light radius
 _SHARPEST = 1.1  # pixels FWHM; nothing that a telescope images is narrower
@@ -128,7 +131,7 @@ def detect_stars(image: _Image) -> StarList:
     found = found[np.argsort(-found["flux"])][: 2 * _MOST_STARS]
     x, y, flux, error, fwhm, roundness = _measure(sep, data, rms, mask if holes else None, found)
     width = float(np.median(fwhm[: max(10, len(fwhm) // 3)])) if len(fwhm) else np.nan
-    keep = (fwhm > _SHARPEST) & (fwhm < 4 * max(width, 1.0)) & (roundness > 0.3) & (flux > 5 * error)
+    keep = (fwhm > _SHARPEST) & (fwhm < 4 * max(width, 1.0)) & (flux > _LEAST_SIGNAL * error)
     order = np.nonzero(keep)[0]
     order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
     bright = order[: max(10, len(order) // 2)]
@@ -144,20 +147,27 @@ _FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 
 
 def _measure(
-    sep: object, data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void]
+    sep: Any, data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void]
 ) -> tuple[_Values, ...]:
-    """Return x, y, flux, its error, FWHM and axis ratio of what was found."""
+    """Return x, y, flux, its error, FWHM and axis ratio of what may be stars, brightest first."""
+
+    def widths(objects: npt.NDArray[np.void]) -> _Values:
+        reach = np.full(len(objects), 12.0)
+        half, _ = sep.flux_radius(data, objects["x"], objects["y"], reach, 0.5, mask=mask, subpix=5)
+        return np.asarray(_FWHM_OF_HALF_LIGHT * half, np.float64)
+
+    found = found[found["b"] > _LEAST_ROUND * found["a"]]
     if not len(found):
-        nothing = np.zeros(0)
-        return (nothing,) * 6
-    x, y = found["x"], found["y"]
-    half, _ = sep.flux_radius(data, x, y, np.full(len(x), 12.0), 0.5, mask=mask, subpix=5)  # type: ignore[attr-defined]
-    fwhm = _FWHM_OF_HALF_LIGHT * half
-    bright = fwhm[: max(10, len(fwhm) // 3)]
+        return (np.zeros(0),) * 6
+    bright = widths(found[: max(10, len(found) // 3)])
     typical = float(np.clip(np.median(bright[bright > _SHARPEST]) if np.any(bright > _SHARPEST) else 3.0, 1.5, 12.0))
-    x, y, _ = sep.winpos(data, x, y, np.full(len(x), typical / 2.3548), mask=mask)  # type: ignore[attr-defined]
+    radius = max(3.0, 1.5 * typical)
+    flux, error, _ = sep.sum_circle(data, found["x"], found["y"], radius, err=rms, mask=mask, subpix=5)
+    # Clumps of noise can be most of what is found, and cost as much to measure as stars.
+    found = found[flux > 0.9 * _LEAST_SIGNAL * error]
+    sigma = np.full(len(found), typical / 2.3548)
+    x, y, _ = sep.winpos(data, found["x"], found["y"], sigma, mask=mask, subpix=3)
     astray = ~(np.hypot(x - found["x"], y - found["y"]) < typical)  # a neighbor pulled it over
     x, y = np.where(astray, found["x"], x), np.where(astray, found["y"], y)
-    radius = max(3.0, 1.5 * typical)
-    flux, error, _ = sep.sum_circle(data, x, y, radius, err=rms, mask=mask, subpix=5)  # type: ignore[attr-defined]
-    return x, y, flux, np.maximum(error, 1e-12), fwhm, found["b"] / np.maximum(found["a"], 1e-12)
+    flux, error, _ = sep.sum_circle(data, x, y, radius, err=rms, mask=mask, subpix=5)
+    return x, y, flux, np.maximum(error, 1e-12), widths(found), found["b"] / np.maximum(found["a"], 1e-12)

@@ -188,9 +188,12 @@ def apply_level(job: LevelTask) -> None:
     planes = planes.reshape(-1, *shape[-2:]).astype(np.float32)
     x, y = np.arange(shape[-1], dtype=np.float64), np.arange(shape[-2], dtype=np.float64)[:, np.newaxis]
     for channel, plane in enumerate(planes):
-        surface = level.offset[channel] + level.x_slope[channel] * x + level.y_slope[channel] * y
         plane *= np.float32(level.scale)
-        plane += surface.astype(np.float32)
+        if level.x_slope[channel] or level.y_slope[channel]:
+            surface = level.offset[channel] + level.x_slope[channel] * x + level.y_slope[channel] * y
+            plane += surface.astype(np.float32)
+        else:
+            plane += np.float32(level.offset[channel])
     header.add_history(f"level: times {level.scale:.6g}, plus {', '.join(f'{v:.6g}' for v in level.offset)}")
     _save(job.target, planes.reshape(shape), header)
     job.source.unlink(missing_ok=True)
