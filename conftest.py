@@ -8,6 +8,7 @@ skip.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -71,6 +72,12 @@ def gpu_in_use() -> str:
 def pytest_report_header() -> str:
     """Name the GPU, so that a green run says what it ran on."""
     return f"gpu: {gpu_in_use()}"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of garbage collection: a failed allocation collects, and so does CuPy, twice."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_case(name: str) -> BackendCase:
