@@ -29,6 +29,7 @@ from ._typing import Array, Namespace
 from .options import StackOptions
 from .pixels.combination import Answer
 from .pixels.losses import reject
+from .pixels.places import Places, places_of
 from .pixels.samples import Samples, part_of
 from .pixels.strips import Strip, Task, joined, stack_strip
 from .rejection import RULES
@@ -153,13 +154,13 @@ def _finish(xp: Namespace, samples: Samples, task: Task, strips: Sequence[Strip]
         kept_low = -kept_high
     rejection = None if task.rule is None else reject(xp, samples, task, task.rule, strips)
     if rejection is not None:
-        rejected_low[rejection.mask] = rejection.rejected_low
-        rejected_high[rejection.mask] = rejection.rejected_high
-        for whole, part in zip(answer, rejection.answer, strict=True):
-            if whole is not None:
-                whole[rejection.mask] = part
+        places = rejection.places
+        rejected_low = places.put(xp, rejection.rejected_low, rejected_low)
+        rejected_high = places.put(xp, rejection.rejected_high, rejected_high)
+        answer = Answer(*_put(xp, places, rejection.answer, answer))
         if kept_low is not None and kept_high is not None:
-            kept_low[rejection.mask], kept_high[rejection.mask] = rejection.low, rejection.high
+            kept_low = places.put(xp, rejection.low, kept_low)
+            kept_high = places.put(xp, rejection.high, kept_high)
         frame_low, frame_high = rejection.frame_rejected_low, rejection.frame_rejected_high
         if rejection.deep is not None:
             again = rejection.deep if again is None else again | rejection.deep
@@ -186,13 +187,20 @@ def _stack_again(xp: Namespace, samples: Samples, task: Task, result: ChunkResul
     if pixels.shape[0] == 0:
         return result
     part = _stack(xp, part_of(samples, pixels, xp), task._replace(is_careful=True))
-    for whole, values in zip(result[:PER_PIXEL], part[:PER_PIXEL], strict=True):
-        if whole is not None:
-            whole[again] = values
+    places = places_of(xp, again)
+    maps = _put(xp, places, part[:PER_PIXEL], result[:PER_PIXEL])
     whole_fields: tuple[Any, ...] = result
     part_fields: tuple[Any, ...] = part
     counts = [whole + more for whole, more in zip(whole_fields[PER_PIXEL:], part_fields[PER_PIXEL:], strict=True)]
-    return ChunkResult(*whole_fields[:PER_PIXEL], *counts)
+    return ChunkResult(*maps, *counts)
+
+
+def _put(xp: Namespace, places: Places, values: Sequence[Array | None], others: Sequence[Array | None]) -> list[Any]:
+    """Put several values of some pixels in their places; None where there are none."""
+    return [
+        None if whole is None or part is None else places.put(xp, part, whole)
+        for whole, part in zip(others, values, strict=True)
+    ]
 
 
 def _total(counts: Sequence[Array]) -> Array:

@@ -18,13 +18,13 @@ __all__ = [
     "Columns",
     "CoreSums",
     "IntervalSums",
+    "Windows",
     "chosen_columns",
     "columns_of",
-    "count_below",
     "gather_windows",
     "interval_sums",
     "median_of",
-    "running_sums",
+    "ranks_within",
     "value_at",
     "window_columns",
     "windows_of",
@@ -34,8 +34,19 @@ __all__ = [
 #: that really has this value is told from a missing one by the counts.
 LARGEST = 3.4028234663852886e38
 
-#: Fewest ranks of a window. At 3 sigma a pixel of 400 clean frames loses about one sample.
-WINDOW = 8
+#: At least so many samples may be rejected at either end of windows. At 3 sigma a pixel of 400 clean frames loses about
+#: one sample.
+DEPTH = 8
+
+
+class Windows(NamedTuple):
+    """Which ranks are gathered where there are many: the `size` lowest and highest, and those of medians.
+
+    A pixel may lose less than `depth` samples at an end, or it must be looked at again in a full table.
+    """
+
+    size: int
+    depth: int
 
 
 class Columns(NamedTuple):
@@ -45,10 +56,9 @@ class Columns(NamedTuple):
     ``start[k] <= r < stop[k]`` (int64). `lane` numbers the pixels; `is_complete` says that no sample is missing.
 
     A full table has a row for every rank, in order: below a pixel's present samples stands `-LARGEST`, above them
-    `LARGEST`. With many frames hardly a pixel loses more than a few samples, and a table is then made of windows: the
-    `window` lowest ranks, the middle ones that a median can come to, and the `window` highest; the row of rank ``r``
-    is ``r``, ``r - middle`` or ``r - upper``. Behind the lowest and before the highest stands a row that no bound
-    rejects, so that a walk inwards ends there: a pixel that has come so far must be looked at again in a full table.
+    `LARGEST`. With many frames hardly a pixel loses more than a few samples, and a table is then made of `windows`: the
+    lowest ranks, the middle ones that a median can come to, and the highest; the row of rank ``r`` is ``r``,
+    ``r - middle`` or ``r - upper``.
     """
 
     values: Array
@@ -58,9 +68,20 @@ class Columns(NamedTuple):
     stop: Array
     lane: Array
     is_complete: bool
-    window: int | None = None
+    windows: Windows | None = None
     middle: int = 0
     upper: int = 0
+
+    def of(self, xp: Namespace, vector: Array, lane: Array) -> Array:
+        """Give the entries of the pixels `lane` of a vector that has one for each."""
+        return vector if lane is self.lane else xp.take(vector, lane, axis=0)
+
+    def are_deep(self, start: Array, stop: Array) -> Array | None:
+        """Tell the intervals that windows are too small for; None where the table is full."""
+        if self.windows is None:
+            return None
+        deep: Array = (start >= self.windows.depth) | (stop <= self.frames - self.windows.depth)
+        return deep
 
 
 class IntervalSums(NamedTuple):
@@ -100,26 +121,29 @@ class CoreSums(NamedTuple):
     second_above: Array
 
 
-def windows_of(frames: int) -> int | None:
-    """Give the size of the windows for a number of frames; None where a full table is not much larger."""
-    return max(WINDOW, frames // 64) if frames >= 8 * WINDOW else None
+def windows_of(frames: int, tail: float | None) -> Windows | None:
+    """Give the windows for a number of frames; None where a full table is not much larger.
+
+    `tail`: the fraction of samples at either end that a rule looks at, even where it rejects few; None where it looks
+    at all samples.
+    """
+    if tail is None or frames < 8 * DEPTH:
+        return None
+    depth = max(DEPTH, frames // 64)
+    return Windows(max(depth, int(tail * frames)), depth)
 
 
-def gather_windows(xp: Namespace, ranks: Sequence[Array], window: int, chosen: Array) -> Array:
+def gather_windows(xp: Namespace, ranks: Sequence[Array], windows: Windows, chosen: Array) -> Array:
     """Gather the windows of the chosen pixels out of sorted rows: shape (row, pixel), float32."""
     frames = len(ranks)
-    medians = slice(_lowest_median(frames, window), (frames + window) // 2 + 1)
-    low, middle, high = (
-        [xp.take(row, chosen, axis=0) for row in rows] for rows in (ranks[:window], ranks[medians], ranks[-window:])
-    )
-    never_below = xp.full_like(low[0], LARGEST)
-    table: Array = xp.stack([*low, never_below, *middle, -never_below, *high])
+    medians = ranks[_lowest_median(frames, windows) : (frames + windows.depth) // 2 + 1]
+    rows = [*ranks[: windows.size], *medians, *ranks[-windows.size :]]
+    table: Array = xp.stack([xp.take(row, chosen, axis=0) for row in rows])
     return table
 
 
-def window_columns(xp: Namespace, table: Array, frames: int) -> Columns:
+def window_columns(xp: Namespace, table: Array, frames: int, windows: Windows) -> Columns:
     """Make columns of gathered windows; no sample is missing."""
-    window = windows_of(frames) or 0
     pixels = table.shape[1]
     lane = xp.arange(pixels, dtype=xp.int64, device=table.device)
     start = xp.zeros_like(lane)
@@ -131,15 +155,15 @@ def window_columns(xp: Namespace, table: Array, frames: int) -> Columns:
         start + frames,
         lane,
         is_complete=True,
-        window=window,
-        middle=_lowest_median(frames, window) - window - 1,
+        windows=windows,
+        middle=_lowest_median(frames, windows) - windows.size,
         upper=frames - table.shape[0],
     )
 
 
-def _lowest_median(frames: int, window: int) -> int:
-    """Give the lowest rank that a median comes to after up to `window` samples are rejected above."""
-    return (frames - window - 1) // 2
+def _lowest_median(frames: int, windows: Windows) -> int:
+    """Give the lowest rank that a median comes to after as many samples are rejected above as windows allow."""
+    return (frames - windows.depth - 1) // 2
 
 
 def columns_of(xp: Namespace, table: Array, count: Array | None) -> Columns:
@@ -191,23 +215,34 @@ def median_of(xp: Namespace, columns: Columns, start: Array, stop: Array, lane: 
     return (lower + upper) * 0.5
 
 
-def count_below(xp: Namespace, columns: Columns, bound: Array, lane: Array, *, inclusive: bool) -> Array:
-    """Give the number of ranks whose value is below `bound` (float64), or at most `bound` where `inclusive`.
+def ranks_within(xp: Namespace, columns: Columns, low: Array, high: Array, lane: Array) -> tuple[Array, Array]:
+    """Give the interval of ranks whose values lie between two bounds (float64), the bounds included.
 
-    A uniform binary search (Knuth, The Art of Computer Programming 3, 6.2.1, exercise 12: Shar's): the number of
-    steps depends on the number of frames alone, so nothing waits for a device.
+    Of windows only the two ends are searched: an interval that begins behind the lowest window, or ends before the
+    highest, may reach further.
+
+    Both ends are looked for in one vector by a uniform binary search (Knuth, The Art of Computer Programming 3, 6.2.1,
+    exercise 12: Shar's): the number of steps depends on the number of frames alone, so nothing waits for a device.
     """
-    step = 1 << (columns.frames.bit_length() - 1)
-    jump = columns.frames + 1 - step
-    position = lane
+    size, upper = columns.frames, 0
+    if columns.windows is not None:
+        size = columns.windows.size
+        upper = columns.frames - size - columns.upper
+    position = xp.concat([lane, lane + upper * columns.pixels])
+    # The values up to `high` are those below the next number.
+    bound = xp.concat([low, xp.nextafter(high, xp.full_like(high, float("inf")))])
+    step = 1 << (size.bit_length() - 1)
+    jump = size + 1 - step
     while step:
-        probe = xp.take(columns.values, position + (step - 1) * columns.pixels, axis=0)
-        value = xp.astype(probe, xp.float64)
-        inside = (value <= bound) if inclusive else (value < bound)
-        position = position + xp.astype(inside, xp.int64) * (jump * columns.pixels)
+        is_below = xp.take(columns.values, position + (step - 1) * columns.pixels, axis=0) < bound
+        advance = xp.astype(is_below, xp.int64)
+        advance *= jump * columns.pixels
+        position += advance
         step //= 2
         jump = step
-    return position // columns.pixels
+    number = lane.shape[0]
+    rank = position // columns.pixels
+    return rank[:number], rank[number:] + columns.upper
 
 
 def interval_sums(
@@ -218,46 +253,43 @@ def interval_sums(
     Ranks without a sample add exactly zero. Columns made of windows go on from the sums over their `core`: the order
     of the additions, and so every bit, is that of a full table.
     """
-    pixels = columns.pixels
-    table = xp.reshape(columns.values, (-1, pixels))
-    window = columns.window
-    if window is None or core is None:
-        d = xp.astype(table, xp.float64)
-        d -= pivot
-        if not columns.is_complete:
-            rank = xp.reshape(xp.arange(columns.frames, dtype=xp.int64, device=pivot.device), (-1, 1))
-            d *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
-        middle = columns.frames // 2
-        zero = xp.zeros_like(pivot)
-        first = xp.concat(running_sums(d[:middle, ...], d[middle:, ...], zero, None))
-        if not squares:
-            return IntervalSums(pivot, first, None, pixels)
-        d *= d
-        second = xp.concat(running_sums(d[:middle, ...], d[middle:, ...], zero, None))
-        return IntervalSums(pivot, first, second, pixels)
-    below = xp.astype(table[:window, ...], xp.float64)
-    above = xp.astype(table[-window:, ...], xp.float64)
-    below -= pivot
-    above -= pivot
-    first = xp.concat(running_sums(below, above, core.first_below, core.first_above))
-    upper = columns.frames - 2 * window - 1
-    if not squares:
-        return IntervalSums(pivot, first, None, pixels, upper=upper)
-    below *= below
-    above *= above
-    second = xp.concat(running_sums(below, above, core.second_below, core.second_above))
-    return IntervalSums(pivot, first, second, pixels, upper=upper)
-
-
-def running_sums(below: Array, above: Array, start_below: Array, start_above: Array | None) -> list[Array]:
-    """Go on with two sums outwards, down over `below` (subtracting) and up over `above`: rows, lowest rank first.
-
-    Without a `start_above` the upper sum begins where the lower one does, and that entry stands once.
-    """
-    lower = [start_below]
-    for rank in range(below.shape[0] - 1, -1, -1):
-        lower.append(lower[-1] - below[rank, ...])
-    upper = [start_below if start_above is None else start_above]
-    for rank in range(above.shape[0]):
-        upper.append(upper[-1] + above[rank, ...])
-    return [*reversed(lower), *(upper[1:] if start_above is None else upper)]
+    table = xp.reshape(columns.values, (-1, columns.pixels))
+    frames, pixels = columns.frames, columns.pixels
+    below = above = frames // 2
+    upper = 0
+    if columns.windows is not None and core is not None:
+        below = columns.windows.size
+        above = frames - below
+        upper = above - below - 1
+    first = xp.empty((frames + 1 - upper, pixels), dtype=xp.float64, device=pivot.device)
+    second = xp.empty_like(first) if squares else None
+    for ranks, is_lower in ((range(below - 1, -1, -1), True), (range(above, frames), False)):
+        if core is None:
+            total, total_squares = xp.zeros_like(pivot), xp.zeros_like(pivot)
+        elif is_lower:
+            total, total_squares = core.first_below + 0.0, core.second_below + 0.0
+        else:
+            total, total_squares = core.first_above + 0.0, core.second_above + 0.0
+        entry = below if is_lower else above - upper
+        first[entry, ...] = total
+        if second is not None:
+            second[entry, ...] = total_squares
+        for rank in ranks:
+            d = table[rank if is_lower else rank - columns.upper, ...] - pivot
+            if not columns.is_complete:
+                d *= xp.astype((columns.start <= rank) & (columns.stop > rank), xp.float64)
+            entry += -1 if is_lower else 1
+            if is_lower:
+                total -= d
+            else:
+                total += d
+            first[entry, ...] = total
+            if second is not None:
+                d *= d
+                if is_lower:
+                    total_squares -= d
+                else:
+                    total_squares += d
+                second[entry, ...] = total_squares
+    flat = None if second is None else xp.reshape(second, (-1,))
+    return IntervalSums(pivot, xp.reshape(first, (-1,)), flat, pixels, upper=upper)

@@ -8,8 +8,18 @@ from typing import NamedTuple
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.rejection import Interval, Rule, RuleInput
 
-from .columns import Columns, CoreSums, chosen_columns, columns_of, interval_sums, median_of, window_columns
+from .columns import (
+    Columns,
+    CoreSums,
+    chosen_columns,
+    columns_of,
+    interval_sums,
+    median_of,
+    window_columns,
+    windows_of,
+)
 from .combination import Answer, Chosen
+from .places import Places, places_of
 from .samples import Present, Samples, find_present, normalized, part_of
 from .strips import Strip, Task, joined
 
@@ -26,7 +36,7 @@ class Rejection(NamedTuple):
     """
 
     deep: Array | None
-    mask: Array
+    places: Places
     low: Array
     high: Array
     answer: Answer
@@ -38,27 +48,33 @@ class Rejection(NamedTuple):
 
 def reject(xp: Namespace, samples: Samples, task: Task, rule: Rule, strips: Sequence[Strip]) -> Rejection | None:
     """Apply the rule to the candidates of all strips; None where it rejects nothing."""
-    columns, pivot, core, candidates = _candidates_of(xp, strips, len(samples.values))
+    columns, pivot, core = _candidates_of(xp, task, strips, len(samples.values))
     if columns.pixels == 0:
         return None
     sums = None
     needs_sums = (task.variance and not task.propagates) or not task.accumulates
-    if rule.uses_sums or (needs_sums and columns.window is not None):
+    if rule.uses_sums or (needs_sums and columns.windows is not None):
         sums = interval_sums(xp, columns, pivot, core, squares=task.squares)
     kept = rule.shrink(xp, RuleInput(columns, task.options, sums, task.critical_values))
     has_rejected = (kept.start > columns.start) | (kept.stop < columns.stop)
-    deep = None
-    if columns.window is not None:
-        is_deep = (kept.start >= columns.window) | (kept.stop <= columns.frames - columns.window)
-        has_rejected = has_rejected & ~is_deep
-        deep = is_deep if candidates is None else _scattered(xp, candidates, is_deep)
-    mask = has_rejected if candidates is None else _scattered(xp, candidates, has_rejected)
+    deep = columns.are_deep(*kept)
+    if deep is not None:
+        has_rejected = has_rejected & ~deep
     lane = xp.nonzero(has_rejected)[0]
     if lane.shape[0] == 0 and deep is None:
         return None
-    kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
-    start, stop = xp.take(columns.start, lane, axis=0), xp.take(columns.stop, lane, axis=0)
-    pivot = xp.take(pivot, lane, axis=0)
+    pixels, mask = lane, has_rejected
+    if any(strip.candidates is not None for strip in strips):
+        index, candidates = _places_of_candidates(xp, strips)
+        pixels = xp.take(index, lane, axis=0)
+        mask = candidates.put(xp, has_rejected, xp.zeros_like(candidates.mask))
+        deep = None if deep is None else candidates.put(xp, deep, xp.zeros_like(candidates.mask))
+    places = places_of(xp, mask)
+    start, stop = columns.start, columns.stop
+    if lane.shape[0] < columns.pixels:
+        kept = Interval(xp.take(kept.start, lane, axis=0), xp.take(kept.stop, lane, axis=0))
+        start, stop = xp.take(start, lane, axis=0), xp.take(stop, lane, axis=0)
+        pivot = xp.take(pivot, lane, axis=0)
     if sums is None and needs_sums:
         columns = chosen_columns(xp, columns, lane)
         lane = columns.lane
@@ -74,12 +90,11 @@ def reject(xp: Namespace, samples: Samples, task: Task, rule: Rule, strips: Sequ
         # With so many, comparing every pixel is faster than gathering those. Elsewhere no sample is out of bounds.
         highest = xp.full_like(mask, float("inf"), dtype=xp.float32)
         lowest = -highest
-        lowest[mask], highest[mask] = low, high
+        highest, lowest = places.put(xp, high, highest), places.put(xp, low, lowest)
         rows = [normalized(xp, samples, frame, values) for frame, values in enumerate(samples.values)]
         below, above, _ = _split(xp, Present(rows, [None] * len(rows), None), lowest, highest, keeps_masks=False)
         accumulated = None
     else:
-        pixels = xp.nonzero(mask)[0]
         if pixels.shape[0] < mask.shape[0]:
             samples = part_of(samples, pixels, xp)
         present, _ = find_present(xp, samples, is_careful=True)
@@ -87,34 +102,36 @@ def reject(xp: Namespace, samples: Samples, task: Task, rule: Rule, strips: Sequ
         accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
     answer = task.combine(xp, coverage, chosen, accumulated)
     n_low, n_high = xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32)
-    return Rejection(deep, mask, low, high, answer, n_low, n_high, below, above)
+    return Rejection(deep, places, low, high, answer, n_low, n_high, below, above)
 
 
-def _scattered(xp: Namespace, mask: Array, values: Array) -> Array:
-    """Give a bool array that has `values` where `mask` is true, and False elsewhere."""
-    scattered: Array = xp.zeros_like(mask)
-    scattered[mask] = values
-    return scattered
+def _places_of_candidates(xp: Namespace, strips: Sequence[Strip]) -> tuple[Array, Places]:
+    """Give the candidates' indices among the pixels of all strips, and their places."""
+    indices, masks = [], []
+    first = 0
+    for strip in strips:
+        coverage = strip.answer.coverage
+        pixels = coverage.shape[0]
+        if strip.candidates is None or strip.places is None:
+            indices.append(xp.arange(first, first + pixels, dtype=xp.int64, device=coverage.device))
+            masks.append(xp.ones_like(coverage, dtype=xp.bool))
+        else:
+            indices.append(strip.places + first)
+            masks.append(strip.candidates)
+        first += pixels
+    return joined(xp, indices), places_of(xp, joined(xp, masks))
 
 
 def _candidates_of(
-    xp: Namespace, strips: Sequence[Strip], frames: int
-) -> tuple[Columns, Array, CoreSums | None, Array | None]:
-    """Put the strips' candidates side by side: their columns, pivots, core sums and places among the pixels."""
+    xp: Namespace, task: Task, strips: Sequence[Strip], frames: int
+) -> tuple[Columns, Array, CoreSums | None]:
+    """Put the strips' candidates side by side: their columns, pivots and core sums."""
     table = joined(xp, [strip.table for strip in strips])
     pivot = joined(xp, [strip.pivot for strip in strips])
-    candidates = None
-    if any(strip.candidates is not None for strip in strips):
-        candidates = joined(
-            xp,
-            [
-                xp.ones_like(strip.answer.coverage, dtype=xp.bool) if strip.candidates is None else strip.candidates
-                for strip in strips
-            ],
-        )
-    if strips[0].core is not None:
+    windows = None if task.rule is None else windows_of(frames, task.rule.tail)
+    if strips[0].core is not None and windows is not None:
         core = CoreSums(*(joined(xp, parts) for parts in zip(*(strip.core for strip in strips), strict=True)))
-        return window_columns(xp, table, frames), pivot, core, candidates
+        return window_columns(xp, table, frames, windows), pivot, core
     count = None
     if any(strip.counts is not None for strip in strips):
         count = xp.astype(
@@ -127,7 +144,7 @@ def _candidates_of(
             ),
             xp.int64,
         )
-    return columns_of(xp, table, count), pivot, None, candidates
+    return columns_of(xp, table, count), pivot, None
 
 
 def _split(

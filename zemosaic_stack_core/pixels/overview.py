@@ -35,11 +35,16 @@ class Ranks(NamedTuple):
 
 
 class FirstLook(NamedTuple):
-    """All present samples of each pixel: the sorted rows, how many they are (int32), and their statistics."""
+    """All present samples of each pixel: the sorted rows, how many they are (int32), and their statistics.
+
+    `core` has the sums over all but the `size` lowest and highest ranks; None where these are no windows.
+    """
 
     ranks: Ranks
     counts: Array
     chosen: Chosen
+    core: CoreSums | None = None
+    size: int = 0
 
     def number(self, xp: Namespace) -> Array:
         """Give the number of samples, float64, 1 where there is none."""
@@ -82,7 +87,7 @@ def look_at(
     if window is not None:
         # Sums below the middle are negative in `IntervalSums`: turning a sign rounds nothing.
         core = CoreSums(-below.core_first, -below.core_second, above.core_first, above.core_second)
-    return FirstLook(ranks, counts, chosen), core
+    return FirstLook(ranks, counts, chosen, core, window or 0), core
 
 
 class _Outwards(NamedTuple):

@@ -60,7 +60,8 @@ class Task(NamedTuple):
 class Strip(NamedTuple):
     """A strip with nothing rejected, and what the rule must look at: which pixels, their sorted samples and pivots.
 
-    `candidates` is None for all pixels; `incomplete` tells the pixels to be stacked again, None for none.
+    `candidates` is None for all pixels, else `places` are their indices; `incomplete` tells the pixels to be stacked
+    again, None for none.
     """
 
     answer: Answer
@@ -71,6 +72,7 @@ class Strip(NamedTuple):
     counts: Array | None = None
     pivot: Array | None = None
     core: CoreSums | None = None
+    places: Array | None = None
 
     @property
     def gathered(self) -> int:
@@ -89,10 +91,10 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
         incomplete = ~xp.isfinite(sums.value) if present.may_miss else None
         return Strip(task.combine(xp, counts, None, sums), missing, incomplete)
     rows = sort_frames(xp, present.rows)
-    window = None
-    if task.rule is not None and task.rule.ends_only and not task.is_careful and present.counts is None:
-        window = windows_of(frames)
-    look, core = look_at(xp, rows, present, squares=task.squares, window=window)
+    windows = None
+    if task.rule is not None and not task.is_careful and present.counts is None:
+        windows = windows_of(frames, task.rule.tail)
+    look, core = look_at(xp, rows, present, squares=task.squares, window=None if windows is None else windows.size)
     chosen = look.chosen
     incomplete = ~xp.isfinite(chosen.first) if present.may_miss else None
     accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
@@ -107,10 +109,10 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
     if candidates is None:
         return Strip(answer, missing, None, None, xp.stack(rows), present.counts, chosen.pivot)
     lane = xp.nonzero(candidates)[0]
-    if window is None:
+    if windows is None:
         table = xp.stack([xp.take(row, lane, axis=0) for row in rows])
     else:
-        table = gather_windows(xp, rows, window, lane)
+        table = gather_windows(xp, rows, windows, lane)
     return Strip(
         answer,
         missing,
@@ -120,6 +122,7 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
         None if present.counts is None else xp.take(present.counts, lane, axis=0),
         xp.take(chosen.pivot, lane, axis=0),
         None if core is None else CoreSums(*(xp.take(sums, lane, axis=0) for sums in core)),
+        lane,
     )
 
 

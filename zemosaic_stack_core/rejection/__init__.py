@@ -28,7 +28,7 @@ from .centered import (
 from .extremes import gesd, minmax
 from .intervals import Interval, RuleInput
 from .linear_fit import linear_fit_clip
-from .winsorized import winsorized_may_reject, winsorized_quantile, winsorized_sigma_clip
+from .winsorized import WINSORIZED_TAIL, winsorized_may_reject, winsorized_quantile, winsorized_sigma_clip
 
 __all__ = ["RULES", "Interval", "Rule", "RuleInput"]
 
@@ -47,27 +47,30 @@ class Rule(NamedTuple):
         Whether `shrink` looks up sums of intervals.
     uses_squares : bool
         Whether it needs sums of squares too.
-    ends_only : bool
-        Whether `shrink` looks at nothing but the two ends and the middle of the sorted samples, and at sums.
+    tail : float or None
+        Fraction of the sorted samples at either end that `shrink` looks at even where it rejects few, beside the middle
+        and sums; None where it looks at all.
     """
 
     shrink: Callable[[Namespace, RuleInput], Interval]
     may_reject: Callable[[Namespace, FirstLook, StackOptions], Array] | None = None
     uses_sums: bool = False
     uses_squares: bool = False
-    ends_only: bool = False
+    tail: float | None = None
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "kappa_sigma": Rule(kappa_sigma, kappa_sigma_may_reject, uses_sums=True, uses_squares=True, ends_only=True),
+        "kappa_sigma": Rule(kappa_sigma, kappa_sigma_may_reject, uses_sums=True, uses_squares=True, tail=0.0),
         "mad_clip": Rule(mad_clip, mad_may_reject),
-        "winsorized_sigma_clip": Rule(winsorized_sigma_clip, winsorized_may_reject, uses_sums=True, uses_squares=True),
+        "winsorized_sigma_clip": Rule(
+            winsorized_sigma_clip, winsorized_may_reject, uses_sums=True, uses_squares=True, tail=WINSORIZED_TAIL
+        ),
         "winsorized_quantile": Rule(winsorized_quantile),
         "linear_fit_clip": Rule(linear_fit_clip, uses_sums=True),
-        "percentile_clip": Rule(percentile_clip, percentile_may_reject, ends_only=True),
+        "percentile_clip": Rule(percentile_clip, percentile_may_reject, tail=0.0),
         "minmax": Rule(minmax),
-        "noise_clip": Rule(noise_clip, noise_may_reject, ends_only=True),
+        "noise_clip": Rule(noise_clip, noise_may_reject, tail=0.0),
         "gesd": Rule(gesd, uses_sums=True, uses_squares=True),
     }
 )

@@ -10,7 +10,7 @@ from zemosaic_stack_core.pixels.columns import Columns, median_of, value_at
 from zemosaic_stack_core.pixels.moments import standard_deviation
 from zemosaic_stack_core.pixels.overview import FirstLook
 
-from .intervals import Bounds, Interval, RuleInput, Step, expand, peel, repeat
+from .intervals import Bounds, Interval, RuleInput, Step, clipped, repeat
 
 __all__ = [
     "expected_noise",
@@ -45,16 +45,14 @@ def _clip_repeatedly(
     """
 
     def shrink(kept: Interval, lane: Array) -> Step:
-        bounds = bounds_of(kept, lane)
-        return Step(peel(xp, columns, kept, lane, bounds), bounds)
+        return clipped(xp, columns, kept, lane, bounds_of(kept, lane))
 
-    kept, bounds, deep = repeat(xp, columns, shrink, iterations=iterations)
-    if bounds is not None:
-        kept = expand(xp, columns, kept, bounds)
-    if deep is None or columns.window is None:
+    kept, within, deep = repeat(xp, columns, shrink, iterations=iterations)
+    kept = kept if within is None else within
+    if deep is None or columns.windows is None:
         return kept
     # What such a pixel keeps is not known; an interval that ends with the window says so.
-    return kept._replace(start=xp.maximum(kept.start, xp.astype(deep, xp.int64) * columns.window))
+    return kept._replace(start=xp.maximum(kept.start, xp.astype(deep, xp.int64) * columns.windows.depth))
 
 
 def _kappa_bounds(center: Array, deviation: Array, options: StackOptions) -> Bounds:
@@ -72,7 +70,7 @@ def kappa_sigma(xp: Namespace, given: RuleInput) -> Interval:
         count = xp.astype(kept.stop - kept.start, xp.float64)
         deviation = standard_deviation(xp, first, second, count, 0)
         if options.center == "mean":
-            center = xp.take(sums.pivot, lane, axis=0) + first / count
+            center = columns.of(xp, sums.pivot, lane) + first / count
         else:
             center = median_of(xp, columns, kept.start, kept.stop, lane)
         return _kappa_bounds(center, deviation, options)

@@ -6,7 +6,7 @@ from zemosaic_stack_core._typing import Namespace
 from zemosaic_stack_core.pixels.columns import value_at
 from zemosaic_stack_core.pixels.moments import standard_deviation
 
-from .intervals import Interval, RuleInput, narrow, with_ties
+from .intervals import Interval, RuleInput, with_ties
 
 __all__ = ["gesd", "minmax"]
 
@@ -33,35 +33,29 @@ def gesd(xp: Namespace, given: RuleInput) -> Interval:
     assert sums is not None  # noqa: S101 - the catalogue says that this rule uses sums
     assert critical_values is not None  # noqa: S101 - and critical values
     most = int(options.outlier_fraction * columns.frames)
-    count = columns.stop - columns.start
+    lane, count = columns.lane, columns.stop - columns.start
+    ones = xp.ones_like(count)
     allowed = xp.astype(xp.floor(xp.astype(count, xp.float64) * options.outlier_fraction), xp.int64)
-    answer_start, answer_stop = columns.start + 0, columns.stop + 0
+    # No deviate of n samples comes up to the root of n: where no test can be made, this is as good as infinity.
+    critical_values = xp.clip(critical_values, 0.0, float(columns.frames))
+    start, stop = columns.start, columns.stop
+    answer = Interval(start, stop)
+    # Every outlier up to `allowed` is tested: the last that is one counts, whatever those before it were.
     live = (allowed >= 1) & (count > FEWEST)
-    lane = xp.nonzero(live)[0]
-    start, stop, count, allowed = (
-        xp.take(vector, lane, axis=0) for vector in (columns.start, columns.stop, count, allowed)
-    )
     for step in range(1, most + 1):
-        if lane.shape[0] == 0:
-            break
         first, second = sums.over(xp, start, stop, lane)
-        left = xp.astype(stop - start, xp.float64)
-        mean = xp.take(sums.pivot, lane, axis=0) + first / left
+        left = xp.astype(xp.maximum(stop - start, ones), xp.float64)
+        mean = sums.pivot + first / left
         deviation = standard_deviation(xp, first, second, left, 1)
         below = mean - value_at(xp, columns, start, lane)
         above = value_at(xp, columns, stop - 1, lane) - mean
         is_high = xp.astype(above >= below, xp.int64)
         critical = xp.take(critical_values, count * (most + 1) + step, axis=0)
         # R_i > lambda_i, multiplied out: a deviation of zero is never an outlier's.
-        is_outlier = xp.maximum(below, above) > critical * deviation
-        is_outlier = is_outlier & (deviation > 0.0)
-        start, stop = start + 1 - is_high, stop - is_high
-        answer_start[live] = xp.where(is_outlier, start, xp.take(answer_start, lane, axis=0))
-        answer_stop[live] = xp.where(is_outlier, stop, xp.take(answer_stop, lane, axis=0))
-        goes_on = (allowed > step) & (stop - start > FEWEST) & (deviation > 0.0)
-        live = narrow(xp, live, goes_on)
-        chosen = xp.nonzero(goes_on)[0]
-        lane, start, stop, count, allowed = (
-            xp.take(vector, chosen, axis=0) for vector in (lane, start, stop, count, allowed)
-        )
-    return with_ties(xp, columns, Interval(answer_start, answer_stop))
+        live = live & (deviation > 0.0)
+        is_outlier = live & (xp.maximum(below, above) > critical * deviation)
+        is_live = xp.astype(live, xp.int64)
+        start, stop = start + is_live - is_live * is_high, stop - is_live * is_high
+        answer = Interval(xp.where(is_outlier, start, answer.start), xp.where(is_outlier, stop, answer.stop))
+        live = live & (allowed > step) & (stop - start > FEWEST)
+    return with_ties(xp, columns, answer)

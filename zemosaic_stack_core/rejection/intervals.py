@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, value_at
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, ranks_within, value_at
+from zemosaic_stack_core.pixels.places import Places, places_of
 
 __all__ = [
     "Bounds",
     "Interval",
     "RuleInput",
     "Step",
-    "expand",
-    "narrow",
-    "peel",
+    "clipped",
     "repeat",
     "with_ties",
 ]
 
-INFINITY = float("inf")
+#: Where at least so large a part of the pixels goes on, the others go along.
+MOST = (3, 4)
 
 
 class Interval(NamedTuple):
@@ -41,12 +41,13 @@ class Bounds(NamedTuple):
 class Step(NamedTuple):
     """What one iteration, or all of them, kept.
 
-    `bounds` are those it used, None for a rule that has none; `deep` tells, after all of them, the pixels that any of
-    them peeled to the end of a window (None where the columns are no windows).
+    `within` are all present ranks within the bounds of the (last applied) iteration, those among them that an earlier
+    one rejected included; None for a rule that has no bounds. `deep` tells the pixels that any iteration took further
+    than windows reach (None where the columns are no windows): what is said of those is not true.
     """
 
     kept: Interval
-    bounds: Bounds | None = None
+    within: Interval | None = None
     deep: Array | None = None
 
 
@@ -62,6 +63,48 @@ class RuleInput(NamedTuple):
     critical_values: Array | None = None
 
 
+class _State(NamedTuple):
+    """What iterations have come to, of the pixels `lane`; see `Step`."""
+
+    lane: Array
+    kept: Interval
+    within: Interval | None
+    deep: Array | None
+
+    def taken(self, xp: Namespace, chosen: Array) -> _State:
+        """Give the state of some of the pixels."""
+        return _State(
+            xp.take(self.lane, chosen, axis=0),
+            _taken(xp, self.kept, chosen),
+            None if self.within is None else _taken(xp, self.within, chosen),
+            None if self.deep is None else xp.take(self.deep, chosen, axis=0),
+        )
+
+    def updated(self, xp: Namespace, places: Places, some: _State) -> _State:
+        """Give the state with that of `some` of the pixels in their places."""
+        return _State(
+            self.lane,
+            _put(xp, places, some.kept, self.kept),
+            None if self.within is None or some.within is None else _put(xp, places, some.within, self.within),
+            None if self.deep is None or some.deep is None else places.put(xp, some.deep, self.deep),
+        )
+
+
+def _taken(xp: Namespace, interval: Interval, chosen: Array) -> Interval:
+    """Give the intervals of some of the pixels."""
+    return Interval(xp.take(interval.start, chosen, axis=0), xp.take(interval.stop, chosen, axis=0))
+
+
+def _put(xp: Namespace, places: Places, some: Interval, others: Interval) -> Interval:
+    """Put the intervals of some of the pixels in their places."""
+    return Interval(places.put(xp, some.start, others.start), places.put(xp, some.stop, others.stop))
+
+
+def _chosen(xp: Namespace, is_applied: Array, new: Interval, old: Interval) -> Interval:
+    """Give the new intervals where an iteration is applied."""
+    return Interval(xp.where(is_applied, new.start, old.start), xp.where(is_applied, new.stop, old.stop))
+
+
 def repeat(
     xp: Namespace,
     columns: Columns,
@@ -73,93 +116,59 @@ def repeat(
 ) -> Step:
     """Replace each pixel's interval by that of ``shrink(kept, lane)`` until nothing more is rejected there.
 
-    An iteration needs `needed` kept samples, and is not applied to a pixel where it would leave fewer than `left`.
-    Each works on the pixels (`lane`) that the one before changed: no pixel waits for another. The bounds that come
-    back are those of each pixel's last applied iteration, infinite where there was none.
+    An iteration needs `needed` kept samples, and is not applied to a pixel where it would leave fewer than `left`. No
+    pixel waits for another: one that stands is left out of the next iteration. Where few stand they go along, which is
+    cheaper than taking out the others; an interval that stands is not changed by another iteration.
     """
-    start, stop = columns.start + 0, columns.stop + 0
-    high = xp.full_like(start, INFINITY, dtype=xp.float64)
-    low = -high
-    has_bounds = False
-    deep = None if columns.window is None else xp.zeros_like(start, dtype=xp.bool)
-    live = stop - start >= needed
-    lane = xp.nonzero(live)[0]
-    kept = Interval(xp.take(start, lane, axis=0), xp.take(stop, lane, axis=0))
-    for _ in range(iterations):
-        if lane.shape[0] == 0:
+    kept = Interval(columns.start, columns.stop)
+    state = _State(columns.lane, kept, kept, columns.are_deep(*kept))
+    if columns.is_complete and columns.frames < needed:
+        return Step(*state[1:])
+    outer: list[tuple[Array, _State]] = []
+    if not columns.is_complete:
+        can_be = kept.stop - kept.start >= needed
+        outer.append((can_be, state))
+        state = state.taken(xp, xp.nonzero(can_be)[0])
+    for iteration in range(iterations):
+        if state.lane.shape[0] == 0:
             break
-        shrunk, bounds, _ = shrink(kept, lane)
-        if deep is not None and columns.window is not None:
-            is_deep = (shrunk.start >= columns.window) | (shrunk.stop <= columns.frames - columns.window)
-            deep[live] = is_deep | xp.take(deep, lane, axis=0)
-        number = shrunk.stop - shrunk.start
+        lane, kept, within, deep = state
+        step = shrink(kept, lane)
+        before, number = kept.stop - kept.start, step.kept.stop - step.kept.start
         is_applied = number >= left
-        start[live] = xp.where(is_applied, shrunk.start, kept.start)
-        stop[live] = xp.where(is_applied, shrunk.stop, kept.stop)
-        if bounds is not None:
-            has_bounds = True
-            low[live] = xp.where(is_applied, bounds.low, xp.take(low, lane, axis=0))
-            high[live] = xp.where(is_applied, bounds.high, xp.take(high, lane, axis=0))
-        has_changed = (shrunk.start > kept.start) | (shrunk.stop < kept.stop)
-        goes_on = has_changed & (number >= max(left, needed))
+        if needed > 1:
+            is_applied = is_applied & (before >= needed)
+        state = _State(
+            lane,
+            _chosen(xp, is_applied, step.kept, kept),
+            None if step.within is None or within is None else _chosen(xp, is_applied, step.within, within),
+            None if step.deep is None or deep is None else deep | step.deep,
+        )
+        if iteration + 1 == iterations:
+            break
+        goes_on = is_applied & (number < before) & (number >= needed)
         chosen = xp.nonzero(goes_on)[0]
-        live = narrow(xp, live, goes_on)
-        lane = xp.take(lane, chosen, axis=0)
-        kept = Interval(xp.take(shrunk.start, chosen, axis=0), xp.take(shrunk.stop, chosen, axis=0))
-    return Step(Interval(start, stop), Bounds(low, high) if has_bounds else None, deep)
+        if chosen.shape[0] == 0:
+            break
+        if chosen.shape[0] * MOST[1] < lane.shape[0] * MOST[0]:
+            outer.append((goes_on, state))
+            state = state.taken(xp, chosen)
+    for goes_on, others in reversed(outer):
+        state = others.updated(xp, places_of(xp, goes_on), state)
+    return Step(*state[1:])
 
 
-def narrow(xp: Namespace, live: Array, goes_on: Array) -> Array:
-    """Give the mask of the live pixels that go on; `goes_on` has one value per live pixel."""
-    narrowed = xp.zeros_like(live)
-    narrowed[live] = goes_on
-    return narrowed
+def clipped(xp: Namespace, columns: Columns, kept: Interval, lane: Array, bounds: Bounds) -> Step:
+    """Take the samples outside the bounds off the kept intervals.
 
-
-def peel(xp: Namespace, columns: Columns, kept: Interval, lane: Array, bounds: Bounds) -> Interval:
-    """Take the samples outside the bounds off both ends of the kept intervals.
-
-    The bounds must enclose the middle of the kept samples, as those about a median or a mean do. Both ends are walked
-    in one vector, the upper one with all signs turned; it takes as many steps as the pixel that loses most at one end.
+    The bounds must enclose the middle of the kept samples, as those about a median or a mean do.
     """
-    both = xp.concat([lane, lane])
-    ones = xp.ones_like(bounds.low)
-    sign = xp.concat([ones, -ones])
-    limit = xp.concat([bounds.low, -bounds.high])
-    stride = xp.astype(sign, xp.int64) * columns.pixels
-    position = xp.concat([kept.start, kept.stop - 1 - columns.upper]) * columns.pixels + both
-    while True:
-        value = xp.astype(xp.take(columns.values, position, axis=0), xp.float64) * sign
-        is_outside = value < limit
-        if not xp.any(is_outside):
-            break
-        position = position + xp.astype(is_outside, xp.int64) * stride
-    row = (position - both) // columns.pixels
-    number = lane.shape[0]
-    return Interval(row[:number], row[number:] + (1 + columns.upper))
-
-
-def expand(xp: Namespace, columns: Columns, kept: Interval, bounds: Bounds) -> Interval:
-    """Take the present samples within the bounds back in, at both ends of every pixel's kept interval."""
-    both = xp.concat([columns.lane, columns.lane])
-    ones = xp.ones_like(bounds.low)
-    sign = xp.concat([ones, -ones])
-    limit = xp.concat([bounds.low, -bounds.high])
-    step = xp.astype(sign, xp.int64)
-    first = xp.concat([columns.start, columns.start])
-    last = xp.concat([columns.stop, columns.stop]) - 1
-    rank = xp.concat([kept.start - 1, kept.stop])
-    no_shift = xp.zeros_like(columns.lane)
-    shift = xp.concat([no_shift, no_shift + columns.upper])
-    while True:
-        probe = (xp.clip(rank, 0, columns.frames - 1) - shift) * columns.pixels + both
-        value = xp.astype(xp.take(columns.values, probe, axis=0), xp.float64) * sign
-        comes_back = (value >= limit) & (rank >= first) & (rank <= last)
-        if not xp.any(comes_back):
-            break
-        rank = rank - xp.astype(comes_back, xp.int64) * step
-    number = columns.pixels
-    return Interval(rank[:number] + 1, rank[number:])
+    within = Interval(*ranks_within(xp, columns, bounds.low, bounds.high, lane))
+    if not columns.is_complete:
+        first, last = columns.of(xp, columns.start, lane), columns.of(xp, columns.stop, lane)
+        within = Interval(xp.maximum(within.start, first), xp.minimum(within.stop, last))
+    kept = Interval(xp.maximum(within.start, kept.start), xp.minimum(within.stop, kept.stop))
+    return Step(kept, within, columns.are_deep(*within))
 
 
 def with_ties(xp: Namespace, columns: Columns, kept: Interval) -> Interval:
@@ -167,4 +176,13 @@ def with_ties(xp: Namespace, columns: Columns, kept: Interval) -> Interval:
     top = columns.frames - 1
     low = value_at(xp, columns, xp.clip(kept.start, 0, top), columns.lane)
     high = value_at(xp, columns, xp.clip(kept.stop - 1, 0, top), columns.lane)
-    return expand(xp, columns, kept, Bounds(low, high))
+    below = value_at(xp, columns, xp.clip(kept.start - 1, 0, top), columns.lane)
+    above = value_at(xp, columns, xp.clip(kept.stop, 0, top), columns.lane)
+    is_tied = ((below >= low) & (kept.start > columns.start)) | ((above <= high) & (kept.stop < columns.stop))
+    if not xp.any(is_tied):
+        return kept
+    start, stop = ranks_within(xp, columns, low, high, columns.lane)
+    return Interval(
+        xp.where(is_tied, xp.maximum(start, columns.start), kept.start),
+        xp.where(is_tied, xp.minimum(stop, columns.stop), kept.stop),
+    )
