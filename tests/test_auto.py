@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+import zemosaic_worker
 from conftest import cupy_unusable
 from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
 from zemosaic_stack_core.backends import namespace_backend
@@ -31,6 +32,7 @@ from zemosaic_stack_core.frames import open_frames
 from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
 from zemosaic_stack_core.growth import FlagFile
 from zemosaic_stack_core.options import MAPS, StackOptions
+from zemosaic_stack_core.phase3 import StackSettings
 from zemosaic_stack_core.runner import plan_job, stack
 from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
 
@@ -75,6 +77,7 @@ class Shaky:
         self.name, self.xp, self.is_host, self.device = "cupy", inner.xp, False, inner.device
         self.failures = list(failures)
         self.bands = []
+        self.dtypes = []
         self.released = 0
         self._inner = inner
 
@@ -107,6 +110,7 @@ class Shaky:
 
         def watched(slot, arrays):
             bands.append(arrays[0].shape[-1])
+            self.dtypes.append([array.dtype.name for array in arrays])
             if failure is not None:
                 raise failure
             upload(slot, arrays)
@@ -221,6 +225,13 @@ def test_an_invalid_tile_is_never_handed_out(shaky, monkeypatch, caplog):
     assert_same(result, stack(frames))
     assert "InvalidResult: " in messages(caplog, "ERROR")[0]
     assert "Stack failed (GPUStackingError)" in messages(caplog, "WARNING")[0]
+
+
+def test_samples_of_16_bits_go_up_as_16_bits(shaky):
+    frames = [np.full((7, 9), value, dtype) for value, dtype in ((1, "u2"), (5, "i2"), (6, "f4"), (7, "u1"))]
+    gpu, device = shaky()
+    assert stack_auto(frames, gpu=gpu)[1]
+    assert device.dtypes == [["uint16", "int16", "float32", "uint8"]]
 
 
 @pytest.mark.parametrize("plan", [{"use_gpu": False}, ParallelPlan(use_gpu=False), SimpleNamespace(use_gpu=False)])
@@ -370,6 +381,45 @@ def test_the_summary_of_a_tile(shaky):
         assert fields["duration_s"] > 0.0
 
 
+def write_frames(folder, seed=1):
+    """Write a tile's frames and return their paths."""
+    paths = []
+    for index, frame in enumerate(make_tile(seed)):
+        paths.append(folder / f"frame_{index}.fits")
+        fits.writeto(paths[-1], frame)
+    return paths
+
+
+@pytest.mark.parametrize("failures", [(), (MemoryError("one"), RuntimeError("two"))], ids=["sane", "failing"])
+def test_what_a_tiles_file_and_meta_say(shaky, tmp_path, failures):
+    options = StackOptions(rejection="mad_clip", normalization="additive", weighting="noise_variance")
+    gpu, _ = shaky(*failures)
+    paths = write_frames(tmp_path)
+    written, meta = zemosaic_worker.create_master_tile(
+        paths, tmp_path / "tile.fits", tile_id=3, settings=StackSettings(options=options), gpu=gpu
+    )
+    reason = "Error: RuntimeError: two" if failures else ""
+    acted = {"normalization": "additive", "weighting": "noise_variance", "rejection": "mad_clip", "combine": "mean"}
+    made = {"backend": "numpy" if failures else "cupy", "used_gpu": not failures, "gpu_attempts": 2 if failures else 1}
+    assert {**acted, **made, "fallback_reason": reason}.items() <= meta.items()
+    header = fits.getheader(written)
+    cards = {"ZMT_NORM": "additive", "ZMT_WGHT": "noise_variance", "ZMT_REJ": "mad_clip", "ZMT_COMB": "mean"}
+    cards |= {"ZSC_BACK": made["backend"], "ZSC_GATT": made["gpu_attempts"]}
+    assert {name: header.get(name) for name in cards} == cards
+    assert header.get("ZSC_GWHY", "") == reason
+
+
+def test_the_workers_two_ways_to_a_tile(shaky, tmp_path):
+    frames = write_frames(tmp_path)
+    gpu, _ = shaky()
+    image, meta, used_gpu = zemosaic_worker._stack_master_tile_auto(frames, gpu=gpu, options=RULE)
+    assert (used_gpu, meta["backend"], meta["used_gpu"]) == (True, "cupy", True)
+    on_cpu, meta = zemosaic_worker._stack_master_tile_cpu(frames, options=RULE)
+    assert (meta["backend"], meta["used_gpu"], meta["gpu_attempts"]) == ("numpy", False, 0)
+    np.testing.assert_array_equal(image, on_cpu, strict=True)
+    np.testing.assert_array_equal(image, stack(frames, options=RULE).image, strict=True)
+
+
 def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read(monkeypatch):
     def never(*_, **__):
         raise AssertionError("the frames were read for their statistics")
@@ -461,12 +511,20 @@ def test_cupy_gives_the_cpus_bits(cupy_run, rows, dtype, shape):
     if dtype == "uint16":
         frames = [np.nan_to_num(frame, nan=7.0).astype(dtype) for frame in frames]
     weights = np.linspace(0.5, 2.0, len(frames))
+    said = []
     result, used_gpu = stack_auto(
-        frames, gpu=cupy_run(), options=RULE, maps="all", weights=weights, plan={"gpu_rows_per_chunk": rows}
+        frames,
+        gpu=cupy_run(),
+        options=RULE,
+        maps="all",
+        weights=weights,
+        plan={"gpu_rows_per_chunk": rows},
+        pcb_tile=lambda key, **fields: said.append(fields),
     )
     assert used_gpu
     assert_same(result, stack(frames, options=RULE, maps="all", weights=weights))
-    assert min(result.details[name] for name in ("upload_ms", "compute_ms", "download_ms")) > 0.0
+    [fields] = said
+    assert min(fields[name] for name in ("upload_ms", "reject_ms", "download_ms", "duration_s")) > 0.0
 
 
 @pytest.mark.parametrize("rule", ["winsorized_sigma_clip", "none", "gesd"])
@@ -738,7 +796,27 @@ RUN_WITHOUT = """
         assert (result.image == stack(frames).image).all()
     print(gpu.attempts, gpu.cpu_tiles, "cupy" in sys.modules)
 """
-HIDE = "import importlib.util as u; found = u.find_spec; u.find_spec = lambda n: None if n == 'cupy' else found(n)"
+COMMANDS_WITHOUT = """
+    import sys
+    {hide}
+    from zemosaic_stack_core.command_line import main
+    plan, out, config = sys.argv[1:]
+    code = main(["doctor"])
+    for backend in ("cpu", "auto", "gpu"):
+        made = main(["run", plan, "-o", out + backend, "--backend", backend, "--config", config])
+        print(backend, made, "cupy" in sys.modules)
+    print("doctor", code)
+"""
+HIDE = """
+import importlib.metadata, importlib.util
+found, version = importlib.util.find_spec, importlib.metadata.version
+def hidden_version(name):
+    if name.startswith("cupy"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.util.find_spec = lambda name: None if name == "cupy" else found(name)
+importlib.metadata.version = hidden_version
+"""
 
 
 @pytest.mark.parametrize("hide", [HIDE, ""], ids=["no CuPy", "no driver"])
@@ -755,3 +833,31 @@ def test_a_machine_without_a_gpu(hide):
     assert lines[0].startswith("[P3][GPU] GPU not usable, Phase 3 runs on the CPU: ")
     assert ("CuPy is not installed" in lines[0]) == bool(hide)
     assert lines[1] == "0 2 False"
+
+
+@pytest.mark.parametrize("hide", [HIDE, ""], ids=["no CuPy", "no driver"])
+def test_the_commands_on_a_machine_without_a_gpu(tmp_path, hide):
+    if not hide:
+        pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not cupy_unusable() and "cupyemu" not in sys.modules:
+            pytest.skip("this machine has a GPU")
+    (tmp_path / "night" / "tile").mkdir(parents=True)
+    write_frames(tmp_path / "night" / "tile")
+    config = tmp_path / "zemosaic_config.json"
+    config.write_text('{"use_gpu_phase5": true, "gpu_rows_per_chunk": 3}', encoding="utf-8")
+    code = textwrap.dedent(COMMANDS_WITHOUT).format(hide=hide)
+    arguments = [str(tmp_path / "night"), str(tmp_path / "out_"), str(config)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert ("CuPy is not installed." in lines) == bool(hide)
+    assert any(line.startswith("The GPU is not usable: ") for line in lines)
+    assert any(line.startswith("What to do: ") for line in lines)
+    assert lines[-4:] == ["cpu 0 False", "auto 0 False", "gpu 1 False", "doctor 1"]
+    assert "the GPU is required and can't be used: " in done.stderr
+    assert "Traceback" not in done.stderr
+    tiles = [(tmp_path / f"out_{backend}" / "master_tile_001.fits").read_bytes() for backend in ("cpu", "auto")]
+    assert tiles[0] == tiles[1]
+    assert not (tmp_path / "out_gpu" / "master_tile_001.fits").exists()

@@ -294,6 +294,25 @@ def test_a_limit_of_the_pool_counts(gpu):
         pool.set_limit(size=0)
 
 
+def test_the_pool_that_the_program_set_is_emptied_too(gpu):
+    import cupy
+
+    from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools
+
+    own, before = cupy.cuda.MemoryPool(), cupy.cuda.get_allocator()
+    cupy.cuda.set_allocator(own.malloc)
+    try:
+        cupy.empty(1 << 16, dtype=cupy.uint8)
+        pinned = cupy.get_default_pinned_memory_pool()
+        cupy.cuda.alloc_pinned_memory(64)
+        assert own.total_bytes() > 0
+        assert pinned.n_free_blocks() > 0
+        free_cupy_memory_pools()
+        assert (own.total_bytes(), pinned.n_free_blocks()) == (0, 0)
+    finally:
+        cupy.cuda.set_allocator(before)
+
+
 # --- without a GPU ---------------------------------------------------------------------------------------------------
 
 HIDE_CUPY = """

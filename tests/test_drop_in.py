@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import sys
 from types import SimpleNamespace
@@ -349,6 +350,35 @@ def test_scaling_refuses_what_does_not_fit():
         compute_tile_photometric_scaling(np.ones(4), np.ones(4))
     with pytest.raises(InvalidInputError, match="2 gains and 3 offsets; expected 3, one per channel"):
         apply_tile_photometric_scaling(tile, np.ones(2), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (
+            "gpu_stack_from_arrays",
+            "aligned_images, stacking_params, *, parallel_plan=None, logger=None, pcb_tile=None, tile_id=None, "
+            "zconfig=None, rows_per_chunk_override=None",
+        ),
+        (
+            "gpu_stack_from_paths",
+            "image_descriptors, stacking_params, *, array_loader=None, parallel_plan=None, logger=None, pcb_tile=None, "
+            "tile_id=None, zconfig=None, rows_per_chunk_override=None",
+        ),
+        ("_resolve_rows_per_chunk", "height, width, channels, n_frames, plan"),
+        ("_gpu_is_usable", "logger=None"),
+        ("reset_phase3_gpu_runtime_stats", ""),
+        ("get_phase3_gpu_runtime_stats", ""),
+        ("stack_core", "images, weights=None, stack_config=None, backend='cpu', progress_callback=None"),
+        ("get_backend_module", "backend"),
+        ("compute_tile_photometric_scaling", "reference_tile, target_tile, *, mask=None"),
+        ("apply_tile_photometric_scaling", "tile, gains, offsets"),
+    ],
+)
+def test_the_program_calls_with_these_arguments(name, arguments):
+    signature = inspect.signature(getattr(drop_in, name))
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    assert str(inspect.Signature(plain)) == f"({arguments})"
 
 
 def test_the_names_that_the_program_takes_from_the_package():

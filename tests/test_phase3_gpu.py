@@ -18,6 +18,7 @@ from zemosaic_stack_core.errors import (
     InvalidInputError,
     ScratchError,
 )
+from zemosaic_stack_core.gpu import health
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
 from zemosaic_stack_core.options import StackOptions
@@ -282,6 +283,22 @@ def test_an_unhealthy_gpu_is_said_once_and_never_tried(caplog):
         assert not gpu.may_try()
     assert messages(caplog) == ["[P3][GPU] GPU not usable, Phase 3 runs on the CPU: no card"]
     assert (checks, gpu.attempts, gpu.reason) == ([1], 0, "no card")
+
+
+def test_each_run_looks_at_an_unhealthy_gpu_again(monkeypatch):
+    """Within a run the answer is kept, whoever asks; a second run in the same process checks anew."""
+    answers = [GpuHealth(usable=False, reason="full"), HEALTHY]
+    monkeypatch.setattr(health, "check_gpu", lambda: answers.pop(0))
+    health.reset_gpu_health()
+    first, second = Phase3Gpu(), Phase3Gpu()
+    assert not health.gpu_is_usable()
+    assert not first.may_try()
+    assert len(answers) == 1
+    first.close()
+    assert second.may_try()
+    second.close()
+    assert health.gpu_is_usable()
+    health.reset_gpu_health()
 
 
 def test_a_required_gpu_is_an_error_and_no_fallback():

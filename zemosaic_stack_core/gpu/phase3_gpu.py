@@ -258,6 +258,8 @@ class Phase3Gpu:
 
     def close(self) -> None:
         """Give the GPU's memory back at the end of the run; does nothing after a device was lost."""
+        if self._health is not None and not self._health.usable:
+            reset_gpu_health()  # what was wrong may be gone when the next run looks
         with self._device:
             backend, self._backend = self._backend, None
             if backend is None:
