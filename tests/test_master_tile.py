@@ -22,6 +22,7 @@ from zemosaic_stack_core.master_tile import (
 )
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.result import FrameRecord, StackResult
+from zemosaic_stack_core.writing.frames_table import table_header
 from zemosaic_stack_core.writing.observing import ObservingFacts
 from zemosaic_stack_core.writing.option_cards import ALGORITHM
 
@@ -520,3 +521,12 @@ def test_the_caller_s_cards_are_added(tmp_path):
     header = fits.getheader(tmp_path / "a.fits")
     assert (header["ZSC_EXTR"], header.comments["ZSC_EXTR"], header["ZSC_DQ"]) == (0.5, "one more", "SAT")
     assert_valid(tmp_path / "a.fits")
+
+
+def test_the_header_of_a_table_is_astropys():
+    types = [("NAME", "S5"), ("SKY", ">f4"), ("SCALE", ">f8", (3,)), ("ROW", ">i8"), ("N", ">i4"), ("B", "u1")]
+    table = np.zeros(3, dtype=types)
+    made = table_header(table, "FRAMES", {"SKY": "adu"})
+    expected = fits.BinTableHDU(table, name="FRAMES").header
+    expected.set("TUNIT2", "adu", after="TFORM2")
+    assert made.tostring(sep="\n") == expected.tostring(sep="\n")

@@ -21,7 +21,7 @@ from .errors import FrameReadError, InvalidInputError, ZemosaicError
 from .result import StackResult
 from .writing.atomic import atomic_output, check_output
 from .writing.fits_stream import bands_of_planes, find_damage, read_first_cards, verify_checksum, write_hdu
-from .writing.frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table
+from .writing.frames_table import TABLE_UNITS, FrameRow, frames_table, read_frames_table, table_header
 from .writing.master_header import (
     TileFacts,
     add_exposure,
@@ -134,8 +134,6 @@ def write_master(
     OutputError
         The file can't be written; an older one of that name is untouched.
     """
-    from astropy.io import fits
-
     target = Path(path)
     check_output(target, overwrite=overwrite)
     _check_shapes(target, result, alpha)
@@ -171,11 +169,7 @@ def write_master(
             map_header = _image_header(array.shape, stored, name, comment)
             copy_cards(map_header, wcs, channels=_channels(result))
             write_hdu(file, map_header, bands_of_planes(array, stored))
-        hdu = fits.BinTableHDU(table, name="FRAMES")
-        for index, column in enumerate(hdu.columns, start=1):
-            if column.name in units:
-                hdu.header.set(f"TUNIT{index}", units[column.name], after=f"TFORM{index}")
-        write_hdu(file, hdu.header, [table.tobytes()])
+        write_hdu(file, table_header(table, "FRAMES", units), [table.tobytes()])
     return target
 
 

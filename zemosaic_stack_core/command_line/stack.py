@@ -42,7 +42,7 @@ __all__ = ["add_parser", "file_sha256", "parse_maps", "run"]
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
 _MOST_CHANNELS = 4
 """Channels of a camera, at most: more are planes of something else."""
-_WRITER = ("zemosaic_stack_core.master_tile", "zemosaic_stack_core.writing.pictures", "astropy.table", "PIL.Image")
+_WRITER = ("zemosaic_stack_core.master_tile", "zemosaic_stack_core.writing.pictures")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
@@ -21,7 +21,10 @@ from zemosaic_stack_core.result import FrameRecord, StackResult
 
 from .observing import ObservingFacts, parse_date
 
-__all__ = ["TABLE_UNITS", "FrameRow", "frames_table", "read_frames_table"]
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+__all__ = ["TABLE_UNITS", "FrameRow", "frames_table", "read_frames_table", "table_header"]
 
 TABLE_UNITS = {"SIZE": "byte", "EXPTIME": "s", "FWHM": "pix", "REJLOPCT": "%", "REJHIPCT": "%"}
 _SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -106,6 +109,34 @@ def frames_table(
         values = [row[name] for row in rows]
         table[name] = [value[0] for value in values] if kind.startswith("*") and channels == 1 else values
     return table
+
+
+def table_header(table: npt.NDArray[np.void], name: str, units: Mapping[str, str]) -> fits.Header:
+    """Return the header of a binary table; `units` tells those of some columns.
+
+    `astropy.io.fits.BinTableHDU` makes the same, and imports all of `astropy.table` for it: 0.2 s.
+    """
+    from astropy.io import fits
+
+    header = fits.Header()
+    header["XTENSION"] = ("BINTABLE", "binary table extension")
+    header["BITPIX"] = (8, "array data type")
+    header["NAXIS"] = (2, "number of array dimensions")
+    header["NAXIS1"] = (table.dtype.itemsize, "length of dimension 1")
+    header["NAXIS2"] = (len(table), "length of dimension 2")
+    header["PCOUNT"] = (0, "number of group parameters")
+    header["GCOUNT"] = (1, "number of groups")
+    columns = fits.ColDefs(table)
+    header["TFIELDS"] = (len(columns), "number of table fields")
+    for index, column in enumerate(columns, start=1):
+        header[f"TTYPE{index}"] = column.name
+        header[f"TFORM{index}"] = column.format
+        if column.name in units:
+            header[f"TUNIT{index}"] = units[column.name]
+        if column.dim:
+            header[f"TDIM{index}"] = column.dim
+    header["EXTNAME"] = (name, "extension name")
+    return header
 
 
 _COLUMNS = (
