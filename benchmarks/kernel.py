@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.chunks import Workload, plan_chunks
+from zemosaic_stack_core.chunks import Workload, host_strip, plan_chunks
 from zemosaic_stack_core.kernel import Samples, stack_chunk
 from zemosaic_stack_core.memory import keep_freed_memory
 from zemosaic_stack_core.options import REJECTIONS, StackOptions
@@ -110,9 +110,10 @@ def _with_holes(values: _Rows) -> _Rows:
 def _stack(values: _Rows, options: StackOptions) -> None:
     """Stack all pixels, chunk by chunk as the runner does, with image and counts."""
     frames, pixels = values.shape
-    plan = plan_chunks(
-        Workload(frames=frames, rows=1, columns=pixels, channels=1, sample_bytes=4 * frames), budget=None
-    )
+    sorts = options.rejection != "none" or options.combine != "mean"
+    need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=0)._asdict()
+    work = Workload(frames=frames, rows=1, columns=pixels, channels=1, sample_bytes=4 * frames, **need)
+    plan = plan_chunks(work, budget=None)
     critical = _critical_values(frames, options)
     has_missing = [bool(np.isnan(frame).any()) for frame in values]
     for chunk in plan:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zemosaic_stack_core.chunks import CHUNK_PIXELS, STRIP_PIXELS, Workload, host_working_bytes, plan_chunks
+from zemosaic_stack_core.chunks import CHUNK_PIXELS, STRIP_PIXELS, Workload, host_strip, plan_chunks
 from zemosaic_stack_core.errors import InvalidInputError, OutOfMemoryError, ZemosaicError
 from zemosaic_stack_core.memory import WORKER_BYTES, chunk_budget
 
@@ -90,10 +90,20 @@ def test_what_takes_more_memory_is_predicted_to(more):
 
 
 def test_rules_that_need_less_are_predicted_to():
-    kinds = [("none", False), ("none", True), ("percentile_clip", True), ("kappa_sigma", True)]
-    needs = [host_working_bytes(rule, sorts=sorts, planes=0) for rule, sorts in kinds]
+    kinds = [("none", False, 32), ("none", True, 32), ("kappa_sigma", True, 64), ("noise_clip", True, 32)]
+    kinds.append(("kappa_sigma", True, 32))
+    needs = [host_strip(rule, frames=n, sorts=sorts, planes=0).working_bytes for rule, sorts, n in kinds]
     assert needs == sorted(set(needs))
-    assert host_working_bytes("kappa_sigma", sorts=True, planes=2) > needs[-1]
+    assert host_strip("kappa_sigma", frames=32, sorts=True, planes=2).working_bytes > needs[-1]
+
+
+def test_where_memory_is_short_it_goes_to_what_saves_more():
+    """Ten thousand frames in 150 MB: strips of a few hundred pixels, so that more than a row is read at once."""
+    many = workload(10_000, 256, 256, sample_bytes=20_000, working_bytes=28, strip_samples=1 << 22)
+    plan = plan_chunks(many, budget=150_000_000)
+    assert plan.strip_pixels < 512
+    assert plan.rows_per_chunk > 8
+    assert plan.chunk_bytes <= 150_000_000
 
 
 def test_the_budget():

@@ -7,28 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import OutOfMemoryError
+from .pixels.columns import windows_of
+from .rejection import RULES
 
-__all__ = ["Chunk", "ChunkPlan", "Workload", "device_working_bytes", "host_working_bytes", "plan_chunks"]
+__all__ = ["Chunk", "ChunkPlan", "StripNeed", "Workload", "device_working_bytes", "host_strip", "plan_chunks"]
 
-#: Samples of a strip: its rows and their sorted copy, 4 bytes each, and what is made of them stay in the cache.
+#: Pixels of a strip: below the first a strip's calls cost more than its work, above the second a float64 row no longer
+#: fits the cache. With nothing to sort no other row has to.
+STRIP_PIXELS = (4096, 16384)
+PLAIN_STRIP_PIXELS = 32768
+#: Samples of a strip: where all are gathered for a rule, they and what is made of them stay near the cache; where the
+#: ends of the sorted samples are enough, calls on long rows gain more.
 STRIP_SAMPLES = 1 << 19
-#: Below this many pixels a strip's calls cost more than its work; above it a float64 row no longer fits the cache.
-STRIP_PIXELS = (2048, 16384)
+ENDS_STRIP_SAMPLES = 1 << 22
 #: A chunk of this many samples is enough for every cost per chunk to vanish, as long as a frame's part of it is not
 #: too little to read at a time; and few enough to stay in memory's caches between reading and stacking.
 CHUNK_SAMPLES = 1 << 22
 CHUNK_PIXELS = (1 << 15, 1 << 17)
-#: Bytes of the kernel's working set per sample of a strip: rows, ranks, the gathered table, its float64 deviations
-#: and their two running sums; without the sums; with nothing to reject; and without sorting.
-STRIP_BYTES = 44
-STRIP_BYTES_WITHOUT_SUMS = 30
-RULES_WITHOUT_SUMS = ("percentile_clip", "noise_clip")
-SORTED_BYTES = 20
+#: What a frame costs in every strip (some fifteen calls) and in every chunk (a file opened and read), whatever their
+#: size, in microseconds: where memory is short, it goes to the one that saves more.
+STRIP_COST, CHUNK_COST = 20.0, 30.0
+#: Bytes of the kernel's working set per sample of a strip, measured with NumPy's allocator for 9 to 1000 frames: rows as
+#: float32 without sorting (7); sorted (17); with the ends of the sorted samples gathered (26); with all of them
+#: gathered, for rules without sums (46) and with (78).
 PLAIN_BYTES = 12
+SORTED_BYTES = 20
+ENDS_BYTES = 28
+GATHERED_BYTES_WITHOUT_SUMS = 56
+GATHERED_BYTES = 84
 #: More of them where samples have weights or variances of their own.
-PLANE_BYTES = 8
+PLANE_BYTES = 16
 #: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
 PIXEL_BYTES = 96
 #: Bytes per pixel of the window in which the clusters of rejected samples of one frame are looked for: flags of eight
@@ -85,7 +96,9 @@ class Workload:
     buffers : int
         How many chunks' samples are in the backend's memory at once: 2 where one is uploaded while another is computed.
     working_bytes : int
-        Bytes of the kernel's working set per sample that it is at.
+        Bytes of the kernel's working set per sample of a strip.
+    strip_samples, strip_pixels : int
+        Samples of a strip where memory is no matter, and most pixels of one.
     reach : int
         How far beyond a chunk the growth of rejected clusters looks, pixels.
     """
@@ -96,7 +109,9 @@ class Workload:
     channels: int
     sample_bytes: int
     buffers: int = 1
-    working_bytes: int = STRIP_BYTES
+    working_bytes: int = GATHERED_BYTES
+    strip_samples: int = STRIP_SAMPLES
+    strip_pixels: int = STRIP_PIXELS[1]
     reach: int = 0
 
 
@@ -134,15 +149,27 @@ class ChunkPlan:
                 yield Chunk(start, stop, first, min(first + self.columns_per_chunk, columns))
 
 
-def host_working_bytes(rejection: str, *, sorts: bool, planes: int) -> int:
-    """Give the bytes of the kernel's working set per sample of a strip, with so many planes beside the samples."""
+class StripNeed(NamedTuple):
+    """What a strip of the kernel's takes and wants: fields of a `Workload`."""
+
+    working_bytes: int
+    strip_samples: int
+    strip_pixels: int
+
+
+def host_strip(rejection: str, *, frames: int, sorts: bool, planes: int) -> StripNeed:
+    """Say what a strip on the host takes, with so many planes beside the samples."""
+    more = PLANE_BYTES * planes
+    rule = RULES.get(rejection)
     if not sorts:
-        own = PLAIN_BYTES
-    elif rejection == "none":
-        own = SORTED_BYTES
-    else:
-        own = STRIP_BYTES_WITHOUT_SUMS if rejection in RULES_WITHOUT_SUMS else STRIP_BYTES
-    return own + PLANE_BYTES * planes
+        return StripNeed(PLAIN_BYTES + more, ENDS_STRIP_SAMPLES, PLAIN_STRIP_PIXELS)
+    if rule is None:
+        return StripNeed(SORTED_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
+    if rule.ends_only and windows_of(frames) is not None:
+        return StripNeed(ENDS_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
+    needs_sums = rule.uses_sums or not rule.ends_only
+    own = GATHERED_BYTES if needs_sums else GATHERED_BYTES_WITHOUT_SUMS
+    return StripNeed(own + more, STRIP_SAMPLES, STRIP_PIXELS[1])
 
 
 def device_working_bytes(rejection: str, *, sorts: bool) -> int:
@@ -182,7 +209,7 @@ def plan_chunks(
     wanted = _host_pixels(workload) if in_strips else _device_pixels(workload)
     pixels = min(wanted, workload.rows * workload.columns)
     if budget is not None:
-        pixels = min(pixels, _pixels_within(workload, budget, strip))
+        pixels, strip = _within_budget(workload, budget, pixels, strip)
         if pixels < 1:
             need = _chunk_bytes(workload, 1, strip and 1)
             raise OutOfMemoryError(
@@ -222,14 +249,31 @@ def _device_pixels(workload: Workload) -> int:
 
 
 def _strip_pixels(workload: Workload) -> int:
-    """Give the pixels of a strip: few enough for the cache, enough for the calls."""
-    low, high = STRIP_PIXELS
-    return max(low, min(high, STRIP_SAMPLES // workload.frames))
+    """Give the pixels of a strip where memory is no matter: few enough for the cache, enough for the calls."""
+    return min(workload.strip_pixels, max(STRIP_PIXELS[0], workload.strip_samples // workload.frames))
+
+
+def _within_budget(workload: Workload, budget: int, pixels: int, strip: int | None) -> tuple[int, int | None]:
+    """Give the pixels of a chunk, at most `pixels`, and of a strip, that fit the budget and cost least; 0 for none.
+
+    The working set is a strip's, and what is read a chunk's, so a smaller strip leaves room for a larger chunk.
+    """
+    if strip is None:
+        return min(pixels, _pixels_within(workload, budget, None)), None
+    best, least = (0, strip), float("inf")
+    while strip >= 1:
+        chunk = min(pixels, _pixels_within(workload, budget, strip))
+        if chunk >= 1:
+            cost = STRIP_COST / min(strip, chunk) + CHUNK_COST / chunk
+            if cost < least:
+                best, least = (chunk, strip), cost
+        strip //= 2
+    return best
 
 
 def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     """Predict the working set of a chunk of so many pixels."""
-    at_once = pixels if strip is None else min(pixels, 2 * strip)
+    at_once = pixels if strip is None else min(pixels, strip)
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
     per_pixel = PIXEL_BYTES if strip is not None else DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
     working = workload.working_bytes * workload.frames * at_once

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import N_SLOTS, Backend, resolve_backend
-from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, host_working_bytes, plan_chunks
+from .chunks import Chunk, ChunkPlan, Workload, device_working_bytes, host_strip, plan_chunks
 from .errors import InvalidInputError, ScratchError
 from .frames import FrameGroup, open_frames
 from .growth import RejectedFlags, growth_reach
@@ -316,17 +316,20 @@ def plan_job(
     if options.grow_radius > 0.0:  # codes, and the masks made of them
         sample_bytes += 2 * len(group.sources)
     sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
+    frames = len(group.sources)
+    if backend.is_host:
+        need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=planes)._asdict()
+    else:
+        need = {"working_bytes": device_working_bytes(options.rejection, sorts=sorts)}
     workload = Workload(
-        frames=len(group.sources),
+        frames=frames,
         rows=group.rows,
         columns=group.columns,
         channels=group.channels,
         sample_bytes=sample_bytes,
         buffers=1 if backend.is_host else N_SLOTS,
-        working_bytes=host_working_bytes(options.rejection, sorts=sorts, planes=planes)
-        if backend.is_host
-        else device_working_bytes(options.rejection, sorts=sorts),
         reach=growth_reach(options.grow_radius, options.grow_min_size),
+        **need,
     )
     return plan_chunks(
         workload,
