@@ -30,8 +30,8 @@ CHUNK_PIXELS = (1 << 15, 1 << 17)
 #: What a frame costs in every strip (some fifteen calls) and in every chunk (a file opened and read), whatever their
 #: size, in microseconds: where memory is short, it goes to the one that saves more.
 STRIP_COST, CHUNK_COST = 20.0, 30.0
-#: Bytes of the kernel's working set per sample of a strip, measured with NumPy's allocator for 9 to 1000 frames: rows as
-#: float32 without sorting (7); sorted (17); with the ends of the sorted samples gathered (26); with all of them
+#: Bytes of the kernel's working set per sample of a strip, measured with NumPy's allocator for 9 to 1000 frames: rows
+#: as float32 without sorting (7); sorted (17); with the ends of the sorted samples gathered (26); with all of them
 #: gathered, for rules without sums (46) and with (78).
 PLAIN_BYTES = 12
 SORTED_BYTES = 20
