@@ -165,9 +165,9 @@ def host_strip(rejection: str, *, frames: int, sorts: bool, planes: int) -> Stri
         return StripNeed(PLAIN_BYTES + more, ENDS_STRIP_SAMPLES, PLAIN_STRIP_PIXELS)
     if rule is None:
         return StripNeed(SORTED_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
-    if rule.ends_only and windows_of(frames) is not None:
+    if windows_of(frames, rule.tail) is not None:
         return StripNeed(ENDS_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
-    needs_sums = rule.uses_sums or not rule.ends_only
+    needs_sums = rule.uses_sums or rule.tail is None
     own = GATHERED_BYTES if needs_sums else GATHERED_BYTES_WITHOUT_SUMS
     return StripNeed(own + more, STRIP_SAMPLES, STRIP_PIXELS[1])
 
