@@ -18,6 +18,15 @@ __all__ = ["MemoryRow", "measure_memory"]
 _MONO = Workload(name="mono", frames=60, rows=1200, columns=1600)
 _COLOR = Workload(name="color", frames=24, rows=800, columns=1000, channels=3)
 _SMALL_FILES = Workload(name="16-bit", frames=60, rows=1200, columns=1600, dtype="uint16")
+_TRAILS = Workload(name="trails", frames=60, rows=1200, columns=1600, has_trails=True)
+_VARIANCES = Workload(name="variances", frames=40, rows=1200, columns=1600, has_variances=True)
+_COMPRESSED = Workload(name="compressed", frames=60, rows=1200, columns=1600, dtype="uint16", is_compressed=True)
+_TINY_COLOR = Workload(name="tiny-color", frames=5, rows=30, columns=40, channels=3)
+_TINY_ALL = Workload(
+    name="tiny-all", frames=5, rows=30, columns=40, has_trails=True, has_variances=True, is_compressed=True
+)
+_GROWTH = ["--grow-radius", "2"]
+_WITH_VARIANCES = ["--variance-extension", "VARIANCE"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,31 +48,39 @@ class MemoryRow:
 
 
 def measure_memory(folder: Path, *, is_tiny: bool = False) -> list[MemoryRow]:
-    """Measure every rule, color, weights per sample, maps, a limit, and 1 to 4 workers."""
-    mono, color, small = _MONO, _COLOR, _SMALL_FILES
+    """Measure every rule, growth, color, weights and variances of samples, maps, files, limits, and 1 to 4 workers."""
     if is_tiny:
-        mono, color = (Workload(name=w.name, frames=5, rows=30, columns=40, channels=w.channels) for w in (mono, color))
-    cases: list[tuple[str, Workload, list[str]]] = []
-    rules = ("kappa_sigma",) if is_tiny else REJECTIONS
-    for rule in rules:
-        cases.append(
-            (rule, mono, ["--rejection", rule, *(["--gain", "1", "--read-noise", "10"] * (rule == "noise_clip"))])
-        )
-    cases.append(("color, all maps", color, ["--maps", "all"]))
-    if not is_tiny:
-        cases += [(f"{workers} workers", mono, ["--workers", str(workers)]) for workers in (1, 2, 3, 4)]
+        cases = [
+            ("color, all maps", _TINY_COLOR, ["--maps", "all"]),
+            ("growth, variances, compressed", _TINY_ALL, [*_GROWTH, *_WITH_VARIANCES]),
+        ]
+    else:
+        cases = [(rule, _MONO, ["--rejection", rule, *_noise_of(rule)]) for rule in REJECTIONS]
+        cases.append(("color, all maps", _COLOR, ["--maps", "all"]))
+        cases += [(f"{workers} workers", _MONO, ["--workers", str(workers)]) for workers in (1, 2, 3, 4)]
         cases += [
-            ("16 bit", small, []),
-            ("all maps", mono, ["--maps", "all"]),
-            ("normalized", mono, ["--normalization", "linear_fit", "--weighting", "noise_variance"]),
-            ("color, normalized", color, ["--normalization", "linear_fit", "--maps", "all"]),
-            ("weights per sample", mono, ["--radial-feather-fraction", "0.8"]),
-            ("weights per sample, color, all maps", color, ["--radial-feather-fraction", "0.8", "--maps", "all"]),
-            ("median", mono, ["--rejection", "none", "--combine", "median"]),
-            ("--memory 150MB", mono, ["--memory", "150MB"]),
-            ("--memory 60MB, 4 workers", mono, ["--memory", "60MB", "--workers", "4"]),
+            ("16 bit", _SMALL_FILES, []),
+            ("all maps", _MONO, ["--maps", "all"]),
+            ("normalized", _MONO, ["--normalization", "linear_fit", "--weighting", "noise_variance"]),
+            ("color, normalized", _COLOR, ["--normalization", "linear_fit", "--maps", "all"]),
+            ("weights per sample", _MONO, ["--radial-feather-fraction", "0.8"]),
+            ("weights per sample, color, all maps", _COLOR, ["--radial-feather-fraction", "0.8", "--maps", "all"]),
+            ("median", _MONO, ["--rejection", "none", "--combine", "median"]),
+            ("--memory 150MB", _MONO, ["--memory", "150MB"]),
+            ("--memory 60MB, 4 workers", _MONO, ["--memory", "60MB", "--workers", "4"]),
+            ("growth, 1 worker", _TRAILS, [*_GROWTH, "--workers", "1"]),
+            ("growth, 2 workers", _TRAILS, [*_GROWTH, "--workers", "2"]),
+            ("growth, all maps, --memory 60MB", _TRAILS, [*_GROWTH, "--maps", "all", "--memory", "60MB"]),
+            ("variance extensions", _VARIANCES, [*_WITH_VARIANCES, "--maps", "all"]),
+            ("weights by variance", _VARIANCES, [*_WITH_VARIANCES, "--weighting", "inverse_variance"]),
+            (".fits.fz", _COMPRESSED, []),
         ]
     return [_row(case, workload, options, folder) for case, workload, options in cases]
+
+
+def _noise_of(rule: str) -> list[str]:
+    """Give the arguments without which a rule does not know the noise."""
+    return ["--gain", "1", "--read-noise", "10"] if rule == "noise_clip" else []
 
 
 def _row(case: str, workload: Workload, options: list[str], folder: Path) -> MemoryRow:

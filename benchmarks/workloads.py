@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,12 @@ class Workload:
         Its shape; one channel is mono.
     dtype : str
         "float32" or "uint16".
+    has_trails : bool
+        Every third frame has a satellite's trail.
+    has_variances : bool
+        Each file has an extension VARIANCE too.
+    is_compressed : bool
+        The images are tile-compressed, ``.fits.fz``.
     """
 
     name: str
@@ -33,6 +40,9 @@ class Workload:
     columns: int
     channels: int = 1
     dtype: str = "float32"
+    has_trails: bool = False
+    has_variances: bool = False
+    is_compressed: bool = False
 
     @property
     def samples(self) -> int:
@@ -42,7 +52,7 @@ class Workload:
     @property
     def bytes(self) -> int:
         """Bytes of all frames' pixels."""
-        return self.samples * np.dtype(self.dtype).itemsize
+        return self.samples * (np.dtype(self.dtype).itemsize + 4 * self.has_variances)
 
 
 FULL = (
@@ -57,11 +67,24 @@ def write_workload(workload: Workload, folder: Path) -> list[Path]:
     """Write the frames of a workload as FITS files ``frame_00001.fits``, ...; those that are there stay."""
     target = folder / f"{workload.name}_{workload.frames}x{workload.rows}x{workload.columns}"
     target.mkdir(parents=True, exist_ok=True)
-    paths = [target / f"frame_{index:05d}.fits" for index in range(1, workload.frames + 1)]
+    suffix = ".fits.fz" if workload.is_compressed else ".fits"
+    paths = [target / f"frame_{index:05d}{suffix}" for index in range(1, workload.frames + 1)]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
     for index, frame in zip(missing, _frames(workload, missing), strict=True):
-        fits.PrimaryHDU(frame).writeto(paths[index])
+        _write(workload, frame, paths[index])
     return paths
+
+
+def _write(workload: Workload, frame: npt.NDArray[np.generic], path: Path) -> None:
+    """Write one file, under its name only when it is whole."""
+    hdus: list[Any] = [fits.PrimaryHDU(None if workload.is_compressed else frame)]
+    if workload.is_compressed:
+        hdus.append(fits.CompImageHDU(frame))
+    if workload.has_variances:
+        hdus.append(fits.ImageHDU(np.full(frame.shape, 400.0, np.float32), name="VARIANCE"))
+    partial = path.with_name(path.name + ".partial")
+    fits.HDUList(hdus).writeto(partial, overwrite=True)
+    partial.rename(path)
 
 
 def _frames(workload: Workload, indices: list[int]) -> Iterator[npt.NDArray[np.generic]]:
@@ -73,5 +96,9 @@ def _frames(workload: Workload, indices: list[int]) -> Iterator[npt.NDArray[np.g
         frame = random.standard_normal(shape, dtype=np.float32) * np.float32(20.0) + sky
         hits = random.integers(0, frame.size, max(1, frame.size // 2000))
         frame.reshape(-1)[hits] += np.float32(3000.0)
+        if workload.has_trails and index % 3 == 0:
+            rows = np.arange(workload.rows)
+            for offset in range(5):  # a trail is some pixels wide
+                frame[:, rows, (rows // 2 + 37 * index + offset) % workload.columns] += np.float32(900.0)
         pixels = frame if workload.channels > 1 else frame[0]
         yield pixels.astype(workload.dtype)
