@@ -130,6 +130,12 @@ def is_raw(options: PrepareOptions, paths: Sequence[Path], tell: Callable[[str],
         Gets the line.
     """
     found = decide(options, paths)
+    if found.is_open:
+        from zemosaic_stack_core.prepare.look import look_at_stars
+
+        found = look_at_stars(found, paths)
+        if found.line:
+            tell(found.line)
     if found.is_raw:
         hint = "" if options != PrepareOptions() else " (--align none stacks them as they are)"
         tell(f"raw frames: {found.why}; they are registered first{hint}")

@@ -17,6 +17,7 @@ from .outcome import DroppedFrame
 from .tile import StackSettings
 
 if TYPE_CHECKING:
+    from zemosaic_stack_core.prepare.options import PrepareOptions
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
 __all__ = ["RawChoice", "choose_tile_frames", "tile_is_raw"]
@@ -70,11 +71,29 @@ def tile_is_raw(frames: Sequence[Path], settings: StackSettings) -> bool:
     return settings.prepare is not None and decide(settings.prepare, frames).is_raw
 
 
+def _have_moved(frames: Sequence[Path], options: PrepareOptions) -> bool:
+    """Say whether frames whose headers leave it open are not aligned, by their stars.
+
+    Only where a tile is made: what the stars say of the same files never changes, so its signature can do without.
+    """
+    found = decide(options, frames)
+    if not found.is_open:
+        return False
+    from zemosaic_stack_core.prepare.look import look_at_stars
+
+    found = look_at_stars(found, frames)
+    if found.is_raw or found.line:
+        _LOGGER.info("prepare: %s", f"{found.why}; they are registered first" if found.is_raw else found.line)
+    return found.is_raw
+
+
 def choose_tile_frames(
     frames: Sequence[Path], settings: StackSettings, *, is_raw: bool, cache: Path, scratch: ScratchFolder
 ) -> RawChoice:
     """Open the frames of a tile, prepared where they are raw; bad ones are left out."""
     choice = choose_frames(frames, scratch=scratch, saturation=settings.saturation)
+    if not is_raw and settings.prepare is not None:
+        is_raw = _have_moved([frame.path for frame in choice.frames], settings.prepare)
     if not is_raw or not choice.frames:
         return RawChoice(choice, None, len(frames), settings)
     from zemosaic_stack_core.prepare.pipeline import prepare_frames

@@ -15,7 +15,7 @@ from .inventory import RawFrame, common_shape, inspect_frame, require_pattern
 from .options import PrepareOptions
 from .tasks import aligned_bytes
 
-__all__ = ["counts_line", "plan_preparation", "require_libraries", "shared_pattern", "sort_frames"]
+__all__ = ["counts_line", "is_there", "plan_preparation", "require_libraries", "shared_pattern", "sort_frames"]
 
 
 def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOptions) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def require_libraries(options: PrepareOptions) -> None:
     """Raise one line that says what to install."""
     needed = ["scipy", *(["sep"] if options.align != "none" else []),
               *(["drizzle"] if options.cfa == "drizzle" else [])]  # fmt: skip
-    lacking = [name for name in needed if not _is_there(name)]
+    lacking = [name for name in needed if not is_there(name)]
     if lacking:
         raise InvalidInputError(
             f"preparing raw frames needs {', '.join(lacking)}, not installed; "
@@ -55,7 +55,7 @@ def require_libraries(options: PrepareOptions) -> None:
         )
 
 
-def _is_there(name: str) -> bool:
+def is_there(name: str) -> bool:
     """Say whether a library can be imported."""
     try:
         return find_spec(name) is not None

@@ -7,7 +7,8 @@ Frames are raw where one of these holds, in this order:
 3. every frame has a celestial WCS, and these put them more than half a pixel apart;
 4. they hold integers, a camera's program calls them lights, and they don't all have the same WCS.
 
-All others, among them every ``.npy`` file and floating-point frames of one WCS or none, are taken as aligned. So are
+All others, among them every ``.npy`` file and floating-point frames of one WCS or none, are taken as aligned; of FITS
+files that say nothing at all, the command line looks at a few stars before it does (`look.look_at_stars`). So are
 frames that are darks, flats or biases without exception, of a Bayer camera too: what is made of them is their master.
 """
 
@@ -52,10 +53,16 @@ class Recognized:
         They are to be prepared before they are stacked.
     why : str
         What says so.
+    is_open : bool
+        Nothing says so: the stars may be looked at, see `look.look_at_stars`.
+    line : str
+        What the stars say of frames taken as aligned; empty where they were not looked at.
     """
 
     is_raw: bool
     why: str
+    is_open: bool = False
+    line: str = ""
 
 
 def decide(options: PrepareOptions, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
@@ -104,7 +111,9 @@ def recognize(paths: Sequence[str | os.PathLike[str]]) -> Recognized:
     ]  # fmt: skip
     if len(lights) == len(paths):
         return Recognized(True, f"the {len(paths)} frames are integers that a camera's program calls lights")
-    return Recognized(False, "no Bayer pattern, no calibration frames, no WCS that differs, no camera's integers")
+    is_open = len(headers) == len(paths) > 1
+    why = "no Bayer pattern, no calibration frames, no WCS that differs, no camera's integers"
+    return Recognized(False, why, is_open)
 
 
 def kind_in(text: str, *, whole_words: bool = False) -> str:

@@ -193,18 +193,17 @@ class _Source:
         taps = [table.take(across, axis=0, mode="clip") for table in tables]
         value = np.zeros(shape, np.float32)
         line, product = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        index = base + ((1 - order) * self.width + 1 - order)
-        for table in tables:
+        first = base + ((1 - order) * self.width + 1 - order)
+        for row, table in enumerate(tables):
             line.fill(0)
-            for tap in taps:
-                flat.take(index, axis=0, out=product, mode="clip")
+            for column, tap in enumerate(taps):
+                # Indices stay as they are: the samples begin later.
+                flat[row * self.width + column :].take(first, axis=0, out=product, mode="clip")
                 np.multiply(product, tap, out=product)
                 np.add(line, product, out=line)
-                index += 1
             table.take(along, axis=0, out=product, mode="clip")
             np.multiply(line, product, out=line)
             np.add(value, line, out=value)
-            index += self.width - 2 * order
         return value
 
     def _bilinear(self, channel: int, base: _Indices, across: _Indices, along: _Indices) -> _Image:

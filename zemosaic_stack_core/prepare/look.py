@@ -1,0 +1,169 @@
+"""Do frames whose headers say nothing lie on each other? Told by the stars at the center of three of them, in a blink.
+
+The largest part of such sets is aligned, so the check is made to cost next to nothing: the middle of the first, the
+middle and the last frame is read, its brightest stars are found, and their places compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import ZemosaicError
+from zemosaic_stack_core.frames import probe_frame
+from zemosaic_stack_core.reading.pixel_rows import FilePool
+
+from .detect import StarList
+from .geometry import corners_of, fit_similarity
+from .hot_pixels import clean_pixels, sharp_pixels
+from .intake import is_there
+from .match import find_match
+from .recognize import Recognized
+
+__all__ = ["look_at_stars"]
+
+_Image = npt.NDArray[np.float32]
+_Values = npt.NDArray[np.float64]
+
+_CROP = 704  # pixels, side of the piece that is looked at
+_STARS = 60  # the brightest
+_LEAST_STARS = 6
+_SIGMAS = 8.0
+_NEAR = 4.0  # pixels; stars that are nearer are the same where half of them have such a partner
+_SAME = 0.75  # pixels; programs that align frames are better than that
+_TURNED = 1.0  # pixels at a corner of the frame
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """The stars of the middle of a frame, and where it begins."""
+
+    stars: StarList
+    left: int
+    top: int
+    shape: tuple[int, int]
+
+
+def look_at_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
+    """Look at the stars where headers have left it open whether frames are aligned.
+
+    Parameters
+    ----------
+    found : Recognized
+        What the headers say.
+    paths : sequence of path
+        The frames.
+
+    Returns
+    -------
+    Recognized
+        `found` itself where that is certain or where SEP is not installed. Otherwise raw where the stars have moved,
+        aligned where they have not, and aligned, which is said, where there are too few to tell.
+    """
+    if not found.is_open or len(paths) < 2 or not is_there("sep"):
+        return found
+    chosen = [Path(paths[index]) for index in sorted({0, len(paths) // 2, len(paths) - 1})]
+    try:
+        pieces = [_piece(path) for path in chosen]
+    except (ZemosaicError, OSError):  # stacking the frames says more
+        return found
+    first, apart, stars = pieces[0], 0.0, []
+    for path, piece in zip(chosen[1:], pieces[1:], strict=True):
+        if piece.shape != first.shape:
+            return found
+        moved, partners = _moved(first, piece)
+        names = f"{chosen[0].name} and {path.name}"
+        if moved is None:
+            few = min(len(first.stars), len(piece.stars))
+            why = f"{few} stars are" if few < _LEAST_STARS else f"{partners} of {few} bright objects are at one place"
+            return replace(found, line=(
+                f"whether the frames are aligned can't be told: {why} in the middle of {names}; "
+                "they are stacked as they are (--align stars registers them)"))  # fmt: skip
+        if moved > _SAME:
+            return Recognized(True, f"the stars of {names} lie {moved:.3g} px apart")
+        apart = max(apart, moved)
+        stars.append(partners)
+    return replace(found, line=f"the frames are aligned: {min(stars)} stars lie within {max(apart, 0.01):.2f} px")
+
+
+def _piece(path: Path) -> _Piece:
+    """Read the middle of a frame and find its brightest stars."""
+    source = probe_frame(path)
+    rows, columns = min(_CROP, source.rows), min(_CROP, source.columns)
+    top, left = (source.rows - rows) // 2, (source.columns - columns) // 2
+    planes = np.empty((source.channels, rows, source.columns), source.dtype)
+    with FilePool() as files:
+        source.read_rows(top, top + rows, planes, files)
+    piece = planes[source.channels // 2, :, left : left + columns].astype(np.float32)
+    return _Piece(_bright_stars(piece), left, top, (source.rows, source.columns))
+
+
+def _bright_stars(image: _Image) -> StarList:
+    """Find the brightest stars, with no more effort than it takes."""
+    import sep
+
+    rows, columns = image.shape
+    nothing = np.zeros(0)
+    none = StarList(x=nothing, y=nothing, flux=nothing, error=nothing, fwhm=np.nan, roundness=np.nan, sky=np.nan,
+                    noise=np.nan, rows=rows, columns=columns)  # fmt: skip
+    missing = ~np.isfinite(image)
+    if missing.mean() > 0.5 or min(rows, columns) < 32:
+        return none
+    if missing.any():
+        image = np.where(missing, np.float32(np.median(image[~missing])), image)
+    image = clean_pixels(image, sharp_pixels(image))
+    background = sep.Background(image, bw=64, bh=64, fw=3, fh=3)
+    noise = float(background.globalrms)
+    if not noise > 0:
+        return none
+    sep.set_extract_pixstack(max(300_000, image.size))
+    found = sep.extract(image - background.back(), _SIGMAS, err=noise, minarea=5, filter_kernel=None, deblend_cont=1.0)
+    found = found[((found["flag"] & sep.OBJ_TRUNC) == 0) & (found["b"] > 0.4 * found["a"])]
+    found = found[np.argsort(-found["flux"], kind="stable")][:_STARS]
+    return replace(none, x=found["x"], y=found["y"], flux=found["flux"], error=noise * np.sqrt(found["npix"]))
+
+
+def _moved(first: _Piece, other: _Piece) -> tuple[float | None, int]:
+    """Return how far the stars have moved, pixels (None: can't be told), and how many have a partner."""
+    a, b = first.stars.points, other.stars.points
+    fewer = min(len(a), len(b))
+    if fewer < _LEAST_STARS:
+        return None, 0
+    distance = np.hypot(*(a[:, np.newaxis] - b[np.newaxis]).transpose(2, 0, 1))
+    there = distance.argmin(axis=1)
+    mutual = (distance.argmin(axis=0)[there] == np.arange(len(a))) & (distance.min(axis=1) < _NEAR)
+    source, target = a[mutual], b[there[mutual]]
+    if len(source) < max(_LEAST_STARS, 0.5 * fewer):
+        match = find_match(first.stars, other.stars)
+        if match is None or match.problem(_LEAST_STARS, 1.0):
+            return None, len(source)
+        y, x = ((length - 1) / 2 for length in (first.stars.rows, first.stars.columns))
+        return max(float(np.hypot(*match.transform.shift_at(x, y))), 2 * _SAME), match.stars
+    apart = np.median(target - source, axis=0)
+    shift = float(np.hypot(*apart))
+    scatter = float(np.median(np.hypot(*(target - source - apart).T)))
+    # Few faint stars, or galaxies, have such medians by chance.
+    sure = shift > _SAME + 4 * scatter / len(source) ** 0.5
+    return max(shift if sure else min(shift, _SAME), _turned(first, source, target)), len(source)
+
+
+def _turned(piece: _Piece, source: _Values, target: _Values) -> float:
+    """Return how far a turn or a scale moves the frame's corners, pixels; 0 where chance explains it."""
+    shift = np.median(target - source, axis=0)
+    good = np.hypot(*(target - source - shift).T) < 2.0
+    if good.sum() < _LEAST_STARS:
+        return 0.0
+    source, target = source[good], target[good]
+    fit = fit_similarity(source, target)
+    corners = corners_of(*piece.shape) - (piece.left, piece.top)
+    move = float(np.hypot(*(fit(corners) - corners - shift).T).max())
+    scatter = float(np.sqrt(np.mean((fit(source) - target) ** 2) * len(source) / (len(source) - 2)))
+    center = source.mean(axis=0)
+    reach = float(np.hypot(*(corners - center).T).max())
+    error = scatter * reach / float(np.sqrt(((source - center) ** 2).sum()))
+    return move if move > _TURNED + 5 * error else 0.0
