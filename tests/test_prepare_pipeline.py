@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -158,9 +159,7 @@ def test_the_best_are_kept_and_the_widest_dropped(raw: list[Path], tmp_path: Pat
     limit = (widest[-1] + widest[-2]) / 2
     sharp = prepare_frames(lights, PrepareOptions(max_fwhm=limit), cache_folder=tmp_path / "c", workers=1)
     assert [frame.dropped for frame in sharp.dropped] == [f"FWHM {widest[-1]:.2f} px; at most {limit:g} was asked for"]
-    with pytest.raises(
-        InvalidInputError, match=r"no frame is left: .*at most 0\.5 was asked for; expected at least one"
-    ):
+    with pytest.raises(InvalidInputError, match=r"the sharpest has a FWHM of \d\.\d\d px; expected at most 0\.5, as"):
         prepare_frames(lights, PrepareOptions(max_fwhm=0.5), cache_folder=tmp_path / "c", workers=1)
 
 
@@ -223,6 +222,21 @@ def test_a_frame_of_clouds_is_dropped_with_its_reason(raw: list[Path], tmp_path:
     assert [frame.dropped for frame in group.dropped] == ["0 stars found; expected at least 6"]
     assert describe_frame(group.frames[-1]).endswith("DROPPED: 0 stars found; expected at least 6")
     assert history_lines(group)[-1] == "dropped blank.fits: 0 stars found; expected at least 6"
+
+
+def test_a_frame_that_clouds_dimmed_is_kept_and_named(tmp_path: Path) -> None:
+    night = replace(NIGHT, n_frames=4, clouds=(2,), faintest=8000.0, brightest=400000.0)
+    lines: list[str] = []
+    group = prepare_frames(night.write(tmp_path / "raw"), cache_folder=tmp_path / "c", workers=1, report=lines.append)
+    assert len(group.kept) == 4
+    (line,) = [line for line in lines if line.startswith("light lost")]
+    found = re.search(r"against the clearest frame: light_0002\.fits (\d+) %; --keep-best 75% leaves out", line)
+    assert found is not None
+    assert 80 < int(found[1]) < 95
+    assert [frame.transparency > 0.7 for frame in group.frames] == [True, True, False, True]
+    assert max(frame.transparency for frame in group.frames) == 1.0
+    assert "transparency 1" in describe_frame(group.frames[2])
+    assert frames_columns(group, [str(path) for path in group.paths])["TRANSPAR"][1][2] < 0.2
 
 
 def test_what_was_found_can_be_told(prepared: PreparedGroup) -> None:

@@ -295,7 +295,7 @@ def _pair(tile: Json, pictures: TilePictures) -> str:
 
 _PREPARED_TITLES = (
     *("frame", "stars / matched", "shift px", "turned deg", "scale", "residual px"),
-    *("FWHM px", "roundness", "sky", "dropped"),
+    *("FWHM px", "roundness", "sky", "transparency", "dropped"),
 )
 
 
@@ -307,7 +307,7 @@ def _prepared(prepared: Json) -> str:
         place = "-" if x is None or y is None else f"{x:+.2f}, {y:+.2f}"
         numbers = (
             *(("rotation", ".2f"), ("scale", ".5f"), ("residual", ".2f")),
-            *(("fwhm", ".2f"), ("roundness", ".2f"), ("sky", ".5g")),
+            *(("fwhm", ".2f"), ("roundness", ".2f"), ("sky", ".5g"), ("transparency", ".0%")),
         )
         cells = [f"{frame['stars']} / {frame['matched']}", place]
         cells += ["-" if frame[name] is None else format(frame[name], how) for name, how in numbers]
@@ -315,7 +315,7 @@ def _prepared(prepared: Json) -> str:
         rows.append("".join(f"<td>{_text(cell)}</td>" for cell in (name, *cells, frame["dropped"])))
     more = len(prepared["frames"]) - _LISTED
     if more > 0:
-        rows.append(f'<td>and {more} more</td><td colspan="9">see report.json</td>')
+        rows.append(f'<td>and {more} more</td><td colspan="10">see report.json</td>')
     head = "".join(f"<th>{title}</th>" for title in _PREPARED_TITLES)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     how = _text(f"{prepared['alignment']}: {prepared['why']}")

@@ -30,9 +30,10 @@ __all__ = ["look_at_stars"]
 _Image = npt.NDArray[np.float32]
 _Values = npt.NDArray[np.float64]
 
-_CROP = 704  # pixels, side of the piece that is looked at
+_SIDES = (448, 1024)  # pixels, of the piece that is looked at, and of that where the first has few stars
 _STARS = 60  # the brightest
 _LEAST_STARS = 6
+_ENOUGH_STARS = 15
 _SIGMAS = 8.0
 _NEAR = 4.0  # pixels; stars that are nearer are the same where half of them have such a partner
 _SAME = 0.75  # pixels; programs that align frames are better than that
@@ -69,7 +70,9 @@ def look_at_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) ->
         return found
     chosen = [Path(paths[index]) for index in sorted({0, len(paths) // 2, len(paths) - 1})]
     try:
-        pieces = [_piece(path) for path in chosen]
+        pieces = [_piece(path, _SIDES[0]) for path in chosen]
+        if min(len(piece.stars) for piece in pieces) < _ENOUGH_STARS and max(pieces[0].shape) > _SIDES[0]:
+            pieces = [_piece(path, _SIDES[1]) for path in chosen]
     except (ZemosaicError, OSError):  # stacking the frames says more
         return found
     first, apart, stars = pieces[0], 0.0, []
@@ -91,10 +94,10 @@ def look_at_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) ->
     return replace(found, line=f"the frames are aligned: {min(stars)} stars lie within {max(apart, 0.01):.2f} px")
 
 
-def _piece(path: Path) -> _Piece:
+def _piece(path: Path, side: int) -> _Piece:
     """Read the middle of a frame and find its brightest stars."""
     source = probe_frame(path)
-    rows, columns = min(_CROP, source.rows), min(_CROP, source.columns)
+    rows, columns = min(side, source.rows), min(side, source.columns)
     top, left = (source.rows - rows) // 2, (source.columns - columns) // 2
     planes = np.empty((source.channels, rows, source.columns), source.dtype)
     with FilePool() as files:

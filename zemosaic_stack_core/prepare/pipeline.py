@@ -26,6 +26,7 @@ from .levels import match_levels, sky_scatter
 from .options import PrepareOptions
 from .parallel import map_frames
 from .records import PreparedFrame, PreparedGroup
+from .selection import dimmed_line, select_frames, with_transparency
 from .tasks import AlignTask, FrameTask, LevelTask, align_frame, aligned_bytes, apply_level, find_stars, scan_frame
 
 __all__ = ["prepare_frames"]
@@ -129,7 +130,11 @@ class _Preparation:
         placement = place_frames(lights, lists, self.options)
         self._report(f"alignment: {placement.alignment} ({placement.why})")
         lap("register")
-        records = self._select([_record(*item) for item in zip(lights, lists, placement.frames, strict=True)])
+        records = [_record(*item) for item in zip(lights, lists, placement.frames, strict=True)]
+        records = select_frames(with_transparency(records), self.options)
+        line = dimmed_line(records)
+        if line:
+            self._report(line)
         if self._stands_still(records, placement, pattern, calibration):
             return self._as_they_are(records, placement, shape, seconds)
         group = self._align(tasks, records, placement, shape, hot_count, masters, lap)
@@ -225,27 +230,6 @@ class _Preparation:
         for index, stars in fresh.items():
             self.cache.save_stars(keys[index], stars, "")
         return [fresh[i] if item is None else item[0] for i, item in enumerate(cached)]
-
-    def _select(self, records: list[PreparedFrame]) -> list[PreparedFrame]:
-        """Drop frames by their stars' width and by the part that is to be kept."""
-        options = self.options
-        if options.max_fwhm is not None:
-            records = [
-                replace(r, dropped=f"FWHM {r.fwhm:.2f} px; at most {options.max_fwhm:g} was asked for")
-                if not r.dropped and r.fwhm > options.max_fwhm else r
-                for r in records
-            ]  # fmt: skip
-        if options.keep_best is not None:
-            alive = sorted((r for r in records if not r.dropped), key=lambda r: -r.quality)
-            kept = {r.name for r in alive[: max(1, round(options.keep_best * len(alive)))]}
-            records = [
-                r if r.dropped or r.name in kept
-                else replace(r, dropped=f"not among the best {100 * options.keep_best:g} %")
-                for r in records
-            ]  # fmt: skip
-        if all(record.dropped for record in records):
-            raise InvalidInputError(f"no frame is left: {records[0].name}: {records[0].dropped}; expected at least one")
-        return records
 
     def _align(
         self, tasks: Sequence[FrameTask], records: list[PreparedFrame], placement: Placement, shape: tuple[int, int],

@@ -42,6 +42,8 @@ class PreparedFrame:
         Sky level and its noise per pixel, data units of the calibrated frame.
     flux_ratio : float
         Star flux of the reference over this frame's.
+    transparency : float
+        Light of its stars per second of exposure, relative to the clearest frame of the set.
     sky_agreement : float
         Scatter of the frame's sky about that of the others on the canvas, in units of its noise per pixel.
     exposure : float
@@ -69,6 +71,7 @@ class PreparedFrame:
     sky: float = math.nan
     noise: float = math.nan
     flux_ratio: float = math.nan
+    transparency: float = math.nan
     sky_agreement: float = math.nan
     exposure: float = math.nan
     date: str = ""

@@ -20,6 +20,7 @@ _COLUMNS = (
     ("ROUNDNES", "roundness", ""),
     ("RAWSKY", "sky", ""),
     ("FLUXRAT", "flux_ratio", ""),
+    ("TRANSPAR", "transparency", ""),
 )
 
 
@@ -35,6 +36,8 @@ def describe_frame(frame: PreparedFrame) -> str:
         parts.append(f"FWHM {frame.fwhm:.2f} px, roundness {frame.roundness:.2f}")
     if math.isfinite(frame.sky):
         parts.append(f"sky {frame.sky:.5g}")
+    if math.isfinite(frame.transparency):
+        parts.append(f"transparency {100 * frame.transparency:.0f} %")
     parts += [f"DROPPED: {frame.dropped}"] * bool(frame.dropped) + [frame.note] * bool(frame.note)
     return f"{frame.path.name}: {'; '.join(parts)}"
 
@@ -59,7 +62,7 @@ def group_facts(group: PreparedGroup) -> dict[str, Any]:
 def _frame_facts(frame: PreparedFrame) -> dict[str, Any]:
     """Return what is known of a frame."""
     names = ("stars", "matched", "rotation", "scale", "is_mirrored", "residual", "fwhm", "roundness", "sky", "noise",
-             "flux_ratio", "sky_agreement", "exposure", "date", "dropped", "note")  # fmt: skip
+             "flux_ratio", "transparency", "sky_agreement", "exposure", "date", "dropped", "note")  # fmt: skip
     facts: dict[str, Any] = {"name": frame.name, "aligned": None if frame.aligned is None else str(frame.aligned)}
     facts["shift"] = [_finite(value) for value in frame.shift]
     return facts | {name: _finite(getattr(frame, name)) for name in names}

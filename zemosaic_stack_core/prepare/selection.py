@@ -1,0 +1,79 @@
+"""Which registered frames are used: how clear each was, how sharp, and what part of them is wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from zemosaic_stack_core.errors import InvalidInputError
+
+from .options import PrepareOptions
+from .records import PreparedFrame
+
+__all__ = ["dimmed_line", "select_frames", "with_transparency"]
+
+_DIM = 0.7  # of the clearest frame's light; a night's air mass alone changes less
+_LISTED = 5
+
+
+def with_transparency(frames: Sequence[PreparedFrame]) -> list[PreparedFrame]:
+    """Return frames with their transparency: the light of their stars per second of exposure, that of the best is 1.
+
+    Exposure times count where all frames have one.
+    """
+    times = [frame.exposure for frame in frames]
+    known = all(math.isfinite(time) and time > 0 for time in times)
+    light = [1.0 / (frame.flux_ratio * (time if known else 1.0)) for frame, time in zip(frames, times, strict=True)]
+    usable = [value for frame, value in zip(frames, light, strict=True) if not frame.dropped and math.isfinite(value)]
+    best = max(usable, default=math.nan)
+    return [replace(frame, transparency=value / best) for frame, value in zip(frames, light, strict=True)]
+
+
+def dimmed_line(frames: Sequence[PreparedFrame]) -> str:
+    """Name the frames in use that lost much of the light, the dimmest first; empty where none did."""
+    used = [frame for frame in frames if not frame.dropped]
+    dim = sorted((frame for frame in used if frame.transparency < _DIM), key=lambda frame: frame.transparency)
+    if not dim:
+        return ""
+    named = [f"{frame.path.name} {100 * (1 - frame.transparency):.0f} %" for frame in dim[:_LISTED]]
+    more = f" and {len(dim) - _LISTED} more" if len(dim) > _LISTED else ""
+    share = max(1, math.floor(100 * (len(used) - len(dim)) / len(used)))
+    return (
+        f"light lost (clouds?), against the clearest frame: {', '.join(named)}{more}; "
+        f"--keep-best {share}% leaves out as many of the worst frames"
+    )
+
+
+def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> list[PreparedFrame]:
+    """Drop frames by their stars' width and by the part that is to be kept.
+
+    Raises
+    ------
+    InvalidInputError
+        Nothing is left.
+    """
+    chosen = list(frames)
+    if options.max_fwhm is not None:
+        chosen = [
+            replace(frame, dropped=f"FWHM {frame.fwhm:.2f} px; at most {options.max_fwhm:g} was asked for")
+            if not frame.dropped and frame.fwhm > options.max_fwhm else frame
+            for frame in chosen
+        ]  # fmt: skip
+        if all(frame.dropped for frame in chosen) and not all(frame.dropped for frame in frames):
+            sharpest = min(frame.fwhm for frame in frames if not frame.dropped)
+            raise InvalidInputError(
+                f"no frame is left: the sharpest has a FWHM of {sharpest:.2f} px; expected at most "
+                f"{options.max_fwhm:g}, as asked for"
+            )
+    if options.keep_best is not None:
+        alive = sorted((frame for frame in chosen if not frame.dropped), key=lambda frame: -frame.quality)
+        kept = {frame.name for frame in alive[: max(1, round(options.keep_best * len(alive)))]}
+        chosen = [
+            frame if frame.dropped or frame.name in kept
+            else replace(frame, dropped=f"not among the best {100 * options.keep_best:g} %")
+            for frame in chosen
+        ]  # fmt: skip
+    if all(frame.dropped for frame in chosen):
+        raise InvalidInputError(f"no frame is left: {chosen[0].name}: {chosen[0].dropped}; expected at least one")
+    return chosen
