@@ -17,9 +17,7 @@ from zemosaic_stack_core.prepare.selection import dimmed_line, select_frames, wi
 def frames(*ratios: float) -> list[PreparedFrame]:
     """Return frames whose stars give so many times less light than the reference's."""
     return [
-        PreparedFrame(
-            name=f"{i}.fits", path=Path(f"{i}.fits"), flux_ratio=ratio, exposure=exposure, fwhm=3.0, noise=5.0
-        )
+        PreparedFrame(name=f"{i}.fits", path=Path(f"{i}.fits"), flux_ratio=ratio, exposure=30.0, fwhm=3.0, noise=5.0)
         for i, ratio in enumerate(ratios)
     ]
 
