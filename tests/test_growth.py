@@ -141,7 +141,7 @@ def test_no_bit_depends_on_the_chunks(shape):
         whole = stack(frames, options=options, maps="all")
         for rows in (1, 7):
             assert_same_bits(stack(frames, options=options, maps="all", rows_per_chunk=rows), whole)
-        narrow = stack(frames, options=options, maps="all", memory_limit=18_000)
+        narrow = stack(frames, options=options, maps="all", memory_limit=14_000)
         assert narrow.details["columns_per_chunk"] < SHAPE[1]
         assert_same_bits(narrow, whole)
 

@@ -21,7 +21,7 @@ STRIP_PIXELS = (4096, 16384)
 PLAIN_STRIP_PIXELS = 32768
 #: Samples of a strip: where all are gathered for a rule, they and what is made of them stay near the cache; where the
 #: ends of the sorted samples are enough, calls on long rows gain more.
-STRIP_SAMPLES = 1 << 19
+STRIP_SAMPLES = 1 << 20
 ENDS_STRIP_SAMPLES = 1 << 22
 #: A chunk of this many samples is enough for every cost per chunk to vanish, as long as a frame's part of it is not
 #: too little to read at a time; and few enough to stay in memory's caches between reading and stacking.
@@ -30,14 +30,14 @@ CHUNK_PIXELS = (1 << 15, 1 << 17)
 #: What a frame costs in every strip (some fifteen calls) and in every chunk (a file opened and read), whatever their
 #: size, in microseconds: where memory is short, it goes to the one that saves more.
 STRIP_COST, CHUNK_COST = 20.0, 30.0
-#: Bytes of the kernel's working set per sample of a strip, measured with NumPy's allocator for 9 to 1000 frames: rows
-#: as float32 without sorting (7); sorted (17); with the ends of the sorted samples gathered (26); with all of them
-#: gathered, for rules without sums (46) and with (78).
-PLAIN_BYTES = 12
-SORTED_BYTES = 20
-ENDS_BYTES = 28
-GATHERED_BYTES_WITHOUT_SUMS = 56
-GATHERED_BYTES = 84
+#: Bytes of the kernel's working set per sample of a strip, and per pixel besides, measured with NumPy's allocator for 9
+#: to 1000 frames, 16 bit, float32, with samples missing and with something to reject everywhere: rows as float32
+#: without sorting; sorted; with the ends of the sorted samples gathered; with all of them gathered.
+PLAIN_BYTES = 8
+SORTED_BYTES = 17
+ENDS_BYTES = 16
+GATHERED_BYTES = 30
+STRIP_PIXEL_BYTES = 400
 #: More of them where samples have weights or variances of their own.
 PLANE_BYTES = 16
 #: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
@@ -65,6 +65,7 @@ DEVICE_BYTES = {
     "noise_clip": 34,
 }
 DEVICE_BYTES_OF_OTHERS = 42
+DEVICE_PLAIN_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,12 @@ def host_strip(rejection: str, *, frames: int, sorts: bool, planes: int) -> Stri
         return StripNeed(SORTED_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
     if windows_of(frames, rule.tail) is not None:
         return StripNeed(ENDS_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
-    needs_sums = rule.uses_sums or rule.tail is None
-    own = GATHERED_BYTES if needs_sums else GATHERED_BYTES_WITHOUT_SUMS
-    return StripNeed(own + more, STRIP_SAMPLES, STRIP_PIXELS[1])
+    return StripNeed(GATHERED_BYTES + more, STRIP_SAMPLES, STRIP_PIXELS[1])
 
 
 def device_working_bytes(rejection: str, *, sorts: bool) -> int:
     """Give the bytes of the kernel's working set per sample on a device."""
-    return DEVICE_BYTES.get(rejection, DEVICE_BYTES_OF_OTHERS) if sorts else PLAIN_BYTES
+    return DEVICE_BYTES.get(rejection, DEVICE_BYTES_OF_OTHERS) if sorts else DEVICE_PLAIN_BYTES
 
 
 def plan_chunks(
@@ -275,8 +274,12 @@ def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     """Predict the working set of a chunk of so many pixels."""
     at_once = pixels if strip is None else min(pixels, strip)
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
-    per_pixel = PIXEL_BYTES if strip is not None else DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
     working = workload.working_bytes * workload.frames * at_once
+    per_pixel = PIXEL_BYTES
+    if strip is None:
+        per_pixel = DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
+    else:
+        working += STRIP_PIXEL_BYTES * at_once
     return read + working + per_pixel * pixels + _growth_bytes(workload, pixels)
 
 

@@ -117,8 +117,15 @@ def _stack(xp: Namespace, samples: Samples, task: Task) -> ChunkResult:
     first = gathered = 0
     for start in range(0, pixels, task.step):
         stop = min(start + task.step, pixels)
-        strip = stack_strip(xp, part_of(samples, slice(start, stop)), task)
-        if strips and (strip.core is None) != (strips[0].core is None):  # windows and full tables don't mix
+        part = part_of(samples, slice(start, stop))
+        strip = stack_strip(xp, part, task)
+        if strip is None:  # too many samples are missing for windows
+            if strips:
+                results.append(_finish(xp, part_of(samples, slice(first, start)), task, strips))
+            results.append(_stack(xp, part, task.carefully(len(samples.values))))
+            first, gathered, strips = stop, 0, []
+            continue
+        if strips and gathered + strip.gathered > task.step:  # tables of a strip's size at most: they take memory
             results.append(_finish(xp, part_of(samples, slice(first, start)), task, strips))
             first, gathered, strips = start, 0, []
         strips.append(strip)
@@ -186,7 +193,7 @@ def _stack_again(xp: Namespace, samples: Samples, task: Task, result: ChunkResul
     pixels = xp.nonzero(again)[0]
     if pixels.shape[0] == 0:
         return result
-    part = _stack(xp, part_of(samples, pixels, xp), task._replace(is_careful=True))
+    part = _stack(xp, part_of(samples, pixels, xp), task.carefully(len(samples.values)))
     places = places_of(xp, again)
     maps = _put(xp, places, part[:PER_PIXEL], result[:PER_PIXEL])
     whole_fields: tuple[Any, ...] = result

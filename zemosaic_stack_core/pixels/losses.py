@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
@@ -20,7 +20,7 @@ from .columns import (
 )
 from .combination import Answer, Chosen
 from .places import Places, places_of
-from .samples import Present, Samples, find_present, normalized, part_of
+from .samples import Samples, find_present, normalized, part_of
 from .strips import Strip, Task, joined
 
 __all__ = ["Rejection", "reject"]
@@ -91,15 +91,15 @@ def reject(xp: Namespace, samples: Samples, task: Task, rule: Rule, strips: Sequ
         highest = xp.full_like(mask, float("inf"), dtype=xp.float32)
         lowest = -highest
         highest, lowest = places.put(xp, high, highest), places.put(xp, low, lowest)
-        rows = [normalized(xp, samples, frame, values) for frame, values in enumerate(samples.values)]
-        below, above, _ = _split(xp, Present(rows, [None] * len(rows), None), lowest, highest, keeps_masks=False)
+        rows = (normalized(xp, samples, frame, values) for frame, values in enumerate(samples.values))
+        below, above, _ = _split(xp, rows, [None] * len(samples.values), lowest, highest, keeps_masks=False)
         accumulated = None
     else:
         if pixels.shape[0] < mask.shape[0]:
             samples = part_of(samples, pixels, xp)
         present, _ = find_present(xp, samples, is_careful=True)
-        below, above, present = _split(xp, present, low, high, keeps_masks=task.accumulates)
-        accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
+        below, above, masks = _split(xp, present.rows, present.masks, low, high, keeps_masks=task.accumulates)
+        accumulated = task.accumulate(xp, samples, present._replace(masks=masks)) if task.accumulates else None
     answer = task.combine(xp, coverage, chosen, accumulated)
     n_low, n_high = xp.astype(kept.start - start, xp.int32), xp.astype(stop - kept.stop, xp.int32)
     return Rejection(deep, places, low, high, answer, n_low, n_high, below, above)
@@ -148,12 +148,18 @@ def _candidates_of(
 
 
 def _split(
-    xp: Namespace, present: Present, low: Array, high: Array, *, keeps_masks: bool
-) -> tuple[Array, Array, Present]:
-    """Count each frame's samples below and above the kept ones, and give the samples with masks of the kept ones."""
+    xp: Namespace,
+    rows: Iterable[Array],
+    masks: Sequence[Array | None],
+    low: Array,
+    high: Array,
+    *,
+    keeps_masks: bool,
+) -> tuple[Array, Array, list[Array | None]]:
+    """Count each frame's samples below and above the kept ones, and give masks of the kept ones where wanted."""
     below, above = [], []
-    masks: list[Array | None] = []
-    for row, mask in zip(present.rows, present.masks, strict=True):
+    kept: list[Array | None] = []
+    for row, mask in zip(rows, masks, strict=True):
         is_below, is_above = row < low, row > high
         if mask is not None:
             is_below, is_above = is_below & mask, is_above & mask
@@ -161,5 +167,5 @@ def _split(
         above.append(xp.asarray(xp.count_nonzero(is_above), dtype=xp.int64))
         if keeps_masks:
             is_kept = ~(is_below | is_above)
-            masks.append(is_kept if mask is None else is_kept & mask)
-    return xp.stack(below), xp.stack(above), present._replace(masks=masks if keeps_masks else present.masks)
+            kept.append(is_kept if mask is None else is_kept & mask)
+    return xp.stack(below), xp.stack(above), kept

@@ -10,12 +10,15 @@ from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.rejection import Rule
 from zemosaic_stack_core.sorting import sort_frames
 
-from .columns import CoreSums, gather_windows, windows_of
+from .columns import CoreSums, Windows, gather_windows, windows_of
 from .combination import Accumulated, Answer, Chosen, accumulate, combine
 from .overview import look_at
 from .samples import Present, Samples, find_present
 
 __all__ = ["Strip", "Task", "joined", "stack_strip"]
+
+#: Where windows are not enough, a strip is cut into so many.
+CAREFUL_SHARE = 4
 
 
 class Task(NamedTuple):
@@ -45,6 +48,15 @@ class Task(NamedTuple):
         """Whether anything needs the sum of squares of all present samples."""
         is_empirical = self.variance and not self.propagates
         return is_empirical or (self.rule is not None and self.rule.uses_squares)
+
+    def windows(self, frames: int) -> Windows | None:
+        """Give the windows that are enough for the rule, None where full tables are gathered."""
+        return None if self.rule is None or self.is_careful else windows_of(frames, self.rule.tail)
+
+    def carefully(self, frames: int) -> Task:
+        """Give the same task, with everything looked at; full tables take the memory of windows four times."""
+        step = self.step if self.windows(frames) is None else max(1, self.step // CAREFUL_SHARE)
+        return self._replace(is_careful=True, step=step)
 
     def accumulate(self, xp: Namespace, samples: Samples, present: Present) -> Accumulated:
         """Sum the samples that `present` tells of."""
@@ -80,9 +92,15 @@ class Strip(NamedTuple):
         return 0 if self.table is None else self.table.shape[1]
 
 
-def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
-    """Combine all present samples of a strip, and find the pixels that the rule must look at."""
+def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip | None:
+    """Combine all present samples of a strip, and find the pixels that the rule must look at.
+
+    None where windows would be enough, but too many samples are missing: such a strip needs to be looked at carefully.
+    """
+    windows = task.windows(len(samples.values))
     present, missing = find_present(xp, samples, is_careful=task.is_careful)
+    if windows is not None and present.counts is not None:
+        return None
     first_row = present.rows[0]
     frames = len(present.rows)
     counts = xp.full_like(first_row, frames, dtype=xp.int32) if present.counts is None else present.counts
@@ -91,9 +109,6 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip:
         incomplete = ~xp.isfinite(sums.value) if present.may_miss else None
         return Strip(task.combine(xp, counts, None, sums), missing, incomplete)
     rows = sort_frames(xp, present.rows)
-    windows = None
-    if task.rule is not None and not task.is_careful and present.counts is None:
-        windows = windows_of(frames, task.rule.tail)
     look, core = look_at(xp, rows, present, squares=task.squares, window=None if windows is None else windows.size)
     chosen = look.chosen
     incomplete = ~xp.isfinite(chosen.first) if present.may_miss else None
