@@ -15,6 +15,7 @@ from zemosaic_stack_core import InvalidInputError, Phase3Gpu, StackOptions, stac
 from zemosaic_stack_core.chunks import Chunk
 from zemosaic_stack_core.errors import ScratchError
 from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.growing import pack_rejected
 from zemosaic_stack_core.growth import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
 from zemosaic_stack_core.kernel import Samples, stack_chunk
@@ -190,10 +191,11 @@ def test_what_is_noted_is_what_was_counted(n):
 
 
 def test_mode_c_grows_the_same_within_its_memory():
-    frames = make_trails(n=12, shape=(60, 150))
+    frames = make_trails(n=12, shape=(40, 90))
     backend = make_case("cupy").backend
     options = replace(CASES[0], weighting="inverse_variance", errors="detector", normalization="additive")
-    found, used_gpu = stack_auto(frames, gpu=Phase3Gpu(), options=options, maps="all", plan={"gpu_rows_per_chunk": 17})
+    gpu = Phase3Gpu(check_health=lambda: GpuHealth(usable=True))
+    found, used_gpu = stack_auto(frames, gpu=gpu, options=options, maps="all", plan={"gpu_rows_per_chunk": 11})
     assert used_gpu
     assert found.details["chunks"] == 4
     assert_same_bits(found, stack(frames, options=options, maps="all"))
