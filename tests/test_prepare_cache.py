@@ -74,11 +74,14 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     stars = StarList(
         x=np.array([1.5, 2.5]), y=np.array([3.0, 4.0]), flux=np.array([9.0, 8.0]), error=np.array([1.0, 1.0]),
         fwhm=2.5, roundness=0.9, sky=100.0, noise=5.0, rows=10, columns=20,
+        ladder=np.array([[4.0, 9.0], [3.0, np.nan]]),
     )  # fmt: skip
     cache.save_stars("k", stars, "odd")
     found = cache.load_stars("k")
     assert found is not None
     assert np.array_equal(found[0].points, stars.points)
+    assert found[0].ladder is not None
+    assert np.array_equal(found[0].ladder, stars.ladder, equal_nan=True)
     assert (found[0].fwhm, found[0].rows, found[0].columns, found[1]) == (2.5, 10, 20, "odd")
     boxes = np.full((2, 3, 1), 7.5, np.float32)
     cache.save_boxes("k", boxes)

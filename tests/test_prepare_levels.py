@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.levels import BOX, box_medians, match_levels, sky_scatter
+from zemosaic_stack_core.prepare.levels import BOX, best_levels, box_medians, match_levels, sky_scatter
 
 ROWS, COLUMNS = 192, 256
 
@@ -83,3 +83,18 @@ def test_the_frame_with_another_sky_stands_out() -> None:
     scatter = sky_scatter([box_medians(frame) for frame in frames], [1.0] * 5, [5.0] * 5)
     assert scatter[3] > 3
     assert max(scatter[:3] + scatter[4:]) < 1
+
+
+def test_planes_are_for_frames_whose_overlaps_span_them() -> None:
+    y, x = np.mgrid[:ROWS, :COLUMNS]
+    sky = np.full((ROWS, COLUMNS), 500.0)
+    tilts = [np.zeros_like(sky), 0.1 * x, -0.1 * y]
+    everywhere = slice(0, COLUMNS)
+    spanned = [box_medians(frame) for frame in frames_of(sky, [everywhere] * 3, tilts)]
+    levels, mode = best_levels(spanned, [1.0] * 3, 0)
+    assert mode == "plane"
+    assert levels[1].x_slope[0] == pytest.approx(0.1, abs=0.005)
+    beside = frames_of(sky, [slice(0, 112), slice(64, 192), slice(150, COLUMNS)], tilts)
+    assert best_levels([box_medians(frame) for frame in beside], [1.0] * 3, 0)[1] == "offset"
+    flat = frames_of(sky, [everywhere] * 3, [np.full_like(sky, level) for level in (0.0, 20.0, -8.0)])
+    assert best_levels([box_medians(frame) for frame in flat], [1.0] * 3, 0)[1] == "offset"

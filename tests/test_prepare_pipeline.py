@@ -184,7 +184,12 @@ def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
     group = prepare_frames(paths, PrepareOptions(reference=paths[0]), cache_folder=tmp_path / "c", workers=1)
     assert group.alignment == "wcs"
     assert "stars of 2 confirm it to 0.0" in group.why
-    assert group.levels == "offset"
+    assert group.levels == "plane"  # the night's sky tilts
+    first, second = (fits.getdata(path) for path in group.paths[:2])
+    assert abs(float(np.nanmedian(second - first))) < 1.0  # of a sky of 400
+    assert [frame.flux_ratio for frame in group.frames] == pytest.approx(
+        [still.transparency(0) / still.transparency(index) for index in range(3)], rel=0.01
+    )
     for index, frame in enumerate(group.frames):
         assert frame.shift == pytest.approx(still.transform(index).shift_at(0, 0), abs=1e-3)
     header = fits.getheader(group.paths[1])

@@ -12,6 +12,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 
 from .canvas import Canvas, placed_wcs, union_canvas
 from .detect import StarList
+from .fluxes import flux_ratios
 from .geometry import Affine, corners_of
 from .inventory import RawFrame
 from .options import PrepareOptions
@@ -222,19 +223,21 @@ def _by_wcs(
     from .match import refine_match
 
     target = frames[reference].wcs_header or ""
+    transforms = [
+        Affine() if index == reference else wcs_affine(frame.wcs_header or "", target, frame.rows, frame.columns)
+        for index, frame in enumerate(frames)
+    ]
+    exposures = [float("nan") if frame.exposure is None else frame.exposure for frame in frames]
+    ratios = flux_ratios(lists, transforms, reference, exposures)
     placed = []
-    for index, frame in enumerate(frames):
+    for index, (frame, transform) in enumerate(zip(frames, transforms, strict=True)):
         header = frame.wcs_header or ""
-        transform = Affine() if index == reference else wcs_affine(header, target, frame.rows, frame.columns)
         match = refine_match(lists[index], lists[reference], transform) if len(lists[index]) else None
         if match is not None and match.problem(6, 1.5):
             match = None
-        ratio = 1.0 if index == reference else float("nan")
-        if match is not None and match.stars >= 10:
-            ratio = match.flux_ratio
         placed.append(PlacedFrame(
             transform=transform, header=header, matched=0 if match is None else match.stars,
-            residual=float("nan") if match is None else match.residual, flux_ratio=ratio,
+            residual=float("nan") if match is None else match.residual, flux_ratio=ratios[index],
         ))  # fmt: skip
     return Placement(
         alignment="wcs",

@@ -28,7 +28,7 @@ from .records import PreparedFrame, PreparedGroup
 
 __all__ = ["VERSION", "PrepareCache", "signature"]
 
-VERSION = 2
+VERSION = 3
 """Part of every signature: raise it where the same input gives other pixels than before."""
 
 
@@ -114,6 +114,7 @@ class PrepareCache:
             np.savez(
                 file,
                 table=np.stack([stars.x, stars.y, stars.flux, stars.error]),
+                ladder=np.zeros((0, 0)) if stars.ladder is None else stars.ladder,
                 facts=np.array([stars.fwhm, stars.roundness, stars.sky, stars.noise, stars.rows, stars.columns]),
                 problem=np.array(problem),
             )
@@ -125,12 +126,14 @@ class PrepareCache:
             # Opened here: NumPy leaves a file that is no archive open.
             with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
                 table, facts, problem = file["table"], file["facts"], str(file["problem"])
+                ladder = file["ladder"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         x, y, flux, error = table
         fwhm, roundness, sky, noise, rows, columns = (float(v) for v in facts)
+        more = ladder if ladder.size else None
         return StarList(x=x, y=y, flux=flux, error=error, fwhm=fwhm, roundness=roundness, sky=sky, noise=noise,
-                        rows=int(rows), columns=int(columns)), problem  # fmt: skip
+                        rows=int(rows), columns=int(columns), ladder=more), problem  # fmt: skip
 
     def save_boxes(self, key: str, boxes: npt.NDArray[np.float32]) -> None:
         """Keep the box medians of an aligned frame."""

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["StarList", "cfa_luminance", "detect_stars", "luminance"]
+__all__ = ["APERTURES", "StarList", "cfa_luminance", "detect_stars", "luminance"]
 
 _Image = npt.NDArray[np.float32]
 _Values = npt.NDArray[np.float64]
+
+APERTURES = (3.0, 4.5, 7.0, 10.5, 16.0, 24.0)
+"""Radii, pixels, that light is measured in besides: two frames are compared within the same."""
 
 _SIGMAS = 4.0
 _LEAST_PIXELS = 5
@@ -19,6 +22,7 @@ _LEAST_SIGNAL = 5.0  # times its error
 _LEAST_ROUND = 0.3  # axis ratio
 _MOST_STARS = 1500
 _FWHM_OF_HALF_LIGHT = 2.0  # a Gaussian's FWHM is twice its half-light radius
+_REACH = (5.0, 14.0)  # pixels from a star's center that its light is sought within
 _SHARPEST = 1.1  # pixels FWHM; nothing that a telescope images is narrower
 
 
@@ -40,6 +44,8 @@ class StarList:
         Median of the sky and its standard deviation per pixel, data units.
     rows, columns : int
         Size of the frame.
+    ladder : array of shape (star, aperture), optional
+        Light within each of `APERTURES` above a ring around it; NaN within those far wider than a star.
     """
 
     x: _Values
@@ -52,6 +58,7 @@ class StarList:
     noise: float
     rows: int
     columns: int
+    ladder: _Values | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,6 +67,18 @@ class StarList:
     def points(self) -> _Values:
         """Centers, shape (star, 2)."""
         return np.column_stack([self.x, self.y])
+
+    def light_with(self, other: StarList) -> tuple[_Values, _Values]:
+        """Return the light of these stars and of the other list's within one aperture, that of the wider stars.
+
+        Each list's own `flux` is measured in an aperture of its own median width, and that width is uncertain.
+        """
+        wanted = max(APERTURES[0], *(1.5 * stars.fwhm for stars in (self, other) if np.isfinite(stars.fwhm)), 0.0)
+        column = int(np.searchsorted(APERTURES, wanted))
+        if self.ladder is None or other.ladder is None or column >= len(APERTURES):
+            return self.flux, other.flux
+        light = self.ladder[:, column], other.ladder[:, column]
+        return light if all(np.isfinite(part).all() for part in light) else (self.flux, other.flux)
 
 
 def cfa_luminance(mosaic: _Image) -> _Image:
@@ -129,9 +148,9 @@ def detect_stars(image: _Image) -> StarList:
         found = sep.extract(data, 4 * _SIGMAS, err=rms, minarea=_LEAST_PIXELS, deblend_cont=1.0)
     found = found[(found["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0]
     found = found[np.argsort(-found["flux"])][: 2 * _MOST_STARS]
-    x, y, flux, error, fwhm, roundness = _measure(sep, data, rms, mask if holes else None, found)
+    x, y, flux, error, fwhm, roundness, ladder = _measure(sep, data, rms, mask if holes else None, found)
     width = float(np.median(fwhm[: max(10, len(fwhm) // 3)])) if len(fwhm) else np.nan
-    keep = (fwhm > _SHARPEST) & (fwhm < 4 * max(width, 1.0)) & (flux > _LEAST_SIGNAL * error)
+    keep = (fwhm > _SHARPEST) & (fwhm < 2.2 * max(width, 1.0)) & (flux > _LEAST_SIGNAL * error)
     order = np.nonzero(keep)[0]
     order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
     bright = order[: max(10, len(order) // 2)]
@@ -139,7 +158,7 @@ def detect_stars(image: _Image) -> StarList:
         x=x[order], y=y[order], flux=flux[order], error=error[order],
         fwhm=float(np.median(fwhm[bright])) if len(bright) else np.nan,
         roundness=float(np.median(roundness[bright])) if len(bright) else np.nan,
-        sky=float(background.globalback), noise=noise, rows=rows, columns=columns,
+        sky=float(background.globalback), noise=noise, rows=rows, columns=columns, ladder=ladder[order],
     )  # fmt: skip
 
 
@@ -149,18 +168,24 @@ _FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 def _measure(
     sep: Any, data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void]
 ) -> tuple[_Values, ...]:
-    """Return x, y, flux, its error, FWHM and axis ratio of what may be stars, brightest first."""
+    """Return x, y, flux, its error, FWHM, axis ratio and light within `APERTURES` of what may be stars."""
 
-    def widths(objects: npt.NDArray[np.void]) -> _Values:
-        reach = np.full(len(objects), 12.0)
-        half, _ = sep.flux_radius(data, objects["x"], objects["y"], reach, 0.5, mask=mask, subpix=5)
+    def widths(objects: npt.NDArray[np.void], reach: float) -> _Values:
+        within = np.full(len(objects), reach)
+        half, _ = sep.flux_radius(data, objects["x"], objects["y"], within, 0.5, mask=mask, subpix=5)
         return np.asarray(_FWHM_OF_HALF_LIGHT * half, np.float64)
 
     found = found[found["b"] > _LEAST_ROUND * found["a"]]
     if not len(found):
-        return (np.zeros(0),) * 6
-    bright = widths(found[: max(10, len(found) // 3)])
-    typical = float(np.clip(np.median(bright[bright > _SHARPEST]) if np.any(bright > _SHARPEST) else 3.0, 1.5, 12.0))
+        return *(np.zeros(0),) * 6, np.zeros((0, len(APERTURES)))
+    typical, reach = 3.0, _REACH[0]
+    for _ in range(3):  # no wider than it must be: in a crowd or a nebula, what is around is brighter than the star
+        bright = widths(found[: max(10, len(found) // 3)], reach)
+        bright = bright[bright > _SHARPEST]
+        typical = float(np.clip(np.median(bright), 1.5, 12.0)) if len(bright) else 3.0
+        before, reach = reach, float(np.clip(2 * typical, *_REACH))
+        if reach <= 1.1 * before:
+            break
     radius = max(3.0, 1.5 * typical)
     flux, error, _ = sep.sum_circle(data, found["x"], found["y"], radius, err=rms, mask=mask, subpix=5)
     # Clumps of noise can be most of what is found, and cost as much to measure as stars.
@@ -170,4 +195,11 @@ def _measure(
     astray = ~(np.hypot(x - found["x"], y - found["y"]) < typical)  # a neighbor pulled it over
     x, y = np.where(astray, found["x"], x), np.where(astray, found["y"], y)
     flux, error, _ = sep.sum_circle(data, x, y, radius, err=rms, mask=mask, subpix=5)
-    return x, y, flux, np.maximum(error, 1e-12), widths(found), found["b"] / np.maximum(found["a"], 1e-12)
+    ladder = np.full((len(found), len(APERTURES)), np.nan)
+    for column, step in enumerate(APERTURES):
+        if step < 2.5 * radius:
+            # A ring of its own: in a nebula, two frames' backgrounds differ by more than a star's error.
+            ring = (step + 1.0, step + 5.0)
+            ladder[:, column], _, _ = sep.sum_circle(data, x, y, step, mask=mask, bkgann=ring, subpix=5)
+    roundness = found["b"] / np.maximum(found["a"], 1e-12)
+    return x, y, flux, np.maximum(error, 1e-12), widths(found, reach), roundness, ladder

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BOX", "Level", "box_medians", "match_levels", "sky_scatter"]
+__all__ = ["BOX", "Level", "best_levels", "box_medians", "match_levels", "sky_scatter"]
 
 _Boxes = npt.NDArray[np.float64]
 
@@ -22,6 +22,8 @@ _OFF_CENTER = 0.06  # of a box's side: a sixteenth of it is missing at one side
 _ROUNDS = 200
 _DONE = 1e-3  # of the smallest noise of a box: no more to gain
 _CLIP = 3.0
+_SPANNED = 0.7  # of a frame's height and width; a slope that overlaps don't span is an extrapolation
+_BETTER = 0.75  # of the disagreement that offsets leave; slopes must do better than that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,50 @@ def match_levels(
             x_slope=tuple(map(float, c[:, 1])), y_slope=tuple(map(float, c[:, 2])),
         ))  # fmt: skip
     return result
+
+
+def best_levels(
+    boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], reference: int
+) -> tuple[list[Level], str]:
+    """Find offsets, or planes where overlaps span every frame and planes make them agree clearly better.
+
+    Returns
+    -------
+    list of Level, str
+        And the mode, "offset" or "plane".
+    """
+    offsets = match_levels(boxes, scales, reference, "offset")
+    present = np.isfinite(np.stack([box[..., 0] for box in boxes]))
+    shared = present & (present.sum(axis=0) > 1)
+    if not all(_spans(*masks) for masks in zip(shared, present, strict=True)):
+        return offsets, "offset"
+    planes = match_levels(boxes, scales, reference, "plane")
+    if _disagreement(boxes, planes) < _BETTER * _disagreement(boxes, offsets):
+        return planes, "plane"
+    return offsets, "offset"
+
+
+def _spans(shared: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]) -> bool:
+    """Tell whether the shared boxes of a frame reach over most of its rows and of its columns."""
+    return all(
+        shared.any()
+        and np.ptp(np.flatnonzero(shared.any(axis=axis))) >= _SPANNED * np.ptp(np.flatnonzero(present.any(axis=axis)))
+        for axis in (0, 1)
+    )
+
+
+def _disagreement(boxes: Sequence[npt.NDArray[np.float32]], levels: Sequence[Level]) -> float:
+    """Return how far frames are apart where they overlap: the median of all boxes and channels, data units."""
+    rows, columns = boxes[0].shape[:2]
+    x = ((np.arange(columns) + 0.5) * BOX - 0.5)[np.newaxis, :, np.newaxis]
+    y = ((np.arange(rows) + 0.5) * BOX - 0.5)[:, np.newaxis, np.newaxis]
+    values = np.stack([
+        box.astype(np.float64) * level.scale + np.array(level.offset) + x * np.array(level.x_slope)
+        + y * np.array(level.y_slope)
+        for box, level in zip(boxes, levels, strict=True)
+    ])  # fmt: skip
+    values = values[:, np.isfinite(values).sum(axis=0) > 1]
+    return float(np.median(np.nanstd(values, axis=0))) if values.size else 0.0
 
 
 def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference: int) -> None:

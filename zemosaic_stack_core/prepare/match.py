@@ -227,12 +227,15 @@ def _with_evidence(
     on_source = int(_inside(target, transform.inverse(), source).sum())
     # A map may pile a whole frame up on a few pixels: the area is the smaller of the two frames', on the target grid.
     area = min(target.rows * target.columns, source.rows * source.columns * abs(transform.determinant))
-    ratio = target.flux[second] / source.flux[first]
-    log_ratio = np.log(ratio)
+    given, wanted = source.light_with(target)
+    given, wanted = given[first], wanted[second]
+    positive = (given > 0) & (wanted > 0)  # within a wider aperture a faint star's light may be none
+    log_ratio = np.log(wanted[positive] / given[positive]) if positive.any() else np.zeros(1)
     scatter = 1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio))))
     return StarMatch(
         transform=transform, source=first, target=second, residual=residual, overlap=min(on_target, on_source),
-        chance=chance_matches(on_target, on_source, area, max(1.0, 3.0 * residual)), flux_ratio=float(np.median(ratio)),
+        chance=chance_matches(on_target, on_source, area, max(1.0, 3.0 * residual)),
+        flux_ratio=float(np.exp(np.median(log_ratio))),
         flux_scatter=scatter, is_affine=is_affine,
     )  # fmt: skip
 

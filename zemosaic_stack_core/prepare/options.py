@@ -47,8 +47,9 @@ class PrepareOptions:
         Side of the drop that a Bayer sample becomes, in its pixels, 0.1 to 2.
     levels : {"auto", "none", "offset", "plane"}
         Match backgrounds (and, on stars, flux scales) of frames over their overlaps before stacking: a constant or a
-        plane per frame and channel. "auto": an offset where the frames see different parts of the sky, otherwise none,
-        because the stacker's normalization then does it.
+        plane per frame and channel. "auto": an offset where the frames see different parts of the sky (a plane where
+        overlaps span every frame and agree clearly better), otherwise none, because the stacker's normalization then
+        does it.
     keep_best : float, optional
         Keep this fraction of the registered frames, 0 to 1, those of the best point-source signal to noise.
     max_fwhm : float, optional

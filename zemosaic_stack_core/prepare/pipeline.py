@@ -22,7 +22,7 @@ from .detect import StarList
 from .hot_pixels import hot_in_dark, persistent_pixels
 from .intake import counts_line, require_libraries, shared_pattern, sort_frames
 from .inventory import RawFrame, common_shape
-from .levels import match_levels, sky_scatter
+from .levels import best_levels, match_levels, sky_scatter
 from .options import PrepareOptions
 from .parallel import map_frames
 from .records import PreparedFrame, PreparedGroup
@@ -261,7 +261,12 @@ class _Preparation:
             at = [alive[position] for position in kept]
             first = at.index(placement.reference) if placement.reference in at else 0
             relative = [scales[position] / scales[kept[first]] for position in kept]
-            levels = match_levels([boxes[position] for position in kept], relative, first, mode)
+            used = [boxes[position] for position in kept]
+            if mode == "best":
+                levels, mode = best_levels(used, relative, first)
+            else:
+                levels = match_levels(used, relative, first, mode)
+            self._report(f"levels: a {'plane' if mode == 'plane' else 'constant'} per frame makes overlaps agree")
             targets = self._level([jobs[position].target for position in kept], levels)
             lap("levels")
         for target, position in zip(targets, kept, strict=True):
@@ -321,7 +326,7 @@ class _Preparation:
     def _level_mode(
         self, jobs: Sequence[AlignTask], boxes: Sequence[npt.NDArray[np.float32]], kept: Sequence[int], canvas: Canvas
     ) -> str:
-        """Decide whether backgrounds are matched here."""
+        """Decide whether backgrounds are matched here; "best": by what makes overlaps agree."""
         mode = self.options.levels
         if mode != "auto":
             return mode
@@ -330,7 +335,7 @@ class _Preparation:
             return "none"
         seen = np.stack([np.isfinite(boxes[position][..., 0]) for position in kept])
         covered = seen.any(axis=0).sum()
-        return "offset" if float(seen.sum(axis=(1, 2)).min()) < _OTHER_SKY * float(covered) else "none"
+        return "best" if float(seen.sum(axis=(1, 2)).min()) < _OTHER_SKY * float(covered) else "none"
 
     def _level(self, sources: Sequence[Path], levels: Sequence[object]) -> list[Path]:
         """Write frames at their levels."""

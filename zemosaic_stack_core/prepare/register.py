@@ -256,7 +256,8 @@ def _without(stars: StarList, indices: npt.NDArray[np.intp]) -> StarList:
     """Return the list without some of its stars."""
     keep = np.ones(len(stars), np.bool_)
     keep[indices] = False
-    return replace(stars, x=stars.x[keep], y=stars.y[keep], flux=stars.flux[keep], error=stars.error[keep])
+    return replace(stars, x=stars.x[keep], y=stars.y[keep], flux=stars.flux[keep], error=stars.error[keep],
+                   ladder=None if stars.ladder is None else stars.ladder[keep])  # fmt: skip
 
 
 def _fixed_points(source: StarList, target: StarList) -> tuple[int, float]:
