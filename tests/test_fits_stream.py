@@ -11,6 +11,7 @@ from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.writing.fits_stream import (
     bands_of_planes,
     find_damage,
+    has_first_card,
     read_first_cards,
     verify_checksum,
     write_hdu,
@@ -107,3 +108,15 @@ def test_a_file_that_can_not_be_read_is_an_error(tmp_path):
 def test_the_first_cards_of_a_pipe_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.fits")
     assert read_first_cards(tmp_path / "pipe.fits") == {}
+
+
+def test_a_card_is_found_by_its_name(tmp_path):
+    path = tmp_path / "a.fits"
+    header = fits.Header({"ABC": 1, "TEXT": "ZSC_ALGO"})
+    fits.PrimaryHDU(np.zeros((2, 2), np.float32), header).writeto(path)
+    assert has_first_card(path, "ABC")
+    assert not has_first_card(path, "ZSC_ALGO")
+    assert not has_first_card(path, "AB")
+    assert not has_first_card(tmp_path / "absent.fits", "ABC")
+    (tmp_path / "b.fits").write_bytes(b"ABC     = 1")
+    assert not has_first_card(tmp_path / "b.fits", "ABC")

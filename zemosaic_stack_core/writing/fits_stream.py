@@ -24,7 +24,7 @@ from zemosaic_stack_core.errors import FrameReadError
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["bands_of_planes", "find_damage", "read_first_cards", "verify_checksum", "write_hdu"]
+__all__ = ["bands_of_planes", "find_damage", "has_first_card", "read_first_cards", "verify_checksum", "write_hdu"]
 
 _BLOCK = 2880
 _BAND_BYTES = 4 * 1024 * 1024
@@ -170,6 +170,20 @@ def read_first_cards(path: str | os.PathLike[str]) -> dict[str, str]:
         return {}
 
 
+def has_first_card(path: str | os.PathLike[str], keyword: str) -> bool:
+    """Return whether the primary header has a card of that name; False where `read_first_cards` finds none."""
+    name = keyword.ljust(8).encode("ascii")
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            head = _read_header(file) or b""
+    except OSError:
+        return False
+    # Ten thousand headers are looked at: in nearly all of them the name is nowhere.
+    return name in head and any(head[start : start + 8] == name for start in range(0, len(head), 80))
+
+
 def _find_damage(file: BinaryIO) -> str | None:
     """Go through the HDUs of an open file."""
     count, expected = 0, None
@@ -216,7 +230,7 @@ def _read_header(file: BinaryIO) -> bytes | None:
         if len(block) < _BLOCK or (not head and not block.startswith(starts)):
             return None
         head += block
-        if any(block[start : start + 8] == b"END     " for start in range(0, _BLOCK, 80)):
+        if b"END     " in block and any(block[start : start + 8] == b"END     " for start in range(0, _BLOCK, 80)):
             return head
 
 
