@@ -38,6 +38,9 @@ LARGEST = 3.4028234663852886e38
 #: one sample.
 DEPTH = 8
 
+#: So many ranks, or so few values in all, are counted faster than searched.
+FEW_RANKS, FEW_VALUES = 40, 1 << 16
+
 
 class Windows(NamedTuple):
     """Which ranks are gathered where there are many: the `size` lowest and highest, and those of medians.
@@ -219,15 +222,33 @@ def ranks_within(xp: Namespace, columns: Columns, low: Array, high: Array, lane:
     """Give the interval of ranks whose values lie between two bounds (float64), the bounds included.
 
     Of windows only the two ends are searched: an interval that begins behind the lowest window, or ends before the
-    highest, may reach further.
-
-    Both ends are looked for in one vector by a uniform binary search (Knuth, The Art of Computer Programming 3, 6.2.1,
-    exercise 12: Shar's): the number of steps depends on the number of frames alone, so nothing waits for a device.
+    highest, may reach further. However it is done, nothing waits for a device.
     """
-    size, upper = columns.frames, 0
-    if columns.windows is not None:
-        size = columns.windows.size
-        upper = columns.frames - size - columns.upper
+    size = columns.frames if columns.windows is None else columns.windows.size
+    is_whole = lane is columns.lane
+    if size * lane.shape[0] > FEW_VALUES and not (is_whole and size <= FEW_RANKS):
+        return _search(xp, columns, low, high, lane, size)
+    table = xp.reshape(columns.values, (-1, columns.pixels))
+    lowest, highest = table[:size, ...], table[-size:, ...]
+    if not is_whole:
+        lowest, highest = xp.take(lowest, lane, axis=1), xp.take(highest, lane, axis=1)
+    return _number_of(xp, lowest < low), columns.frames - _number_of(xp, highest > high)
+
+
+def _number_of(xp: Namespace, mask: Array) -> Array:
+    """Count the ranks where a mask is true: a small exact sum."""
+    small = xp.uint8 if mask.shape[0] < 256 else xp.int64
+    number: Array = xp.astype(xp.sum(xp.astype(mask, small), axis=0, dtype=small), xp.int64)
+    return number
+
+
+def _search(xp: Namespace, columns: Columns, low: Array, high: Array, lane: Array, size: int) -> tuple[Array, Array]:
+    """Find both ends of `ranks_within` in one vector, each among `size` ranks.
+
+    A uniform binary search (Knuth, The Art of Computer Programming 3, 6.2.1, exercise 12: Shar's): the number of steps
+    depends on the number of ranks alone.
+    """
+    upper = columns.frames - size - columns.upper
     position = xp.concat([lane, lane + upper * columns.pixels])
     # The values up to `high` are those below the next number.
     bound = xp.concat([low, xp.nextafter(high, xp.full_like(high, float("inf")))])
@@ -240,8 +261,8 @@ def ranks_within(xp: Namespace, columns: Columns, low: Array, high: Array, lane:
         position += advance
         step //= 2
         jump = step
-    number = lane.shape[0]
     rank = position // columns.pixels
+    number = lane.shape[0]
     return rank[:number], rank[number:] + columns.upper
 
 

@@ -13,6 +13,7 @@ from zemosaic_stack_core.pixels.overview import FirstLook
 from .intervals import Bounds, Interval, RuleInput, Step, clipped, repeat
 
 __all__ = [
+    "ROUNDING",
     "expected_noise",
     "kappa_sigma",
     "kappa_sigma_may_reject",

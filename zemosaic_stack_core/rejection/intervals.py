@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, ranks_within, value_at
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, ranks_within
 from zemosaic_stack_core.pixels.places import Places, places_of
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "Interval",
     "RuleInput",
     "Step",
+    "are_few",
     "clipped",
     "repeat",
+    "updated",
     "with_ties",
 ]
 
@@ -63,31 +65,22 @@ class RuleInput(NamedTuple):
     critical_values: Array | None = None
 
 
-class _State(NamedTuple):
-    """What iterations have come to, of the pixels `lane`; see `Step`."""
+def updated(xp: Namespace, places: Places, some: Step, others: Step) -> Step:
+    """Give a step with that of some of the pixels in their places."""
+    return Step(
+        _put(xp, places, some.kept, others.kept),
+        None if some.within is None or others.within is None else _put(xp, places, some.within, others.within),
+        None if some.deep is None or others.deep is None else places.put(xp, some.deep, others.deep),
+    )
 
-    lane: Array
-    kept: Interval
-    within: Interval | None
-    deep: Array | None
 
-    def taken(self, xp: Namespace, chosen: Array) -> _State:
-        """Give the state of some of the pixels."""
-        return _State(
-            xp.take(self.lane, chosen, axis=0),
-            _taken(xp, self.kept, chosen),
-            None if self.within is None else _taken(xp, self.within, chosen),
-            None if self.deep is None else xp.take(self.deep, chosen, axis=0),
-        )
-
-    def updated(self, xp: Namespace, places: Places, some: _State) -> _State:
-        """Give the state with that of `some` of the pixels in their places."""
-        return _State(
-            self.lane,
-            _put(xp, places, some.kept, self.kept),
-            None if self.within is None or some.within is None else _put(xp, places, some.within, self.within),
-            None if self.deep is None or some.deep is None else places.put(xp, some.deep, self.deep),
-        )
+def _some(xp: Namespace, step: Step, chosen: Array) -> Step:
+    """Give what some of the pixels kept."""
+    return Step(
+        _taken(xp, step.kept, chosen),
+        None if step.within is None else _taken(xp, step.within, chosen),
+        None if step.deep is None else xp.take(step.deep, chosen, axis=0),
+    )
 
 
 def _taken(xp: Namespace, interval: Interval, chosen: Array) -> Interval:
@@ -105,6 +98,11 @@ def _chosen(xp: Namespace, is_applied: Array, new: Interval, old: Interval) -> I
     return Interval(xp.where(is_applied, new.start, old.start), xp.where(is_applied, new.stop, old.stop))
 
 
+def are_few(chosen: Array, lane: Array) -> bool:
+    """Tell whether going on with the chosen pixels alone is cheaper than with all."""
+    return bool(chosen.shape[0] * MOST[1] < lane.shape[0] * MOST[0])
+
+
 def repeat(
     xp: Namespace,
     columns: Columns,
@@ -120,26 +118,27 @@ def repeat(
     pixel waits for another: one that stands is left out of the next iteration. Where few stand they go along, which is
     cheaper than taking out the others; an interval that stands is not changed by another iteration.
     """
+    lane = columns.lane
     kept = Interval(columns.start, columns.stop)
-    state = _State(columns.lane, kept, kept, columns.are_deep(*kept))
+    state = Step(kept, kept, columns.are_deep(*kept))
     if columns.is_complete and columns.frames < needed:
-        return Step(*state[1:])
-    outer: list[tuple[Array, _State]] = []
+        return state
+    outer: list[tuple[Array, Step]] = []
     if not columns.is_complete:
-        can_be = kept.stop - kept.start >= needed
-        outer.append((can_be, state))
-        state = state.taken(xp, xp.nonzero(can_be)[0])
+        goes_on = kept.stop - kept.start >= needed
+        lane = xp.nonzero(goes_on)[0]
+        outer.append((goes_on, state))
+        state = _some(xp, state, lane)
     for iteration in range(iterations):
-        if state.lane.shape[0] == 0:
+        if lane.shape[0] == 0:
             break
-        lane, kept, within, deep = state
+        kept, within, deep = state
         step = shrink(kept, lane)
         before, number = kept.stop - kept.start, step.kept.stop - step.kept.start
         is_applied = number >= left
         if needed > 1:
             is_applied = is_applied & (before >= needed)
-        state = _State(
-            lane,
+        state = Step(
             _chosen(xp, is_applied, step.kept, kept),
             None if step.within is None or within is None else _chosen(xp, is_applied, step.within, within),
             None if step.deep is None or deep is None else deep | step.deep,
@@ -150,12 +149,12 @@ def repeat(
         chosen = xp.nonzero(goes_on)[0]
         if chosen.shape[0] == 0:
             break
-        if chosen.shape[0] * MOST[1] < lane.shape[0] * MOST[0]:
+        if are_few(chosen, lane):
             outer.append((goes_on, state))
-            state = state.taken(xp, chosen)
+            state, lane = _some(xp, state, chosen), xp.take(lane, chosen, axis=0)
     for goes_on, others in reversed(outer):
-        state = others.updated(xp, places_of(xp, goes_on), state)
-    return Step(*state[1:])
+        state = updated(xp, places_of(xp, goes_on), state, others)
+    return state
 
 
 def clipped(xp: Namespace, columns: Columns, kept: Interval, lane: Array, bounds: Bounds) -> Step:
@@ -174,13 +173,14 @@ def clipped(xp: Namespace, columns: Columns, kept: Interval, lane: Array, bounds
 def with_ties(xp: Namespace, columns: Columns, kept: Interval) -> Interval:
     """Take back the samples that equal the smallest or the largest kept one: equal samples share their fate."""
     top = columns.frames - 1
-    low = value_at(xp, columns, xp.clip(kept.start, 0, top), columns.lane)
-    high = value_at(xp, columns, xp.clip(kept.stop - 1, 0, top), columns.lane)
-    below = value_at(xp, columns, xp.clip(kept.start - 1, 0, top), columns.lane)
-    above = value_at(xp, columns, xp.clip(kept.stop, 0, top), columns.lane)
+    low, high, below, above = (
+        xp.take(columns.values, xp.clip(rank, 0, top) * columns.pixels + columns.lane, axis=0)
+        for rank in (kept.start, kept.stop - 1, kept.start - 1, kept.stop)
+    )
     is_tied = ((below >= low) & (kept.start > columns.start)) | ((above <= high) & (kept.stop < columns.stop))
     if not xp.any(is_tied):
         return kept
+    low, high = xp.astype(low, xp.float64), xp.astype(high, xp.float64)
     start, stop = ranks_within(xp, columns, low, high, columns.lane)
     return Interval(
         xp.where(is_tied, xp.maximum(start, columns.start), kept.start),

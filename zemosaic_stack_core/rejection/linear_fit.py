@@ -7,10 +7,14 @@ from typing import NamedTuple
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.pixels.columns import Columns, IntervalSums
+from zemosaic_stack_core.pixels.places import places_of
 
 from .intervals import Interval, RuleInput, Step, repeat, with_ties
 
 __all__ = ["linear_fit_clip"]
+
+#: A walk looks at so many times more samples at once after each time that it has not come to its end.
+GROWTH = 3
 
 
 def linear_fit_clip(xp: Namespace, given: RuleInput) -> Interval:
@@ -96,7 +100,9 @@ def _sum_of_distances(
         line = level + 0.0 if step is slope else level - slope
         for rank in ranks:
             row = columns.values[rank * pixels : (rank + 1) * pixels]
-            d = xp.abs((xp.take(row, lane, axis=0) if some else row) - line)
+            d = xp.astype(xp.take(row, lane, axis=0) if some else row, xp.float64)
+            d -= line
+            d = xp.abs(d)
             if rank < last_first:
                 d *= xp.astype(kept.start <= rank, xp.float64)
             if rank >= first_stop:
@@ -117,31 +123,74 @@ def _take_off_runs(
 ) -> Interval:
     """Take the runs of samples too far from the line off both ends.
 
-    Both ends are walked in one vector, the upper one with all signs turned. Whether all have come to their ends is
-    asked after 1, 2, 4, 8, ... steps: a step too many changes nothing, and an answer takes a device long.
+    Where the first sample of a run is one, more and more are looked at at once; those walks are in one vector, the
+    upper ones with all signs turned.
     """
-    center = columns.frames // 2
-    both = xp.concat([lane, lane])
-    ones = xp.ones_like(lane)
-    stride = xp.concat([ones, -ones]) * columns.pixels
-    sign = xp.astype(xp.sign(stride), xp.float32)
+    pixels, center = lane.shape[0], columns.frames // 2
+    position = xp.concat([kept.start * columns.pixels + lane, (kept.stop - 1) * columns.pixels + lane])
     at_start = xp.astype(kept.start - center, xp.float64) * line.slope + line.level
     at_end = xp.astype(kept.stop - 1 - center, xp.float64) * line.slope + line.level
-    edge = xp.concat([at_start - line.distance * options.kappa_low, -at_end - line.distance * options.kappa_high])
-    slope = xp.concat([line.slope, line.slope])
-    position = xp.concat([kept.start, kept.stop - 1]) * columns.pixels + both
+    lowest, highest = at_start - line.distance * options.kappa_low, at_end + line.distance * options.kappa_high
+    value = xp.take(columns.values, position, axis=0)
+    goes_on = xp.concat([value[:pixels] < lowest, value[pixels:] > highest])
+    chosen = xp.nonzero(goes_on)[0]
+    if chosen.shape[0] == 0:
+        return kept
+    is_upper = xp.astype(chosen >= pixels, xp.int64)
+    among = chosen - is_upper * pixels
+    direction = 1 - 2 * is_upper
     number = kept.stop - kept.start
-    number = xp.concat([number, number])
-    taken = xp.zeros_like(both)
-    last = columns.frames * columns.pixels - 1
-    for step in range(1, columns.frames + 1):
-        value = xp.take(columns.values, xp.clip(position, 0, last), axis=0) * sign
-        is_outside = (value < edge) & (taken < number)
-        if step & (step - 1) == 0 and not xp.any(is_outside):
+    walk = _Walk(
+        position=xp.take(position, chosen, axis=0),
+        direction=direction,
+        edge=xp.take(xp.concat([lowest, -highest]), chosen, axis=0),
+        slope=xp.take(line.slope, among, axis=0),
+        left=xp.take(number, among, axis=0),
+    )
+    run = _run(xp, columns, walk)
+    run = places_of(xp, goes_on).put(xp, run, xp.zeros_like(position))
+    return Interval(kept.start + run[:pixels], kept.stop - run[pixels:])
+
+
+class _Walk(NamedTuple):
+    """Walks inwards from samples that are too far from the line.
+
+    `position` is the sample's in the table, `direction` 1 upwards and -1 downwards; `edge` is the line there less, or
+    with all signs turned plus, what a sample may be away from it, and `slope` how it rises; `left` samples are left.
+    """
+
+    position: Array
+    direction: Array
+    edge: Array
+    slope: Array
+    left: Array
+
+
+def _run(xp: Namespace, columns: Columns, walk: _Walk) -> Array:
+    """Give the number of samples, one after the other, that are too far from the line; the first is."""
+    outer: list[tuple[Array, Array]] = []
+    first, steps = 1, 2
+    while True:
+        run = _run_within(xp, columns, walk, first, steps)
+        goes_on = run >= steps
+        chosen = xp.nonzero(goes_on)[0]
+        if chosen.shape[0] == 0 or first + steps >= columns.frames:
             break
-        advance = xp.astype(is_outside, xp.int64)
-        taken += advance
-        position += advance * stride
-        edge += xp.astype(is_outside, xp.float64) * slope
-    pixels = lane.shape[0]
-    return Interval(kept.start + taken[:pixels], kept.stop - taken[pixels:])
+        outer.append((goes_on, run))
+        walk = _Walk(*(xp.take(vector, chosen, axis=0) for vector in walk))
+        first, steps = first + steps, steps * GROWTH
+    for mask, shorter in reversed(outer):
+        run = shorter + places_of(xp, mask).put(xp, run, xp.zeros_like(shorter))
+    return run + 1
+
+
+def _run_within(xp: Namespace, columns: Columns, walk: _Walk, first: int, steps: int) -> Array:
+    """Give the number of samples, of `steps` from the step `first` on, that come one after the other too far out."""
+    step = xp.reshape(xp.arange(first, first + steps, dtype=xp.int64, device=walk.position.device), (-1, 1))
+    position = xp.clip(walk.position + walk.direction * (step * columns.pixels), 0, columns.values.shape[0] - 1)
+    value = xp.reshape(xp.take(columns.values, xp.reshape(position, (-1,)), axis=0), (steps, -1))
+    value = value * xp.astype(walk.direction, xp.float32)
+    is_inside = value >= walk.edge + walk.slope * xp.astype(step, xp.float64)
+    is_inside = is_inside | (step >= walk.left)
+    run: Array = xp.min(xp.where(is_inside, step - first, xp.full_like(step, steps)), axis=0)
+    return run

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import NamedTuple
+
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, interval_sums, median_of, ranks_within, value_at
@@ -9,8 +12,8 @@ from zemosaic_stack_core.pixels.moments import standard_deviation
 from zemosaic_stack_core.pixels.overview import FirstLook, deviation_of
 from zemosaic_stack_core.pixels.places import places_of
 
-from .centered import kappa_sigma, smallest_harmless_spread
-from .intervals import Bounds, Interval, RuleInput, Step, clipped, repeat
+from .centered import ROUNDING, kappa_sigma, smallest_harmless_spread
+from .intervals import Bounds, Interval, RuleInput, Step, are_few, clipped, repeat, updated
 
 __all__ = ["WINSORIZED_TAIL", "winsorized_may_reject", "winsorized_quantile", "winsorized_sigma_clip"]
 
@@ -21,9 +24,8 @@ INFINITY = float("inf")
 CLIP, CORRECTION, TOLERANCE, ROUNDS = 1.5, 1.134, 5e-4, 50
 #: Of Gaussian samples a fifteenth lies beyond 1.5 spreads; the rounds hardly ever look beyond three times as many.
 WINSORIZED_TAIL = 0.2
-#: After these rounds it is asked which pixels have settled, and only the others go on. Few settle sooner, and an answer
-#: is worth some rounds of waiting on a device.
-ASKED = (3, 5, 8, 16, 32)
+#: Before the first round, and after these, it is asked which pixels are not decided yet; only those go on.
+ASKED = (0, 1, 3, 8, 20)
 #: Kept samples that an outer iteration needs.
 FEWEST = 4
 
@@ -33,12 +35,13 @@ def winsorized_sigma_clip(xp: Namespace, given: RuleInput) -> Interval:
     columns, options, sums = given.columns, given.options, given.sums
     assert sums is not None  # noqa: S101 - the catalogue says that this rule uses sums
 
+    iterations = 0
+
     def shrink(kept: Interval, lane: Array) -> Step:
-        median = median_of(xp, columns, kept.start, kept.stop, lane)
-        deviation, is_short = _winsorized_deviation(xp, columns, sums, kept, lane, median)
-        bounds = Bounds(median - deviation * options.kappa_low, median + deviation * options.kappa_high)
-        step = clipped(xp, columns, kept, lane, bounds)
-        return Step(step.kept, None, None if step.deep is None or is_short is None else step.deep | is_short)
+        nonlocal iterations
+        iterations += 1
+        # Those that surely lose nothing at first have been passed over already.
+        return _shrink_once(xp, columns, sums, kept, lane, options, ASKED[1:] if iterations == 1 else ASKED)
 
     kept, _, deep = repeat(xp, columns, shrink, iterations=options.max_iterations, needed=FEWEST, left=3)
     if deep is None or columns.windows is None:
@@ -47,59 +50,154 @@ def winsorized_sigma_clip(xp: Namespace, given: RuleInput) -> Interval:
     return kept._replace(start=xp.maximum(kept.start, xp.astype(deep, xp.int64) * columns.windows.depth))
 
 
-def _winsorized_deviation(
-    xp: Namespace, columns: Columns, sums: IntervalSums, kept: Interval, lane: Array, median: Array
-) -> tuple[Array, Array | None]:
-    """Give the standard deviation of the kept samples after they are pulled in to 1.5 of it, until it settles.
+class _Pixels(NamedTuple):
+    """Some pixels in an iteration: their kept samples (`number` of them, as the others float64), and where they are.
 
-    Winsorized samples are a run of the sorted list between two runs of equal values, so a round looks two sums up. With
-    the deviation comes where windows were too small for that.
+    `median` is that of the kept samples, `pivot` that of the sums.
     """
+
+    lane: Array
+    start: Array
+    stop: Array
+    median: Array
+    pivot: Array
+    number: Array
+
+    @property
+    def kept(self) -> Interval:
+        """The kept samples."""
+        return Interval(self.start, self.stop)
+
+
+class _Rounds(NamedTuple):
+    """What rounds have come to: the bounds that samples are pulled in to, and their deviation.
+
+    `live`: it has not settled. `deep`: windows were too small for it.
+    """
+
+    low: Array
+    high: Array
+    deviation: Array
+    live: Array
+    deep: Array
+
+
+def _shrink_once(
+    xp: Namespace,
+    columns: Columns,
+    sums: IntervalSums,
+    kept: Interval,
+    lane: Array,
+    options: StackOptions,
+    asked: Collection[int],
+) -> Step:
+    """Take off what lies outside the bounds of one iteration.
+
+    After the rounds `asked` those pixels are left alone where it is known by then what they will keep.
+    """
+    pixels, rounds = _begin(xp, columns, sums, kept, lane)
+    outer: list[tuple[Array, Step]] = []
+    for number in range(ROUNDS + 1):
+        if number > 0:
+            rounds = _next_round(xp, columns, sums, pixels, rounds)
+        if number == ROUNDS:
+            rounds = rounds._replace(live=xp.zeros_like(rounds.live))
+        elif number not in asked:
+            continue
+        step = _kept_so_far(xp, columns, pixels, rounds, options, is_first=number == 0)
+        goes_on = rounds.live & ~_are_decided(xp, columns, sums, pixels, rounds, step.kept, options)
+        chosen = xp.nonzero(goes_on)[0]
+        if chosen.shape[0] == 0:
+            break
+        if are_few(chosen, pixels.lane):
+            outer.append((goes_on, step))
+            pixels = _Pixels(*(xp.take(vector, chosen, axis=0) for vector in pixels))
+            rounds = _Rounds(*(xp.take(vector, chosen, axis=0) for vector in rounds))
+    for mask, others in reversed(outer):
+        step = updated(xp, places_of(xp, mask), step, others)
+    return step
+
+
+def _begin(xp: Namespace, columns: Columns, sums: IntervalSums, kept: Interval, lane: Array) -> tuple[_Pixels, _Rounds]:
+    """Give the kept samples of pixels, and their deviation before any is pulled in."""
+    median = median_of(xp, columns, kept.start, kept.stop, lane)
     first, second = sums.over(xp, kept.start, kept.stop, lane)
     count = xp.astype(kept.stop - kept.start, xp.float64)
     deviation = standard_deviation(xp, first, second, count, 1)
-    pivot = columns.of(xp, sums.pivot, lane)
-    low = xp.full_like(median, -INFINITY)
-    high = -low
+    pixels = _Pixels(lane, kept.start, kept.stop, median, columns.of(xp, sums.pivot, lane), count)
+    high = xp.full_like(median, INFINITY)
     live = deviation >= 0.0
-    is_short = None if columns.windows is None else ~live
-    outer: list[tuple[Array, Array, Array | None]] = []
-    for number in range(1, ROUNDS + 1):
-        low = xp.maximum(low, median - deviation * CLIP)
-        high = xp.minimum(high, median + deviation * CLIP)
-        start, stop = ranks_within(xp, columns, low, high, lane)
-        if is_short is not None and columns.windows is not None:
-            size = columns.windows.size
-            is_short = is_short | (start >= size) | (stop <= columns.frames - size)
-        start, stop = xp.maximum(start, kept.start), xp.minimum(stop, kept.stop)
-        first, second = sums.over(xp, start, stop, lane)
-        for end, pulled in ((low, start - kept.start), (high, kept.stop - stop)):
-            d = end - pivot
-            weight = xp.astype(pulled, xp.float64)
-            first = first + d * weight
-            second = second + d * d * weight
-        settled = standard_deviation(xp, first, second, count, 1) * CORRECTION
-        goes_on = live & (xp.abs(settled - deviation) > deviation * TOLERANCE)
-        deviation = xp.where(live, settled, deviation)
-        live = goes_on
-        if number not in ASKED:
-            continue
-        chosen = xp.nonzero(live)[0]
-        if chosen.shape[0] == 0:
-            break
-        if chosen.shape[0] * 4 < lane.shape[0] * 3:
-            outer.append((live, deviation, is_short))
-            lane, median, pivot, count, low, high, deviation, live = (
-                xp.take(vector, chosen, axis=0) for vector in (lane, median, pivot, count, low, high, deviation, live)
-            )
-            kept = Interval(xp.take(kept.start, chosen, axis=0), xp.take(kept.stop, chosen, axis=0))
-            is_short = None if is_short is None else xp.take(is_short, chosen, axis=0)
-    for mask, others, others_short in reversed(outer):
-        places = places_of(xp, mask)
-        deviation = places.put(xp, deviation, others)
-        if is_short is not None and others_short is not None:
-            is_short = places.put(xp, is_short, others_short)
-    return deviation, is_short
+    return pixels, _Rounds(-high, high, deviation, live, ~live)
+
+
+def _next_round(xp: Namespace, columns: Columns, sums: IntervalSums, pixels: _Pixels, rounds: _Rounds) -> _Rounds:
+    """Pull samples in to 1.5 of the deviation, and give that of the pulled in, until it settles."""
+    low = xp.maximum(rounds.low, pixels.median - rounds.deviation * CLIP)
+    high = xp.minimum(rounds.high, pixels.median + rounds.deviation * CLIP)
+    settled, is_short = _pulled_in(xp, columns, sums, pixels, Bounds(low, high))
+    deep = rounds.deep if is_short is None else rounds.deep | is_short
+    goes_on = rounds.live & (xp.abs(settled - rounds.deviation) > rounds.deviation * TOLERANCE)
+    return _Rounds(low, high, xp.where(rounds.live, settled, rounds.deviation), goes_on, deep)
+
+
+def _kept_so_far(
+    xp: Namespace, columns: Columns, pixels: _Pixels, rounds: _Rounds, options: StackOptions, *, is_first: bool
+) -> Step:
+    """Give what the deviation keeps where it has settled; elsewhere all that later ones can keep.
+
+    Pulling samples in to a narrower interval lowers their standard deviation. So if the first round lowers it, the
+    others do, and if not, nothing changes after that, but for rounding.
+    """
+    if is_first:
+        return Step(pixels.kept, None, columns.are_deep(*pixels.kept))
+    spread = xp.where(rounds.live, rounds.deviation * ROUNDING, rounds.deviation)
+    bounds = Bounds(pixels.median - spread * options.kappa_low, pixels.median + spread * options.kappa_high)
+    step = clipped(xp, columns, pixels.kept, pixels.lane, bounds)
+    return Step(step.kept, None, None if step.deep is None else step.deep | rounds.deep)
+
+
+def _are_decided(
+    xp: Namespace,
+    columns: Columns,
+    sums: IntervalSums,
+    pixels: _Pixels,
+    rounds: _Rounds,
+    kept: Interval,
+    options: StackOptions,
+) -> Array:
+    """Tell the pixels that will surely keep what they have kept so far.
+
+    Let ``t`` be the spread from which on they do. If the deviation is above it, and ``1.134`` times that of the samples
+    pulled in to ``1.5*t`` is too, then it never comes down to ``t``: see `winsorized_may_reject`.
+    """
+    below = (pixels.median - value_at(xp, columns, kept.start, pixels.lane)) / options.kappa_low
+    above = (value_at(xp, columns, kept.stop - 1 - columns.upper, pixels.lane) - pixels.median) / options.kappa_high
+    harmless = xp.maximum(below, above) * ROUNDING
+    reach = harmless * CLIP
+    pulled, is_short = _pulled_in(xp, columns, sums, pixels, Bounds(pixels.median - reach, pixels.median + reach))
+    is_decided = (xp.minimum(pulled, rounds.deviation) > harmless) & (kept.stop > kept.start)
+    return is_decided if is_short is None else is_decided & ~is_short
+
+
+def _pulled_in(
+    xp: Namespace, columns: Columns, sums: IntervalSums, pixels: _Pixels, bounds: Bounds
+) -> tuple[Array, Array | None]:
+    """Give 1.134 of the standard deviation of the kept samples pulled in to bounds; and where windows are too small.
+
+    Such samples are a run of the sorted list between two runs of equal values: two sums are looked up.
+    """
+    start, stop = ranks_within(xp, columns, bounds.low, bounds.high, pixels.lane)
+    is_short = None
+    if columns.windows is not None:
+        is_short = (start >= columns.windows.size) | (stop <= columns.frames - columns.windows.size)
+    start, stop = xp.maximum(start, pixels.start), xp.minimum(stop, pixels.stop)
+    first, second = sums.over(xp, start, stop, pixels.lane)
+    for end, number in ((bounds.low, start - pixels.start), (bounds.high, pixels.stop - stop)):
+        d = end - pixels.pivot
+        d_pulled = d * xp.astype(number, xp.float64)
+        first = first + d_pulled
+        second = second + d * d_pulled
+    return standard_deviation(xp, first, second, pixels.number, 1) * CORRECTION, is_short
 
 
 def winsorized_may_reject(xp: Namespace, look: FirstLook, options: StackOptions) -> Array:
@@ -111,7 +209,7 @@ def winsorized_may_reject(xp: Namespace, look: FirstLook, options: StackOptions)
     """
     chosen, number = look.chosen, look.number(xp)
     assert chosen.second is not None  # noqa: S101 - the catalogue says that this rule uses squares
-    harmless = smallest_harmless_spread(xp, look, options)
+    harmless = smallest_harmless_spread(xp, look, options) * ROUNDING
     reach = harmless * CLIP
     low, high = chosen.median - chosen.pivot - reach, chosen.median - chosen.pivot + reach
     first, second = xp.zeros_like(low), xp.zeros_like(low)
