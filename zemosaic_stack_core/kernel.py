@@ -105,6 +105,7 @@ def stack_chunk(
         critical_values=critical_values,
         step=strip_pixels or samples.values[0].shape[0],
         bounds="bounds" in maps,
+        in_strips=strip_pixels is not None,
     )
     return _stack(xp, samples, task)
 

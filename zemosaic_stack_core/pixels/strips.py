@@ -24,7 +24,8 @@ CAREFUL_SHARE = 4
 class Task(NamedTuple):
     """What has to be done, from the options and the maps.
 
-    `bounds`: tell the values of the last samples kept. `is_careful`: look for missing samples, gather everything.
+    `bounds`: tell the values of the last samples kept. `in_strips`: go strip by strip, `step` pixels each.
+    `is_careful`: look for missing samples, gather everything.
     """
 
     options: StackOptions
@@ -36,6 +37,7 @@ class Task(NamedTuple):
     critical_values: Array | None
     step: int
     bounds: bool = False
+    in_strips: bool = False
     is_careful: bool = False
 
     @property
@@ -55,7 +57,8 @@ class Task(NamedTuple):
 
     def carefully(self, frames: int) -> Task:
         """Give the same task, with everything looked at; full tables take the memory of windows four times."""
-        step = self.step if self.windows(frames) is None else max(1, self.step // CAREFUL_SHARE)
+        is_cut = self.in_strips and self.windows(frames) is not None
+        step = max(1, self.step // CAREFUL_SHARE) if is_cut else self.step
         return self._replace(is_careful=True, step=step)
 
     def accumulate(self, xp: Namespace, samples: Samples, present: Present) -> Accumulated:
