@@ -15,6 +15,7 @@ from conftest import cupy_unusable
 from zemosaic_stack_core.backends.faults import is_oom_error
 from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.gpu import health
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.runner import stack
 from zemosaic_stack_core.zemosaic import drop_in
@@ -45,13 +46,16 @@ def make_frames(shape=(6, 5), n_frames=7):
 
 
 @pytest.fixture
-def gpu():
-    """Need CuPy; leave no figures for the next test."""
+def gpu(monkeypatch):
+    """Need CuPy, whose health check has its own tests; leave nothing for the next test."""
     if cupy_unusable():
         pytest.skip(cupy_unusable())
+    monkeypatch.setattr(health, "check_gpu", lambda: health.GpuHealth(usable=True))
+    health.reset_gpu_health()
     reset_phase3_gpu_runtime_stats()
     yield
     reset_phase3_gpu_runtime_stats()
+    health.reset_gpu_health()
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)], ids=["mono", "color"])
