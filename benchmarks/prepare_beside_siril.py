@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ class Watch:
 def in_child(function: Callable[[], Any]) -> Watch:
     """Run a function in a copy of this process."""
     process = multiprocessing.get_context("fork").Process(target=function)
-    process.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12+ warns of forking with threads
+        process.start()
     return Watch(process)
 
 
