@@ -1,7 +1,8 @@
 """How often the host waits for a device while the kernel stacks one chunk, and where: ``python -m benchmarks.waits``.
 
-Counted on NumPy, so that it needs no device. Three things make a host wait: reading a number out of an array,
-``nonzero`` (its answer has as many entries as it finds), and indexing with a boolean mask. A *call* is one function or
+Counted on NumPy, so that it needs no device. Four things make a host wait: reading a number out of an array,
+``nonzero`` (its answer has as many entries as it finds), indexing with a boolean mask, and ``clip``, which
+array-api-compat makes of such masks. A *call* is one function or
 operator on arrays: on a device a launch, or a few.
 """
 
@@ -24,6 +25,7 @@ from .kernel import _critical_values, _options, _samples, _with_borders
 
 __all__ = ["Counts", "count_waits"]
 
+_WAITING = ("nonzero", "clip")
 _PACKAGE = str(Path(sys.modules[stack_chunk.__module__].__file__ or "").parent)
 
 
@@ -100,7 +102,7 @@ class _Namespace:
             return function
 
         def watched(*arguments: Any, **more: Any) -> Any:
-            self.counts.note(self.counts.waits if name == "nonzero" else self.counts.calls)
+            self.counts.note(self.counts.waits if name in _WAITING else self.counts.calls)
             self.counts.is_inside = True
             try:
                 answer = function(*arguments, **more)

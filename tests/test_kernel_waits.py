@@ -1,11 +1,15 @@
 """How often the kernel makes the host wait for a device: a bound per chunk and rule, whatever the samples."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from benchmarks.waits import count_waits
 from zemosaic_stack_core import StackOptions
+from zemosaic_stack_core.kernel import Samples, stack_chunk
 from zemosaic_stack_core.options import REJECTIONS
+from zemosaic_stack_core.pixels.critical_values import gesd_critical_values
 
 #: Where a few samples are missing, or one of many frames' pixels loses many samples, such pixels are a second chunk.
 FEW = 10
@@ -36,7 +40,7 @@ def test_waits(rejection, frames):
 
 
 def test_the_counter_sees_each_kind_of_wait():
-    """What the bounds above rest on: reading a number, looking for what is true, a boolean mask."""
+    """What the bounds above rest on: reading a number, looking for what is true, a boolean mask, a clip."""
     from benchmarks.waits import Counts, _Namespace
 
     counts = Counts()
@@ -48,6 +52,7 @@ def test_the_counter_sees_each_kind_of_wait():
         lambda: bool(xp.any(values > 2.0)),
         lambda: int(xp.max(values)),
         lambda: xp.nonzero(values > 2.0),
+        lambda: xp.clip(values, 1.0, 2.0),
         lambda: values[values > 2.0],
         lambda: values.__setitem__(values > 2.0, 0.0),
     ):
@@ -55,3 +60,21 @@ def test_the_counter_sees_each_kind_of_wait():
         wait()
         assert counts.waits.total() == before + 1
     assert counts.calls.total() > 0
+
+
+@pytest.mark.parametrize("rejection", ["kappa_sigma", "linear_fit_clip", "minmax", "gesd"])
+def test_cupy_waits_as_often_as_is_counted(rejection):
+    """Each wait of CuPy copies something to the host; what emulates CuPy counts those."""
+    emulator = sys.modules.get("cupyemu")
+    if emulator is None:
+        pytest.skip("CuPy is not emulated here: nothing counts its copies to the host")
+    import array_api_compat.cupy as xp
+    import cupy
+
+    values = samples(9, pixels=300)
+    options = StackOptions(rejection=rejection)
+    critical = None if rejection != "gesd" else cupy.asarray(gesd_critical_values(9, options))
+    given = Samples(values=[cupy.asarray(frame) for frame in values], has_missing=[False] * 9)
+    before = emulator.count("d2h")
+    stack_chunk(xp, given, options, critical_values=critical)
+    assert emulator.count("d2h") - before == count_waits(values, options).waits.total()

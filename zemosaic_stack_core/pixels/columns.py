@@ -19,6 +19,7 @@ __all__ = [
     "CoreSums",
     "IntervalSums",
     "Windows",
+    "between",
     "chosen_columns",
     "columns_of",
     "gather_windows",
@@ -204,6 +205,16 @@ def chosen_columns(xp: Namespace, columns: Columns, lane: Array) -> Columns:
         stop=xp.take(columns.stop, lane, axis=0),
         lane=xp.arange(pixels, dtype=xp.int64, device=lane.device),
     )
+
+
+def between(xp: Namespace, ranks: Array, lowest: int, highest: int) -> Array:
+    """Give the ranks, those out of a range moved to its ends.
+
+    `clip` does the same, but array-api-compat's assigns to boolean masks, and for those a device must be waited for.
+    """
+    raised = xp.maximum(ranks, xp.full_like(ranks, lowest))
+    moved: Array = xp.minimum(raised, xp.full_like(ranks, highest))
+    return moved
 
 
 def value_at(xp: Namespace, columns: Columns, row: Array, lane: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 
-from .columns import CoreSums
+from .columns import CoreSums, between
 from .combination import Chosen
 from .samples import Present
 
@@ -69,11 +69,11 @@ def look_at(
         pixels = smallest.shape[0]
         lane = xp.arange(pixels, dtype=xp.int64, device=smallest.device)
         flat = xp.reshape(xp.stack(list(rows)), (-1,))
-        last = xp.clip(stop - 1, 0, frames - 1)
+        last = between(xp, stop - 1, 0, frames - 1)
         smallest = xp.take(flat, xp.minimum(start, last) * pixels + lane, axis=0)
         largest = xp.take(flat, last * pixels + lane, axis=0)
         lower = xp.take(flat, (start + last) // 2 * pixels + lane, axis=0)
-        upper = xp.take(flat, xp.clip((start + stop) // 2, 0, frames - 1) * pixels + lane, axis=0)
+        upper = xp.take(flat, between(xp, (start + stop) // 2, 0, frames - 1) * pixels + lane, axis=0)
     pivot = xp.astype(lower, xp.float64)
     median = (pivot + xp.astype(upper, xp.float64)) * 0.5
     below = _sum_outwards(xp, ranks, pivot, range(middle - 1, -1, -1), squares=squares, window=window)

@@ -37,7 +37,7 @@ def gesd(xp: Namespace, given: RuleInput) -> Interval:
     ones = xp.ones_like(count)
     allowed = xp.astype(xp.floor(xp.astype(count, xp.float64) * options.outlier_fraction), xp.int64)
     # No deviate of n samples comes up to the root of n: where no test can be made, this is as good as infinity.
-    critical_values = xp.clip(critical_values, 0.0, float(columns.frames))
+    critical_values = xp.minimum(critical_values, xp.full_like(critical_values, float(columns.frames)))
     start, stop = columns.start, columns.stop
     answer = Interval(start, stop)
     # Every outlier up to `allowed` is tested: the last that is one counts, whatever those before it were.

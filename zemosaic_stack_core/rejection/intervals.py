@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, ranks_within
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, between, ranks_within
 from zemosaic_stack_core.pixels.places import Places, places_of
 
 __all__ = [
@@ -174,7 +174,7 @@ def with_ties(xp: Namespace, columns: Columns, kept: Interval) -> Interval:
     """Take back the samples that equal the smallest or the largest kept one: equal samples share their fate."""
     top = columns.frames - 1
     low, high, below, above = (
-        xp.take(columns.values, xp.clip(rank, 0, top) * columns.pixels + columns.lane, axis=0)
+        xp.take(columns.values, between(xp, rank, 0, top) * columns.pixels + columns.lane, axis=0)
         for rank in (kept.start, kept.stop - 1, kept.start - 1, kept.stop)
     )
     is_tied = ((below >= low) & (kept.start > columns.start)) | ((above <= high) & (kept.stop < columns.stop))

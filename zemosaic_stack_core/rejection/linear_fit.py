@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixels.columns import Columns, IntervalSums
+from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, between
 from zemosaic_stack_core.pixels.places import places_of
 
 from .intervals import Interval, RuleInput, Step, repeat, with_ties
@@ -187,7 +187,8 @@ def _run(xp: Namespace, columns: Columns, walk: _Walk) -> Array:
 def _run_within(xp: Namespace, columns: Columns, walk: _Walk, first: int, steps: int) -> Array:
     """Give the number of samples, of `steps` from the step `first` on, that come one after the other too far out."""
     step = xp.reshape(xp.arange(first, first + steps, dtype=xp.int64, device=walk.position.device), (-1, 1))
-    position = xp.clip(walk.position + walk.direction * (step * columns.pixels), 0, columns.values.shape[0] - 1)
+    position = walk.position + walk.direction * (step * columns.pixels)
+    position = between(xp, position, 0, columns.values.shape[0] - 1)
     value = xp.reshape(xp.take(columns.values, xp.reshape(position, (-1,)), axis=0), (steps, -1))
     value = value * xp.astype(walk.direction, xp.float32)
     is_inside = value >= walk.edge + walk.slope * xp.astype(step, xp.float64)

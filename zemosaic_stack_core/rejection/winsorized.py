@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 from zemosaic_stack_core._typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.pixels.columns import Columns, IntervalSums, interval_sums, median_of, ranks_within, value_at
+from zemosaic_stack_core.pixels.columns import (
+    Columns,
+    IntervalSums,
+    between,
+    interval_sums,
+    median_of,
+    ranks_within,
+    value_at,
+)
 from zemosaic_stack_core.pixels.moments import standard_deviation
 from zemosaic_stack_core.pixels.overview import FirstLook, deviation_of
 from zemosaic_stack_core.pixels.places import places_of
@@ -247,14 +255,14 @@ def winsorized_quantile(xp: Namespace, given: RuleInput) -> Interval:
     low_rank = columns.start + xp.astype(xp.round(last * low_limit), xp.int64)
     high_rank = columns.start + xp.astype(xp.round(last * (1.0 - high_limit)), xp.int64)
     top = columns.frames - 1
-    low = xp.take(columns.values, xp.clip(low_rank, 0, top) * columns.pixels + lane, axis=0)
-    high = xp.take(columns.values, xp.clip(high_rank, 0, top) * columns.pixels + lane, axis=0)
+    low = xp.take(columns.values, between(xp, low_rank, 0, top) * columns.pixels + lane, axis=0)
+    high = xp.take(columns.values, between(xp, high_rank, 0, top) * columns.pixels + lane, axis=0)
     rows = [
         xp.minimum(xp.maximum(columns.values[rank * columns.pixels : (rank + 1) * columns.pixels], low), high)
         for rank in range(columns.frames)
     ]
     winsorized = columns._replace(values=xp.concat(rows))
-    middle = xp.clip((columns.start + columns.stop - 1) // 2, 0, top)
+    middle = between(xp, (columns.start + columns.stop - 1) // 2, 0, top)
     sums = interval_sums(xp, winsorized, value_at(xp, winsorized, middle, lane))
     kept = kappa_sigma(xp, RuleInput(winsorized, StackOptions(), sums))
     # A pixel without a sample has an empty interval: any rank does for its numbers, which are not used.
@@ -262,8 +270,8 @@ def winsorized_quantile(xp: Namespace, given: RuleInput) -> Interval:
     first, second = sums.over(xp, kept.start, kept.stop, lane)
     count = xp.astype(kept.stop - kept.start + is_empty, xp.float64)
     deviation = standard_deviation(xp, first, second, count, 0)
-    lower = xp.clip((kept.start + kept.stop - 1) // 2, 0, top)
-    upper = xp.clip((kept.start + kept.stop) // 2, 0, top)
+    lower = between(xp, (kept.start + kept.stop - 1) // 2, 0, top)
+    upper = between(xp, (kept.start + kept.stop) // 2, 0, top)
     median = (value_at(xp, winsorized, lower, lane) + value_at(xp, winsorized, upper, lane)) * 0.5
 
     def shrink(kept: Interval, chosen: Array) -> Step:
