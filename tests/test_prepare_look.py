@@ -20,7 +20,7 @@ from zemosaic_stack_core.prepare.look import look_at_stars
 from zemosaic_stack_core.prepare.raw_night import RawNight
 from zemosaic_stack_core.prepare.recognize import Recognized
 
-STILL = RawNight(n_frames=4, shape=(160, 200), n_stars=260, turn=0.0, shift=0.0, cosmic_rays=4)
+STILL = RawNight(n_frames=4, shape=(140, 180), n_stars=220, turn=0.0, shift=0.0, cosmic_rays=4)
 MOVED = replace(STILL, shift=9.0)
 EMPTY = replace(STILL, n_stars=0)
 
@@ -95,7 +95,7 @@ def test_missing_samples_and_colors_do_no_harm(write: Write) -> None:
     assert looked(paths).is_raw
 
 
-@pytest.mark.parametrize("pixels", [np.full((160, 200), 3.0), np.full((160, 200), np.nan), np.ones((8, 9))])
+@pytest.mark.parametrize("pixels", [np.full((140, 180), 3.0), np.full((140, 180), np.nan), np.ones((8, 9))])
 def test_frames_without_anything_tell_nothing(tmp_path: Path, pixels: np.ndarray) -> None:
     paths = [tmp_path / "a.fits", tmp_path / "b.fits"]
     for path in paths:

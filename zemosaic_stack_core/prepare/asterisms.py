@@ -73,8 +73,11 @@ def _choose(points: _Values) -> _Indices:
         triples = np.stack([np.broadcast_to(found[:, :1], (len(points), len(pairs))),
                             found[:, pairs[:, 0]], found[:, pairs[:, 1]]], axis=-1)  # fmt: skip
         chosen.append(triples.reshape(-1, 3).astype(np.intp))
-    triangles = np.sort(np.concatenate(chosen), axis=1)
-    return np.unique(triangles, axis=0)
+    first, second, third = np.sort(np.concatenate(chosen), axis=1).T
+    many = len(points)
+    # As one number each: rows of an array take NumPy five times as long to sort.
+    number = np.unique((first * many + second) * many + third)
+    return np.stack([number // many**2, number // many % many, number % many], axis=1)
 
 
 def asterism_guesses(source: _Values, target: _Values, shape: tuple[int, int], most: int) -> list[tuple[Affine, int]]:
@@ -150,7 +153,8 @@ def _vote(
             continue
         members = np.asarray(tree.query_ball_point(ends[index], radius), np.intp)
         taken[np.asarray(tree.query_ball_point(ends[index], 2 * radius), np.intp)] = True
-        pairs = np.unique(np.column_stack([first[members].reshape(-1), second[members].reshape(-1)]), axis=0)
+        number = np.unique(first[members].reshape(-1) * len(target) + second[members].reshape(-1))
+        pairs = np.stack(np.divmod(number, len(target)), axis=1)
         if len(pairs) < 3:
             continue
         # Each star counts as often as it has one partner: a second one is wrong.
