@@ -105,3 +105,14 @@ def test_the_luminance_of_a_mosaic_shows_no_pattern() -> None:
     color = np.dstack([np.full((4, 4), v, np.float32) for v in (1, 2, 6)])
     assert np.allclose(luminance(color, is_cfa=False), 3)
     assert luminance(mosaic, is_cfa=False) is mosaic
+
+
+@pytest.mark.parametrize("is_cfa", [False, True])
+def test_borders_and_bands_of_rows_hide_no_hot_pixel(is_cfa: bool) -> None:
+    random = np.random.default_rng(2)
+    image = random.normal(100, 5, (150, 44)).astype(np.float32)
+    places = [(0, 0), (0, 43), (31, 7), (32, 20), (63, 30), (64, 11), (149, 0), (149, 43)]
+    for place in places:
+        image[place] += 1000
+    found = sharp_pixels(image, is_cfa=is_cfa, sigmas=20.0)
+    assert sorted(map(tuple, np.argwhere(found).tolist())) == places
