@@ -111,7 +111,7 @@ def _stack(values: _Rows, options: StackOptions) -> None:
     """Stack all pixels, chunk by chunk as the runner does, with image and counts."""
     frames, pixels = values.shape
     sorts = options.rejection != "none" or options.combine != "mean"
-    need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=0)._asdict()
+    need = host_strip(options.rejection, frames=frames, sorts=sorts)._asdict()
     work = Workload(frames=frames, rows=1, columns=pixels, channels=1, sample_bytes=4 * frames, **need)
     plan = plan_chunks(work, budget=None)
     critical = _critical_values(frames, options)

@@ -90,10 +90,12 @@ def test_what_takes_more_memory_is_predicted_to(more):
 
 
 def test_rules_that_need_less_are_predicted_to():
-    kinds = [("none", False, 32), ("kappa_sigma", True, 64), ("none", True, 32), ("kappa_sigma", True, 32)]
+    kinds = [("none", False, 32), ("kappa_sigma", True, 64), ("none", True, 32), ("noise_clip", True, 32)]
+    kinds.append(("kappa_sigma", True, 32))
     needs = [host_strip(rule, frames=n, sorts=sorts, planes=0).working_bytes for rule, sorts, n in kinds]
     assert needs == sorted(set(needs))
     assert host_strip("kappa_sigma", frames=32, sorts=True, planes=2).working_bytes > needs[-1]
+    assert host_strip("kappa_sigma", frames=32, sorts=True, converts=True).working_bytes > needs[-1]
 
 
 def test_where_memory_is_short_it_goes_to_what_saves_more():

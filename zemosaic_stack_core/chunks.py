@@ -16,9 +16,8 @@ from .rejection import RULES
 __all__ = ["Chunk", "ChunkPlan", "StripNeed", "Workload", "device_working_bytes", "host_strip", "plan_chunks"]
 
 #: Pixels of a strip: below the first a strip's calls cost more than its work, above the second a float64 row no longer
-#: fits the cache. With nothing to sort no other row has to.
+#: fits the cache.
 STRIP_PIXELS = (4096, 16384)
-PLAIN_STRIP_PIXELS = 32768
 #: Samples of a strip: where all are gathered for a rule, they and what is made of them stay near the cache; where the
 #: ends of the sorted samples are enough, calls on long rows gain more.
 STRIP_SAMPLES = 1 << 20
@@ -30,18 +29,21 @@ CHUNK_PIXELS = (1 << 15, 1 << 17)
 #: What a frame costs in every strip (some fifteen calls) and in every chunk (a file opened and read), whatever their
 #: size, in microseconds: where memory is short, it goes to the one that saves more.
 STRIP_COST, CHUNK_COST = 20.0, 30.0
-#: Bytes of the kernel's working set per sample of a strip, and per pixel besides, measured with NumPy's allocator for 9
-#: to 1000 frames, 16 bit, float32, with samples missing and with something to reject everywhere: rows as float32
-#: without sorting; sorted; with the ends of the sorted samples gathered; with all of them gathered.
-PLAIN_BYTES = 8
-SORTED_BYTES = 17
-ENDS_BYTES = 16
-GATHERED_BYTES = 30
-STRIP_PIXEL_BYTES = 400
+#: Bytes of the kernel's working set per sample and per pixel of a strip, measured with NumPy's allocator for 9 to 1000
+#: frames, clean, with samples missing, and with something to reject everywhere: nothing sorted; sorted; with the ends
+#: of the sorted samples gathered; with all of them gathered, for rules without sums and with.
+PLAIN_BYTES = (5, 100)
+SORTED_BYTES = (14, 150)
+ENDS_BYTES = (12, 400)
+GATHERED_BYTES_WITHOUT_SUMS = (18, 300)
+GATHERED_BYTES = (29, 400)
+#: More of them where samples are not float32 or are normalized.
+CONVERTED_BYTES = 4
 #: More of them where samples have weights or variances of their own.
 PLANE_BYTES = 16
-#: Bytes per pixel of a chunk that the kernel's answer and its float64 vectors take.
-PIXEL_BYTES = 96
+#: Bytes per pixel of a chunk that the kernel's answer takes, twice where strips are put together; more for each map.
+PIXEL_BYTES = 48
+MAP_BYTES = 16
 #: Bytes per pixel of the window in which the clusters of rejected samples of one frame are looked for: flags of eight
 #: frames, those of one, labels, the clusters, and what they grow to.
 GROWTH_BYTES = 16
@@ -96,10 +98,12 @@ class Workload:
         variances.
     buffers : int
         How many chunks' samples are in the backend's memory at once: 2 where one is uploaded while another is computed.
-    working_bytes : int
-        Bytes of the kernel's working set per sample of a strip.
-    strip_samples, strip_pixels : int
-        Samples of a strip where memory is no matter, and most pixels of one.
+    working_bytes, pixel_bytes : int
+        Bytes of the kernel's working set per sample and per pixel of a strip.
+    strip_samples : int
+        Samples of a strip where memory is no matter.
+    maps : int
+        Maps that are computed besides image and counts.
     reach : int
         How far beyond a chunk the growth of rejected clusters looks, pixels.
     """
@@ -110,9 +114,10 @@ class Workload:
     channels: int
     sample_bytes: int
     buffers: int = 1
-    working_bytes: int = GATHERED_BYTES
+    working_bytes: int = GATHERED_BYTES[0]
+    pixel_bytes: int = GATHERED_BYTES[1]
     strip_samples: int = STRIP_SAMPLES
-    strip_pixels: int = STRIP_PIXELS[1]
+    maps: int = 0
     reach: int = 0
 
 
@@ -154,21 +159,27 @@ class StripNeed(NamedTuple):
     """What a strip of the kernel's takes and wants: fields of a `Workload`."""
 
     working_bytes: int
+    pixel_bytes: int
     strip_samples: int
-    strip_pixels: int
 
 
-def host_strip(rejection: str, *, frames: int, sorts: bool, planes: int) -> StripNeed:
-    """Say what a strip on the host takes, with so many planes beside the samples."""
-    more = PLANE_BYTES * planes
+def host_strip(rejection: str, *, frames: int, sorts: bool, planes: int = 0, converts: bool = False) -> StripNeed:
+    """Say what a strip on the host takes.
+
+    `planes` go with the samples; `converts`: they are not float32, or normalized.
+    """
     rule = RULES.get(rejection)
+    wanted = ENDS_STRIP_SAMPLES
     if not sorts:
-        return StripNeed(PLAIN_BYTES + more, ENDS_STRIP_SAMPLES, PLAIN_STRIP_PIXELS)
-    if rule is None:
-        return StripNeed(SORTED_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
-    if windows_of(frames, rule.tail) is not None:
-        return StripNeed(ENDS_BYTES + more, ENDS_STRIP_SAMPLES, STRIP_PIXELS[1])
-    return StripNeed(GATHERED_BYTES + more, STRIP_SAMPLES, STRIP_PIXELS[1])
+        own, pixel = PLAIN_BYTES
+    elif rule is None:
+        own, pixel = SORTED_BYTES
+    elif windows_of(frames, rule.tail) is not None:
+        own, pixel = ENDS_BYTES
+    else:
+        own, pixel = GATHERED_BYTES if rule.uses_sums or rule.tail is None else GATHERED_BYTES_WITHOUT_SUMS
+        wanted = STRIP_SAMPLES
+    return StripNeed(own + PLANE_BYTES * planes + CONVERTED_BYTES * converts, pixel, wanted)
 
 
 def device_working_bytes(rejection: str, *, sorts: bool) -> int:
@@ -249,7 +260,8 @@ def _device_pixels(workload: Workload) -> int:
 
 def _strip_pixels(workload: Workload) -> int:
     """Give the pixels of a strip where memory is no matter: few enough for the cache, enough for the calls."""
-    return min(workload.strip_pixels, max(STRIP_PIXELS[0], workload.strip_samples // workload.frames))
+    low, high = STRIP_PIXELS
+    return max(low, min(high, workload.strip_samples // workload.frames))
 
 
 def _within_budget(workload: Workload, budget: int, pixels: int, strip: int | None) -> tuple[int, int | None]:
@@ -275,11 +287,11 @@ def _chunk_bytes(workload: Workload, pixels: int, strip: int | None) -> int:
     at_once = pixels if strip is None else min(pixels, strip)
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
     working = workload.working_bytes * workload.frames * at_once
-    per_pixel = PIXEL_BYTES
+    per_pixel = PIXEL_BYTES + MAP_BYTES * workload.maps
     if strip is None:
         per_pixel = DEVICE_PIXEL_BYTES + ANSWER_BYTES * workload.channels
     else:
-        working += STRIP_PIXEL_BYTES * at_once
+        working += workload.pixel_bytes * at_once
     return read + working + per_pixel * pixels + _growth_bytes(workload, pixels)
 
 

@@ -318,7 +318,9 @@ def plan_job(
     sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
     frames = len(group.sources)
     if backend.is_host:
-        need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=planes)._asdict()
+        is_float32 = all(source.dtype == np.float32 for source in group.sources)
+        converts = options.normalization != "none" or not is_float32
+        need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=planes, converts=converts)._asdict()
     else:
         need = {"working_bytes": device_working_bytes(options.rejection, sorts=sorts)}
     workload = Workload(
@@ -329,6 +331,7 @@ def plan_job(
         sample_bytes=sample_bytes,
         buffers=1 if backend.is_host else N_SLOTS,
         reach=growth_reach(options.grow_radius, options.grow_min_size),
+        maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
         **need,
     )
     return plan_chunks(

@@ -26,15 +26,24 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_plan", "make_plan", "predict_peak"]
 
-PROCESS_BYTES = 80_000_000
+PROCESS_BYTES = 60_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""
 LABEL_BYTES = 17_000_000
 """What SciPy's functions for connected samples take."""
-WORKER_BYTES = 8_000_000
-"""What a worker process has of its own besides its chunk."""
+WORKER_BYTES = 12_000_000
+"""What a worker process has of its own besides its chunk: pages of the program that it wrote to, gaps of its heap."""
+ESTIMATES_BYTES = 16_000_000
+"""What is left of estimating the frames' statistics."""
 
 
-def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str], *, has_radial_weight: bool = False) -> int:
+def predict_peak(
+    plan: ChunkPlan,
+    workers: int,
+    maps: frozenset[str],
+    *,
+    has_radial_weight: bool = False,
+    estimates: bool = False,
+) -> int:
     """Return the bytes that the program and its workers take at most.
 
     Parameters
@@ -47,11 +56,13 @@ def predict_peak(plan: ChunkPlan, workers: int, maps: frozenset[str], *, has_rad
         Maps that are kept besides the image.
     has_radial_weight : bool
         Whether a radial weight is kept, a plane of float32.
+    estimates : bool
+        Whether the frames' statistics are estimated before.
     """
     load = plan.workload
     planes = output_bytes(maps, (load.channels, load.rows, load.columns))
     planes += 4 * load.rows * load.columns * has_radial_weight
-    program = PROCESS_BYTES + LABEL_BYTES * (load.reach > 0)
+    program = PROCESS_BYTES + LABEL_BYTES * (load.reach > 0) + ESTIMATES_BYTES * estimates
     return program + planes + workers * (plan.chunk_bytes + (WORKER_BYTES if workers > 1 else 0))
 
 
@@ -110,6 +121,7 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
             workers if backend.is_host else 1,
             maps,
             has_radial_weight=options.radial_feather_fraction is not None,
+            estimates=estimates,
         ),
         "maps": sorted(maps),
         "rule": rule_text(options),
