@@ -19,9 +19,11 @@ __all__ = ["Chunk", "ChunkPlan", "StripNeed", "Workload", "device_working_bytes"
 #: fits the cache.
 STRIP_PIXELS = (4096, 16384)
 #: Samples of a strip: where all are gathered for a rule, they and what is made of them stay near the cache; where the
-#: ends of the sorted samples are enough, calls on long rows gain more.
+#: ends of the sorted samples are enough, or nothing is sorted, calls on long rows gain more. A rule that takes little
+#: time has shorter strips: its memory can be told less well beforehand.
 STRIP_SAMPLES = 1 << 20
 ENDS_STRIP_SAMPLES = 1 << 22
+PLAIN_RULE_STRIP_SAMPLES = 1 << 19
 #: A chunk of this many samples is enough for every cost per chunk to vanish, as long as a frame's part of it is not
 #: too little to read at a time; and few enough to stay in memory's caches between reading and stacking.
 CHUNK_SAMPLES = 1 << 22
@@ -43,7 +45,7 @@ CONVERTED_BYTES = 4
 PLANE_BYTES = 16
 #: Bytes per pixel of a chunk that the kernel's answer takes, twice where strips are put together; more for each map.
 PIXEL_BYTES = 48
-MAP_BYTES = 16
+MAP_BYTES = 40
 #: Bytes per pixel of the window in which the clusters of rejected samples of one frame are looked for: flags of eight
 #: frames, those of one, labels, the clusters, and what they grow to.
 GROWTH_BYTES = 16
@@ -169,16 +171,18 @@ def host_strip(rejection: str, *, frames: int, sorts: bool, planes: int = 0, con
     `planes` go with the samples; `converts`: they are not float32, or normalized.
     """
     rule = RULES.get(rejection)
-    wanted = ENDS_STRIP_SAMPLES
+    windows = None if rule is None else windows_of(frames, rule.tail)
     if not sorts:
-        own, pixel = PLAIN_BYTES
+        need, wanted = PLAIN_BYTES, ENDS_STRIP_SAMPLES
+    elif windows is not None:
+        need, wanted = ENDS_BYTES, ENDS_STRIP_SAMPLES
     elif rule is None:
-        own, pixel = SORTED_BYTES
-    elif windows_of(frames, rule.tail) is not None:
-        own, pixel = ENDS_BYTES
+        need, wanted = SORTED_BYTES, PLAIN_RULE_STRIP_SAMPLES
+    elif rule.uses_sums or rule.tail is None:
+        need, wanted = GATHERED_BYTES, STRIP_SAMPLES
     else:
-        own, pixel = GATHERED_BYTES if rule.uses_sums or rule.tail is None else GATHERED_BYTES_WITHOUT_SUMS
-        wanted = STRIP_SAMPLES
+        need, wanted = GATHERED_BYTES_WITHOUT_SUMS, PLAIN_RULE_STRIP_SAMPLES
+    own, pixel = need
     return StripNeed(own + PLANE_BYTES * planes + CONVERTED_BYTES * converts, pixel, wanted)
 
 

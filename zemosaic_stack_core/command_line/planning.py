@@ -30,7 +30,7 @@ PROCESS_BYTES = 60_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""
 LABEL_BYTES = 17_000_000
 """What SciPy's functions for connected samples take."""
-WORKER_BYTES = 12_000_000
+WORKER_BYTES = 14_000_000
 """What a worker process has of its own besides its chunk: pages of the program that it wrote to, gaps of its heap."""
 ESTIMATES_BYTES = 16_000_000
 """What is left of estimating the frames' statistics."""
