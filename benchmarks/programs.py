@@ -55,7 +55,7 @@ class Program:
         """Return the command that stacks `frames`, all in one folder, into `output`; write the files it needs."""
         folder = frames[0].parent
         if self.name == OURS:
-            options = ["--maps", "none", "--no-picture", "--backend", "cpu", "--overwrite"]
+            options = ["--align", "none", "--maps", "none", "--no-picture", "--backend", "cpu", "--overwrite"]
             return [sys.executable, "-m", "zemosaic_worker", "stack", str(folder), "-o", str(output),
                     *OPERATIONS[operation], *options]  # fmt: skip
         if self.name == "siril":
