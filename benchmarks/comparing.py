@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ def compare(
     rows: list[ComparisonRow] = []
     for workload in workloads:
         frames = write_workload(workload, folder)
+        if hasattr(os, "sync"):
+            os.sync()  # what is still being written to the disk would slow the first programs down
         for path in frames:
             path.read_bytes()
         for operation in (READING, *operations):
