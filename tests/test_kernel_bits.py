@@ -99,9 +99,9 @@ def test_backends_many_frames(other_backend):
 
 
 def test_backends_chunks(other_backend):
-    frames, masks = make_frames(38, 5, shape=(7, 3), pattern="borders")
+    frames, masks = make_frames(38, 5, shape=(16, 3), pattern="borders")
     expected = stack(frames, options=tight("kappa_sigma"), masks=masks, maps="all", workers=1)
-    for rows in (1, 4):
+    for rows in (1, 7, 16):
         assert_same_bits(on(other_backend, frames, masks, options=tight("kappa_sigma"), rows_per_chunk=rows), expected)
 
 
