@@ -10,7 +10,7 @@ from ._typing import Array, Namespace
 from .growth import GROWN
 from .kernel import ChunkResult, stack_chunk
 from .options import StackOptions
-from .pixels.samples import Samples, normalized, part_of, present_in
+from .pixels.samples import Samples, normalized, number_true, part_of, present_in
 
 __all__ = ["Grown", "pack_rejected", "stack_grown"]
 
@@ -115,8 +115,8 @@ def stack_grown(
         is_below = flags & (row < result.image)
         is_above = flags & ~is_below
         low, high = low + xp.astype(is_below, xp.int32), high + xp.astype(is_above, xp.int32)
-        frame_low.append(xp.asarray(xp.count_nonzero(is_below), dtype=xp.int64))
-        frame_high.append(xp.asarray(xp.count_nonzero(is_above), dtype=xp.int64))
+        frame_low.append(number_true(xp, is_below))
+        frame_high.append(number_true(xp, is_above))
     counted = result._replace(
         rejected_low=low,
         rejected_high=high,

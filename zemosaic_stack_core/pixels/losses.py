@@ -16,11 +16,10 @@ from .columns import (
     interval_sums,
     median_of,
     window_columns,
-    windows_of,
 )
 from .combination import Answer, Chosen
 from .places import Places, places_of
-from .samples import Samples, find_present, normalized, part_of
+from .samples import Samples, find_present, normalized, number_true, part_of
 from .strips import Strip, Task, joined
 
 __all__ = ["Rejection", "reject"]
@@ -128,8 +127,8 @@ def _candidates_of(
     """Put the strips' candidates side by side: their columns, pivots and core sums."""
     table = joined(xp, [strip.table for strip in strips])
     pivot = joined(xp, [strip.pivot for strip in strips])
-    windows = None if task.rule is None else windows_of(frames, task.rule.tail)
-    if strips[0].core is not None and windows is not None:
+    windows = task.windows(frames)
+    if windows is not None:
         core = CoreSums(*(joined(xp, parts) for parts in zip(*(strip.core for strip in strips), strict=True)))
         return window_columns(xp, table, frames, windows), pivot, core
     count = None
@@ -163,8 +162,8 @@ def _split(
         is_below, is_above = row < low, row > high
         if mask is not None:
             is_below, is_above = is_below & mask, is_above & mask
-        below.append(xp.asarray(xp.count_nonzero(is_below), dtype=xp.int64))
-        above.append(xp.asarray(xp.count_nonzero(is_above), dtype=xp.int64))
+        below.append(number_true(xp, is_below))
+        above.append(number_true(xp, is_above))
         if keeps_masks:
             is_kept = ~(is_below | is_above)
             kept.append(is_kept if mask is None else is_kept & mask)

@@ -52,9 +52,7 @@ class FirstLook(NamedTuple):
         return number
 
 
-def look_at(
-    xp: Namespace, rows: Sequence[Array], present: Present, *, squares: bool, window: int | None
-) -> tuple[FirstLook, CoreSums | None]:
+def look_at(xp: Namespace, rows: Sequence[Array], present: Present, *, squares: bool, window: int | None) -> FirstLook:
     """Take order statistics and moments of all present samples; the pivot is the lower median.
 
     The moments are summed from the middle rank outwards, as `interval_sums` does; where windows are gathered, the
@@ -87,7 +85,7 @@ def look_at(
     if window is not None:
         # Sums below the middle are negative in `IntervalSums`: turning a sign rounds nothing.
         core = CoreSums(-below.core_first, -below.core_second, above.core_first, above.core_second)
-    return FirstLook(ranks, counts, chosen, core, window or 0), core
+    return FirstLook(ranks, counts, chosen, core, window or 0)
 
 
 class _Outwards(NamedTuple):

@@ -10,7 +10,7 @@ from zemosaic_stack_core._typing import Array, Namespace
 from .columns import LARGEST
 from .combination import Weight
 
-__all__ = ["Present", "Samples", "find_present", "normalized", "part_of", "present_in"]
+__all__ = ["Present", "Samples", "find_present", "normalized", "number_true", "part_of", "present_in"]
 
 #: Where fewer than one in so many pixels can have a missing sample, it pays to stack those pixels again.
 FEW_INCOMPLETE = 4
@@ -93,6 +93,12 @@ def present_in(xp: Namespace, samples: Samples, frame: int, row: Array) -> Array
     return is_present
 
 
+def number_true(xp: Namespace, mask: Array) -> Array:
+    """Count the true entries of a mask: shape (), int64. NumPy counts into a plain number, which is no array."""
+    number: Array = xp.asarray(xp.count_nonzero(mask), dtype=xp.int64)
+    return number
+
+
 def find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[Present, Array]:
     """Normalize, and tell present samples from missing ones; count the missing ones of each frame where all is told.
 
@@ -110,9 +116,7 @@ def find_present(xp: Namespace, samples: Samples, *, is_careful: bool) -> tuple[
     first_row = rows[0]
     pixels = first_row.shape[0]
     none = xp.zeros((), dtype=xp.int64, device=first_row.device)
-    missing = xp.stack(
-        [none if mask is None else pixels - xp.asarray(xp.count_nonzero(mask), dtype=xp.int64) for mask in masks]
-    )
+    missing = xp.stack([none if mask is None else pixels - number_true(xp, mask) for mask in masks])
     if all(mask is None for mask in masks):
         return Present(rows, masks, None), missing
     if not is_careful and int(xp.sum(missing)) * FEW_INCOMPLETE < pixels:

@@ -112,7 +112,7 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip | None:
         incomplete = ~xp.isfinite(sums.value) if present.may_miss else None
         return Strip(task.combine(xp, counts, None, sums), missing, incomplete)
     rows = sort_frames(xp, present.rows)
-    look, core = look_at(xp, rows, present, squares=task.squares, window=None if windows is None else windows.size)
+    look = look_at(xp, rows, present, squares=task.squares, window=None if windows is None else windows.size)
     chosen = look.chosen
     incomplete = ~xp.isfinite(chosen.first) if present.may_miss else None
     accumulated = task.accumulate(xp, samples, present) if task.accumulates else None
@@ -139,7 +139,7 @@ def stack_strip(xp: Namespace, samples: Samples, task: Task) -> Strip | None:
         table,
         None if present.counts is None else xp.take(present.counts, lane, axis=0),
         xp.take(chosen.pivot, lane, axis=0),
-        None if core is None else CoreSums(*(xp.take(sums, lane, axis=0) for sums in core)),
+        None if look.core is None else CoreSums(*(xp.take(sums, lane, axis=0) for sums in look.core)),
         lane,
     )
 

@@ -161,27 +161,26 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
 
 def read_first_cards(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the values of the primary header as text; empty where the file is absent, unreadable or not FITS."""
-    try:
-        if not Path(path).is_file():  # a pipe would wait forever
-            return {}
-        with Path(path).open("rb") as file:
-            return _structural(_read_header(file) or b"")
-    except OSError:
-        return {}
+    return _structural(_first_header(path))
 
 
 def has_first_card(path: str | os.PathLike[str], keyword: str) -> bool:
     """Return whether the primary header has a card of that name; False where `read_first_cards` finds none."""
     name = keyword.ljust(8).encode("ascii")
-    try:
-        if not Path(path).is_file():
-            return False
-        with Path(path).open("rb") as file:
-            head = _read_header(file) or b""
-    except OSError:
-        return False
+    head = _first_header(path)
     # Ten thousand headers are looked at: in nearly all of them the name is nowhere.
     return name in head and any(head[start : start + 8] == name for start in range(0, len(head), 80))
+
+
+def _first_header(path: str | os.PathLike[str]) -> bytes:
+    """Return the primary header; empty where the file is absent, unreadable or not FITS."""
+    try:
+        if not Path(path).is_file():  # a pipe would wait forever
+            return b""
+        with Path(path).open("rb") as file:
+            return _read_header(file) or b""
+    except OSError:
+        return b""
 
 
 def _find_damage(file: BinaryIO) -> str | None:
