@@ -13,11 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zemosaic_stack_core.command_line import main
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.phase3 import (
-        _stack_master_tile_auto,
-        _stack_master_tile_cpu,
-        create_master_tile,
-    )
+    from zemosaic_stack_core.phase3 import _stack_master_tile_auto, _stack_master_tile_cpu, create_master_tile
 
 __all__ = ["_stack_master_tile_auto", "_stack_master_tile_cpu", "create_master_tile", "main"]
 

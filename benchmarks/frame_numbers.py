@@ -24,12 +24,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.frames import FrameSource, group_frames, open_frames, probe_frame
+from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.group import FrameSource, group_frames, open_frames
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
 from zemosaic_stack_core.per_frame.normalization import FrameStatistics, frame_statistics
+from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 from zemosaic_stack_core.per_frame.sample_grid import read_grid_samples
-from zemosaic_stack_core.reading.pixel_rows import FilePool
-from zemosaic_stack_core.statistics import estimate_frame_numbers
 
 COUNTED = ("low", "high", "median", "spread", "noise")
 

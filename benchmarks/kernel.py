@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.chunks import Workload, host_strip, plan_chunks
-from zemosaic_stack_core.kernel import Samples, stack_chunk
-from zemosaic_stack_core.memory import keep_freed_memory
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import REJECTIONS, StackOptions
+from zemosaic_stack_core.stacking.chunk_plan import Workload, host_strip, plan_chunks
+from zemosaic_stack_core.system.memory import keep_freed_memory
 
 __all__ = ["KernelRow", "measure_kernel"]
 
@@ -126,7 +127,7 @@ def _critical_values(frames: int, options: StackOptions) -> npt.NDArray[Any] | N
     """Return the table that the studentized rule needs."""
     if options.rejection != "gesd":
         return None
-    from zemosaic_stack_core.pixels.critical_values import gesd_critical_values
+    from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 
     return gesd_critical_values(frames, options)
 

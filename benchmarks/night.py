@@ -32,11 +32,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from zemosaic_stack_core.backends import Backend, cupy_backend
+from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.phase3 import ClusterChoice, Night, RunReport, StackSettings, TileRecord, TileSpec, run_night
-from zemosaic_stack_core.writing.fits_stream import bands_of_planes, write_hdu
 
 SHAPE = (60, 80)  # of a frame and a tile, (row, column)
 OVERLAP = 20  # pixels that neighbouring pointings share

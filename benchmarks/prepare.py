@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.detect import detect_stars
-from zemosaic_stack_core.prepare.geometry import Affine, corners_of
-from zemosaic_stack_core.prepare.raw_night import RawNight
-from zemosaic_stack_core.prepare.resample import AffineMap, resample
-from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
+from zemosaic_stack_core.prepare.canvas.resample import AffineMap, resample
+from zemosaic_stack_core.prepare.stars.detect import detect_stars
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 Result = dict[str, Any]
 
@@ -240,7 +240,7 @@ def debayering() -> Result:
 
     import sep
 
-    from zemosaic_stack_core.prepare.debayer import debayer
+    from zemosaic_stack_core.prepare.sensor.debayer import debayer
 
     night = RawNight(n_frames=1, shape=(600, 800), n_stars=500, pattern="GRBG", fwhm=(2.8, 2.8), hot_fraction=0.0)
     mosaic = night.signal(0).astype(np.float32)

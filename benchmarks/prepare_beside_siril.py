@@ -32,14 +32,14 @@ import numpy as np
 import psutil
 
 from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.calibrate import make_masters
-from zemosaic_stack_core.prepare.debayer import debayer
 from zemosaic_stack_core.prepare.intake import sort_frames
-from zemosaic_stack_core.prepare.parallel import map_frames
-from zemosaic_stack_core.prepare.raw_night import RawNight
+from zemosaic_stack_core.prepare.sensor.calibrate import make_masters
+from zemosaic_stack_core.prepare.sensor.debayer import debayer
 from zemosaic_stack_core.prepare.tasks import FrameTask
-from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+from zemosaic_stack_core.synthetic.raw_night import RawNight
+from zemosaic_stack_core.system.pool import map_frames
 
 Cost = dict[str, float]
 

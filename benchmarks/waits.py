@@ -18,7 +18,8 @@ import array_api_compat.numpy as plain
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.kernel import Samples, stack_chunk
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import REJECTIONS, StackOptions
 
 from .kernel import _critical_values, _options, _samples, _with_borders

@@ -300,8 +300,8 @@ def make_group(folder: Path, kind: Kind) -> list[Path]:
 
 def main() -> int:
     """Print what a run makes of each kind."""
+    from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.phase3.frame_check import choose_frames
-    from zemosaic_stack_core.reading.scratch import ScratchFolder
 
     lines = ["| input | what a run does | the reason in the report |", "|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder, ScratchFolder() as scratch:

@@ -21,7 +21,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from zemosaic_stack_core.command_line import build_parser, main
-from zemosaic_stack_core.synthetic import SyntheticNight
+from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("bash", "python", "text", "json", "csv")

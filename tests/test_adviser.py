@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import minimize
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.adviser import advise, largest_deviation, rule_text
 from zemosaic_stack_core.options import REJECTIONS
+from zemosaic_stack_core.stacking.adviser import advise, largest_deviation, rule_text
 
 
 def deviation(samples: list[float], center: str) -> float:

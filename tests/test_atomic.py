@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
-from zemosaic_stack_core.writing.atomic import atomic_output, check_output, remove_leftovers
+from zemosaic_stack_core.system.atomic import atomic_output, check_output, remove_leftovers
 
 
 def names(folder):
@@ -103,7 +103,7 @@ def test_the_umask_rules_the_new_file(tmp_path):
 def test_leftovers_of_a_killed_run_are_removed_and_named(tmp_path):
     (tmp_path / "keep.fits").write_bytes(b"")
     code = (
-        "import os, sys\nfrom zemosaic_stack_core.writing.atomic import atomic_output\n"
+        "import os, sys\nfrom zemosaic_stack_core.system.atomic import atomic_output\n"
         "with atomic_output(sys.argv[1]) as file:\n    file.write(b'x')\n    file.flush()\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path):
     path = tmp_path / "out.bin"
     path.write_bytes(b"old")
     code = (
-        "import resource, sys\nfrom zemosaic_stack_core.writing.atomic import atomic_output\n"
+        "import resource, sys\nfrom zemosaic_stack_core.system.atomic import atomic_output\n"
         "from zemosaic_stack_core.errors import OutputError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"

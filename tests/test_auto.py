@@ -18,9 +18,8 @@ from astropy.io import fits
 
 import zemosaic_worker
 from conftest import cupy_unusable
-from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
 from zemosaic_stack_core.backends import namespace_backend
-from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
+from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.errors import (
     BackendUnavailableError,
     FrameReadError,
@@ -28,13 +27,15 @@ from zemosaic_stack_core.errors import (
     InvalidInputError,
     ScratchError,
 )
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.gpu.auto import stack_auto
 from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
-from zemosaic_stack_core.growth import FlagFile
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.phase3 import StackSettings
-from zemosaic_stack_core.runner import plan_job, stack
-from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
+from zemosaic_stack_core.stacking.clusters import FlagFile
+from zemosaic_stack_core.stacking.limits import ParallelPlan
+from zemosaic_stack_core.stacking.run import plan_job, stack
 
 USING = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 RULE = StackOptions(rejection="kappa_sigma", kappa_low=2.0, kappa_high=2.0)
@@ -424,7 +425,7 @@ def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read(mo
     def never(*_, **__):
         raise AssertionError("the frames were read for their statistics")
 
-    monkeypatch.setattr("zemosaic_stack_core.auto.prepare_job", never)
+    monkeypatch.setattr("zemosaic_stack_core.gpu.auto.prepare_job", never)
     gpu = Phase3Gpu(is_required=True, check_health=lambda: GpuHealth(usable=False, reason="no card"))
     with pytest.raises(BackendUnavailableError, match="the GPU is required and can't be used: no card"):
         stack_auto(make_tile(1), gpu=gpu, options=StackOptions(normalization="linear_fit"))
@@ -723,7 +724,7 @@ SMALL_CARD = """
     import cupyemu
     import numpy as np
     from zemosaic_stack_core import StackOptions, stack
-    from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
+    from zemosaic_stack_core.gpu.auto import Phase3Gpu, stack_auto
     from zemosaic_stack_core.gpu.health import GpuHealth
     generator = np.random.default_rng(0)
     frames = list(generator.normal(500, 10, (200, 1, 4500)).astype(np.float32))
@@ -785,8 +786,8 @@ RUN_WITHOUT = """
     import logging, sys
     import numpy as np
     {hide}
-    from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
-    from zemosaic_stack_core.runner import plan_job, stack
+    from zemosaic_stack_core.gpu.auto import Phase3Gpu, stack_auto
+    from zemosaic_stack_core.stacking.run import plan_job, stack
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     frames = [np.full((3, 4), value, np.float32) for value in (1, 2, 3, 9)]
     gpu = Phase3Gpu()

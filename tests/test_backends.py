@@ -21,13 +21,7 @@ from zemosaic_stack_core.backends import (
     numpy_backend,
     resolve_backend,
 )
-from zemosaic_stack_core.backends.faults import (
-    FaultClass,
-    classify_fault,
-    is_device_lost,
-    is_oom_error,
-    walk_chain,
-)
+from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, is_device_lost, is_oom_error, walk_chain
 from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError, OutOfMemoryError
 
 DTYPES = ["float32", "float64", "uint16", "int16", "uint8", "int32", "int64", "bool"]
@@ -266,7 +260,7 @@ def test_pinned_memory_is_kept_for_the_next_stack(gpu):
 
 
 def test_memory_of_the_gpu(gpu):
-    from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
+    from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools, gpu_memory
 
     array = gpu.upload(np.zeros(1 << 16, dtype=np.float32))
     before = gpu_memory()
@@ -284,7 +278,7 @@ def test_memory_of_the_gpu(gpu):
 def test_a_limit_of_the_pool_counts(gpu):
     import cupy
 
-    from zemosaic_stack_core.backends.gpu import gpu_memory
+    from zemosaic_stack_core.backends.cuda import gpu_memory
 
     pool = cupy.get_default_memory_pool()
     pool.set_limit(size=pool.used_bytes() + (1 << 20))
@@ -297,7 +291,7 @@ def test_a_limit_of_the_pool_counts(gpu):
 def test_the_pool_that_the_program_set_is_emptied_too(gpu):
     import cupy
 
-    from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools
+    from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools
 
     own, before = cupy.cuda.MemoryPool(), cupy.cuda.get_allocator()
     cupy.cuda.set_allocator(own.malloc)
@@ -339,7 +333,7 @@ def test_without_cupy_the_reason_is_given():
         HIDE_CUPY
         + textwrap.dedent("""
         from zemosaic_stack_core.backends import cupy_backend
-        from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools
+        from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools
         from zemosaic_stack_core.errors import BackendUnavailableError
         free_cupy_memory_pools()
         try:
@@ -372,7 +366,7 @@ def test_cupy_without_a_driver_says_so():
         pytest.skip("this machine has a GPU")
     printed = run_python("""
         from zemosaic_stack_core.backends import cupy_backend
-        from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
+        from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools, gpu_memory
         from zemosaic_stack_core.errors import BackendUnavailableError
         for call in (cupy_backend, gpu_memory):
             try:

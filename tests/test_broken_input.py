@@ -12,8 +12,8 @@ from astropy.io import fits
 from broken_input import GOOD_FRAMES, KINDS, SHAPE, Kind, make_group
 from night import leftovers, report_of, start
 
+from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.frame_check import choose_frames
-from zemosaic_stack_core.reading.scratch import ScratchFolder
 
 IDS = [kind.title for kind in KINDS]
 MOST_BYTES = 24 * 1024 * 1024  # of memory for looking at four small frames, whatever a header claims

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zemosaic_stack_core import workers as module
-from zemosaic_stack_core.auto import stack_auto
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.gpu.auto import stack_auto
 from zemosaic_stack_core.phase3 import _stack_master_tile_cpu
-from zemosaic_stack_core.workers import choose_workers
+from zemosaic_stack_core.stacking import workers as module
+from zemosaic_stack_core.stacking.workers import choose_workers
 
 
 @pytest.fixture

@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zemosaic_stack_core.chunks import CHUNK_PIXELS, STRIP_PIXELS, Workload, host_strip, plan_chunks
 from zemosaic_stack_core.errors import InvalidInputError, OutOfMemoryError, ZemosaicError
-from zemosaic_stack_core.memory import WORKER_BYTES, chunk_budget
+from zemosaic_stack_core.stacking.chunk_plan import (
+    CHUNK_PIXELS,
+    STRIP_PIXELS,
+    WORKER_BYTES,
+    Workload,
+    chunk_budget,
+    host_strip,
+    plan_chunks,
+)
 
 
 def workload(frames=30, rows=700, columns=900, channels=1, sample_bytes=None, **more):

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from zemosaic_stack_core.chunks import (
+from zemosaic_stack_core.errors import OutOfMemoryError
+from zemosaic_stack_core.options import REJECTIONS
+from zemosaic_stack_core.stacking.chunk_plan import (
     DEVICE_CHUNK_PIXELS,
     PINNED_BYTES,
     Workload,
     device_working_bytes,
     plan_chunks,
 )
-from zemosaic_stack_core.errors import OutOfMemoryError
-from zemosaic_stack_core.options import REJECTIONS
 
 WORK = Workload(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=42)
 

@@ -21,8 +21,8 @@ from zemosaic_stack_core.command_line import ExitCode, main
 from zemosaic_stack_core.command_line.stack import _load_writer
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master_tile import read_master
-from zemosaic_stack_core.synthetic import SyntheticNight
+from zemosaic_stack_core.master.tile import read_master
+from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 NIGHT = SyntheticNight(n_frames=9, shape=(40, 56), dither=4)
 
@@ -253,7 +253,7 @@ def test_ctrl_c_leaves_nothing(workers: int, frames: Path, tmp_path: Path) -> No
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     small: Any = lambda: replace(NIGHT, n_frames=6)  # noqa: E731 - stands in for the class
-    monkeypatch.setattr("zemosaic_stack_core.synthetic.SyntheticNight", small)
+    monkeypatch.setattr("zemosaic_stack_core.synthetic.night.SyntheticNight", small)
     folder = tmp_path / "deep" / "demo_out"
     assert main(["demo", str(folder)]) == ExitCode.DONE
     said = capsys.readouterr().out

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 
 from conftest import cupy_unusable
+from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.backends.faults import is_oom_error
-from zemosaic_stack_core.backends.gpu import free_cupy_memory_pools, gpu_memory
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError
 from zemosaic_stack_core.gpu import health
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.runner import stack
+from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.zemosaic import drop_in
 from zemosaic_stack_core.zemosaic.drop_in import (
     DEFAULT_GPU_ROWS_PER_CHUNK,
-    GPUStackingError,
     apply_tile_photometric_scaling,
     compute_tile_photometric_scaling,
     get_backend_module,

@@ -15,10 +15,10 @@ from astropy.io import fits
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.command_line import ExitCode, main
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.explain import HIGH, KEPT, LOW, MISSING, explain_pixel
-from zemosaic_stack_core.master_tile import write_master
+from zemosaic_stack_core.master.explain import HIGH, KEPT, LOW, MISSING, explain_pixel
+from zemosaic_stack_core.master.replay import replay_master
+from zemosaic_stack_core.master.tile import write_master
 from zemosaic_stack_core.options import REJECTIONS
-from zemosaic_stack_core.replay import replay_master
 
 SHAPE = (4, 6)
 

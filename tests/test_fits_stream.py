@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.writing.fits_stream import (
-    bands_of_planes,
-    find_damage,
-    has_first_card,
-    read_first_cards,
-    verify_checksum,
-    write_hdu,
-)
+from zemosaic_stack_core.fits.cards import has_first_card, read_first_cards
+from zemosaic_stack_core.fits.stream import bands_of_planes, find_damage, verify_checksum, write_hdu
 
 
 def header(bitpix, *axes):

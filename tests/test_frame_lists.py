@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 
 
 def touch(folder: Path, *names: str) -> None:

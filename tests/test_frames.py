@@ -14,9 +14,10 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.frames import FrameGroup, group_frames, open_frames, plane_source, probe_frame
-from zemosaic_stack_core.reading.bands import BandReader
-from zemosaic_stack_core.reading.scratch import ScratchFolder
+from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.frames.file_frames import plane_source, probe_frame
+from zemosaic_stack_core.frames.group import FrameGroup, group_frames, open_frames
+from zemosaic_stack_core.frames.scratch import ScratchFolder
 
 ROWS, COLUMNS = 23, 17
 RNG_SEED = 11

@@ -17,9 +17,9 @@ from astropy.nddata import CCDData
 
 import zemosaic_stack_core
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import open_frames
-from zemosaic_stack_core.reading.bands import BandReader
-from zemosaic_stack_core.reading.pixel_rows import MAX_OPEN_FILES, default_open_files
+from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.frames.pixel_rows import MAX_OPEN_FILES, default_open_files
 
 ROWS, COLUMNS = 11, 7
 
@@ -52,8 +52,8 @@ def test_pool_keeps_its_bound_and_any_size_gives_the_same(many: list[Path], limi
 
 def test_files_that_fit_survive_from_band_to_band(many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
-    real = zemosaic_stack_core.reading.pixel_rows.FileIO
-    monkeypatch.setattr("zemosaic_stack_core.reading.pixel_rows.FileIO", lambda path: opened.append(path) or real(path))
+    real = zemosaic_stack_core.frames.pixel_rows.FileIO
+    monkeypatch.setattr("zemosaic_stack_core.frames.pixel_rows.FileIO", lambda path: opened.append(path) or real(path))
     with BandReader(open_frames(many), max_open_files=7) as reader:
         buffers = reader.allocate(1)
         reader.read(0, 1, buffers)
@@ -65,7 +65,7 @@ def test_files_that_fit_survive_from_band_to_band(many: list[Path], monkeypatch:
 
 
 def test_descriptors_used_up_by_others_shrink_the_pool(many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = zemosaic_stack_core.reading.pixel_rows.FileIO
+    real = zemosaic_stack_core.frames.pixel_rows.FileIO
     still_open: list[object] = []
 
     def scarce(path: str) -> object:
@@ -75,7 +75,7 @@ def test_descriptors_used_up_by_others_shrink_the_pool(many: list[Path], monkeyp
         still_open.append(real(path))
         return still_open[-1]
 
-    monkeypatch.setattr("zemosaic_stack_core.reading.pixel_rows.FileIO", scarce)
+    monkeypatch.setattr("zemosaic_stack_core.frames.pixel_rows.FileIO", scarce)
     with BandReader(open_frames(many)) as reader:
         band = reader.read(0, 3, reader.allocate(3))
         assert reader.open_files == 3
@@ -94,8 +94,8 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from pathlib import Path
 import numpy as np
-from zemosaic_stack_core.reading.bands import BandReader
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.frames.group import open_frames
 assert "astropy" not in sys.modules
 group = open_frames(sorted(Path(sys.argv[1]).iterdir()))
 with BandReader(group) as reader:

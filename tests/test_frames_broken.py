@@ -15,8 +15,9 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.frames import open_frames, probe_frame
-from zemosaic_stack_core.reading.bands import BandReader
+from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.group import open_frames
 
 VALUES = np.arange(60 * 70, dtype="f4").reshape(60, 70)
 

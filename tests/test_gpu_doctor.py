@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from conftest import cupy_unusable
-from zemosaic_stack_core.backends.gpu import GpuMemory
+from zemosaic_stack_core.backends.cuda import GpuMemory
 from zemosaic_stack_core.gpu import doctor as gpu_doctor
 from zemosaic_stack_core.gpu.doctor import GpuComparison, compare_gpu, diagnose_gpu
 from zemosaic_stack_core.gpu.health import GpuHealth
-from zemosaic_stack_core.gpu.isolation import IsolatedCallError
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.runner import stack
+from zemosaic_stack_core.stacking.run import stack
+from zemosaic_stack_core.system.isolation import IsolatedCallError
 
 MEMORY = GpuMemory(
     name="a card", total=8 << 30, free=7 << 30, pool_free=0, pool_used=0, allocatable=7 << 30, float64_ratio=32

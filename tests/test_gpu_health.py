@@ -16,7 +16,7 @@ from zemosaic_stack_core.backends import numpy_backend
 from zemosaic_stack_core.gpu import driver
 from zemosaic_stack_core.gpu import health as module
 from zemosaic_stack_core.gpu.health import GpuHealth, check_gpu, gpu_health, gpu_is_usable, reset_gpu_health
-from zemosaic_stack_core.gpu.isolation import IsolatedCallError
+from zemosaic_stack_core.system.isolation import IsolatedCallError
 
 MEMORY = {
     "name": "a card",

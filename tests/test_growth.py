@@ -12,15 +12,16 @@ from samples import assert_conserves, assert_same_bits, assert_within_ulp
 
 from conftest import make_case
 from zemosaic_stack_core import InvalidInputError, Phase3Gpu, StackOptions, stack, stack_auto
-from zemosaic_stack_core.chunks import Chunk
 from zemosaic_stack_core.errors import ScratchError
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.chunk import Chunk
+from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.gpu.health import GpuHealth
-from zemosaic_stack_core.growing import pack_rejected
-from zemosaic_stack_core.growth import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
-from zemosaic_stack_core.kernel import Samples, stack_chunk
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.regrow import pack_rejected
+from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import MAPS
-from zemosaic_stack_core.runner import prepare_job, run_job
+from zemosaic_stack_core.stacking.clusters import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
+from zemosaic_stack_core.stacking.run import prepare_job, run_job
 
 SHAPE = (23, 29)
 

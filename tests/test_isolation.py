@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from zemosaic_stack_core.gpu.isolation import IsolatedCallError, call_in_process, call_in_thread
+from zemosaic_stack_core.system.isolation import IsolatedCallError, call_in_process, call_in_thread
 
 
 def echo(*values):

@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks.waits import count_waits
 from zemosaic_stack_core import StackOptions
-from zemosaic_stack_core.kernel import Samples, stack_chunk
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import REJECTIONS
-from zemosaic_stack_core.pixels.critical_values import gesd_critical_values
+from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 
 #: Where a few samples are missing, or one of many frames' pixels loses many samples, such pixels are a second chunk.
 FEW = 10

@@ -12,19 +12,14 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
-from zemosaic_stack_core.master_tile import (
-    TileFacts,
-    find_damage,
-    read_master,
-    read_signature,
-    verify_checksum,
-    write_master,
-)
+from zemosaic_stack_core.fits.observing import ObservingFacts
+from zemosaic_stack_core.fits.stream import find_damage, verify_checksum
+from zemosaic_stack_core.master.frames_table import table_header
+from zemosaic_stack_core.master.master_header import TileFacts
+from zemosaic_stack_core.master.option_cards import ALGORITHM
+from zemosaic_stack_core.master.tile import read_master, read_signature, write_master
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.result import FrameRecord, StackResult
-from zemosaic_stack_core.writing.frames_table import table_header
-from zemosaic_stack_core.writing.observing import ObservingFacts
-from zemosaic_stack_core.writing.option_cards import ALGORITHM
+from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 SHAPES = {"mono": (7, 11), "color": (7, 11, 3)}
@@ -457,7 +452,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("zemosaic_stack_core.master_tile._alpha_bands", fail)
+    monkeypatch.setattr("zemosaic_stack_core.master.tile._alpha_bands", fail)
     with pytest.raises(OutputError, match=r"a\.fits: No space left on device while writing"):
         write_master(path, make_result(count=2), tile=TileFacts(tile_id=1, raw_frames=3), overwrite=True)
     assert path.read_bytes() == whole
@@ -492,7 +487,7 @@ def test_the_signature_is_read_without_the_rest(tmp_path):
 
 def test_importing_does_not_import_astropy():
     code = (
-        "import sys, zemosaic_stack_core.master_tile\nsys.exit(any(name.startswith('astropy') for name in sys.modules))"
+        "import sys, zemosaic_stack_core.master.tile\nsys.exit(any(name.startswith('astropy') for name in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 

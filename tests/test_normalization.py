@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
 from zemosaic_stack_core.per_frame.normalization import (
     MAD_TO_SIGMA,
@@ -21,7 +21,7 @@ from zemosaic_stack_core.per_frame.normalization import (
     frame_statistics,
     match_frame,
 )
-from zemosaic_stack_core.statistics import estimate_frame_numbers
+from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 
 ALL = tuple(name for name in NORMALIZATIONS if name != "none")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core.writing.observing import ObservingFacts, observing_facts, parse_date
+from zemosaic_stack_core.fits.observing import ObservingFacts, observing_facts, parse_date
 
 
 def write(path, **cards):

@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core import memory, outputs, stack
+from zemosaic_stack_core import stack
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError, ScratchError
-from zemosaic_stack_core.frames import open_frames
-from zemosaic_stack_core.master_tile import read_master, write_master
-from zemosaic_stack_core.outputs import SharedFile, map_file
-from zemosaic_stack_core.reading import scratch
-from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
-from zemosaic_stack_core.reading.pixel_rows import MAX_OPEN_FILES, default_open_files
-from zemosaic_stack_core.reading.scratch import ScratchFolder
-from zemosaic_stack_core.writing.atomic import atomic_output
-from zemosaic_stack_core.zemosaic.parallel_plan import usable_cores
+from zemosaic_stack_core.frames import scratch
+from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.frames.pixel_rows import MAX_OPEN_FILES, default_open_files
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.master.tile import read_master, write_master
+from zemosaic_stack_core.system import memory, shared_file
+from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.system.memory import usable_cores
+from zemosaic_stack_core.system.shared_file import SharedFile, map_file
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_what_can_not_be_mapped_leaves_nothing(temporary, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.mmap, "mmap", interrupted)
+    monkeypatch.setattr(shared_file.mmap, "mmap", interrupted)
     with pytest.raises(KeyboardInterrupt):
         SharedFile(mmap.PAGESIZE)
     assert list(temporary.iterdir()) == []

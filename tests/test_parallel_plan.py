@@ -6,19 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from zemosaic_stack_core.backends.gpu import GpuMemory
+from zemosaic_stack_core.backends.cuda import GpuMemory
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.gpu import health
-from zemosaic_stack_core.zemosaic import parallel_plan
+from zemosaic_stack_core.stacking.limits import ParallelPlan, read_plan
+from zemosaic_stack_core.system import memory as system_memory
+from zemosaic_stack_core.system.memory import available_memory, usable_cores
 from zemosaic_stack_core.zemosaic.parallel_plan import (
     ParallelCapabilities,
-    ParallelPlan,
     allows_gpu,
     auto_tune_parallel_plan,
-    available_memory,
     detect_parallel_capabilities,
-    read_plan,
-    usable_cores,
 )
 
 GIB = 1024**3
@@ -161,9 +159,9 @@ def test_this_machine():
 @pytest.mark.parametrize("version", [2, 1])
 def test_a_containers_memory(tmp_path, monkeypatch, version):
     """What its files say; frames that the system keeps in its cache are not in the way."""
-    _, limit, used, cached = parallel_plan._CGROUP_FILES[2 - version]
-    folders = [(tmp_path / "absent", *parallel_plan._CGROUP_FILES[0][1:]), (tmp_path, limit, used, cached)]
-    monkeypatch.setattr(parallel_plan, "_CGROUP_FILES", folders)
+    _, limit, used, cached = system_memory._CGROUP_FILES[2 - version]
+    folders = [(tmp_path / "absent", *system_memory._CGROUP_FILES[0][1:]), (tmp_path, limit, used, cached)]
+    monkeypatch.setattr(system_memory, "_CGROUP_FILES", folders)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 << 30, available=50 << 30))
     (tmp_path / limit).write_text(f"{4 << 30}\n")
     (tmp_path / used).write_text(f"{4 << 30}\n")

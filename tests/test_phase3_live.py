@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from zemosaic_stack_core.phase3 import live
+from zemosaic_stack_core.command_line import run_progress as live
 from zemosaic_stack_core.phase3.outcome import TileOutcome, TileRecord
 from zemosaic_stack_core.phase3.plan import TileSpec
 

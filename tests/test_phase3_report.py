@@ -17,9 +17,9 @@ from PIL import Image
 
 from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
 from zemosaic_stack_core.phase3.previews import tile_pictures
-from zemosaic_stack_core.phase3.report_charts import Series, bar_chart
+from zemosaic_stack_core.phase3.report.charts import Series, bar_chart
 from zemosaic_stack_core.phase3.run import preview_size
-from zemosaic_stack_core.result import StackResult
+from zemosaic_stack_core.stacking.result import StackResult
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&amp; caf\u00e9"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

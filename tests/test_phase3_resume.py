@@ -16,10 +16,11 @@ import pytest
 from night import leftovers, make_frame, outcomes, report_of, run, tiles_of, write_frame, write_night
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
+from zemosaic_stack_core.master import option_cards
 from zemosaic_stack_core.phase3 import signature
 from zemosaic_stack_core.phase3.lock import OutputLock
 from zemosaic_stack_core.phase3.plan import Shard
-from zemosaic_stack_core.writing import option_cards
+from zemosaic_stack_core.system import file_stamps
 
 
 @pytest.fixture
@@ -207,8 +208,8 @@ def test_no_resume_makes_everything_again(night: tuple[Path, Path, dict[str, str
 def test_inputs_are_hashed_once(night: tuple[Path, Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, output, _ = night
     hashed: list[str] = []
-    original = signature.hash_file
-    monkeypatch.setattr(signature, "hash_file", lambda path: hashed.append(str(path)) or original(path))
+    original = file_stamps.hash_file
+    monkeypatch.setattr(file_stamps, "hash_file", lambda path: hashed.append(str(path)) or original(path))
     assert run(plan, output) == 0
     assert hashed == []
     os.utime(plan / "tile_2" / "light_2.fits")
@@ -255,8 +256,8 @@ def test_a_killed_run_leaves_its_journal_and_the_next_one_uses_it(
     (output / ".zsc-0123456789abcdef.tmp").write_bytes(b"of a killed run")
     assert not (output / "report.json").exists()
     hashed: list[str] = []
-    original = signature.hash_file
-    monkeypatch.setattr(signature, "hash_file", lambda path: hashed.append(str(path)) or original(path))
+    original = file_stamps.hash_file
+    monkeypatch.setattr(file_stamps, "hash_file", lambda path: hashed.append(str(path)) or original(path))
     assert run(plan, output) == 0
     assert tiles_of(output) == tiles_of(tmp_path / "whole")
     assert outcomes(output) == ["reused", "reused", "done_cpu", "done_cpu"]
@@ -364,7 +365,8 @@ def test_a_frame_that_changes_while_its_tile_is_made(tmp_path: Path, monkeypatch
 
 def test_signatures_tell_everything_apart(tmp_path: Path) -> None:
     from zemosaic_stack_core import StackOptions
-    from zemosaic_stack_core.phase3.signature import HashedInput, tile_signature
+    from zemosaic_stack_core.phase3.signature import tile_signature
+    from zemosaic_stack_core.system.file_stamps import HashedInput
 
     one, two = HashedInput(None, "a"), HashedInput(None, "b")
     options = StackOptions()

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
-from zemosaic_stack_core.writing.panels import Panel, color_map, save_panels
-from zemosaic_stack_core.writing.pictures import (
+from zemosaic_stack_core.master.panels import Panel, color_map, save_panels
+from zemosaic_stack_core.master.pictures import (
     MISSING_COLOR,
     Stretch,
     apply_stretch,

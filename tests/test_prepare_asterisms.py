@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.asterisms import asterism_guesses
-from zemosaic_stack_core.prepare.geometry import Affine
+from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.stars.asterisms import asterism_guesses
 
 SHAPE = (600, 800)
 CORNERS = np.array([(0.0, 0.0), (799.0, 0.0), (799.0, 599.0), (0.0, 599.0)])

@@ -10,10 +10,10 @@ import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.cache import PrepareCache, signature
-from zemosaic_stack_core.prepare.canvas import Canvas
-from zemosaic_stack_core.prepare.detect import StarList
-from zemosaic_stack_core.prepare.inventory import RawFrame
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
+from zemosaic_stack_core.prepare.stars.detect import StarList
 
 
 def put(cache: PrepareCache, name: str, size: int, age: int) -> Path:

@@ -9,10 +9,10 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.calibrate import Masters, calibrate, make_masters
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame, common_shape, inspect_frame, read_pixels
 from zemosaic_stack_core.prepare.intake import sort_frames
-from zemosaic_stack_core.prepare.inventory import RawFrame, common_shape, inspect_frame, read_pixels
 from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate, make_masters
 
 SHAPE = (16, 20)
 BIAS = 300.0

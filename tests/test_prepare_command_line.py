@@ -14,8 +14,8 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.command_line import main
-from zemosaic_stack_core.prepare.raw_night import RawNight
-from zemosaic_stack_core.synthetic import SyntheticNight
+from zemosaic_stack_core.synthetic.night import SyntheticNight
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 NIGHT = RawNight(n_frames=5, shape=(160, 200), n_stars=220, turn=0.3, shift=3.0, cosmic_rays=4)
 

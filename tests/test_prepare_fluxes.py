@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.detect import APERTURES, StarList, detect_stars
-from zemosaic_stack_core.prepare.fluxes import flux_ratios
-from zemosaic_stack_core.prepare.geometry import Affine
+from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.stars.detect import APERTURES, StarList, detect_stars
+from zemosaic_stack_core.prepare.stars.fluxes import flux_ratios
 
 SKY = np.random.default_rng(3)
 PLACES = SKY.uniform(0, 1, (600, 2)) * (900, 200)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.detect import cfa_luminance, detect_stars, luminance
-from zemosaic_stack_core.prepare.hot_pixels import clean_pixels, hot_in_dark, persistent_pixels, sharp_pixels
-from zemosaic_stack_core.prepare.raw_night import RawNight
+from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, hot_in_dark, persistent_pixels, sharp_pixels
+from zemosaic_stack_core.prepare.stars.detect import cfa_luminance, detect_stars, luminance
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 NIGHT = RawNight(n_frames=6, shape=(200, 240), n_stars=160, hot_fraction=0.002, cosmic_rays=5, shift=6.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.levels import BOX, best_levels, box_medians, match_levels, sky_scatter
+from zemosaic_stack_core.prepare.canvas.levels import BOX, best_levels, box_medians, match_levels, sky_scatter
 
 ROWS, COLUMNS = 192, 256
 

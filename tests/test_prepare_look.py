@@ -15,10 +15,9 @@ from astropy.io import fits
 
 from zemosaic_stack_core import stack
 from zemosaic_stack_core.command_line import main
-from zemosaic_stack_core.prepare import recognize
+from zemosaic_stack_core.prepare.headers.recognize import Recognized, recognize
 from zemosaic_stack_core.prepare.look import look_at_stars
-from zemosaic_stack_core.prepare.raw_night import RawNight
-from zemosaic_stack_core.prepare.recognize import Recognized
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 STILL = RawNight(n_frames=4, shape=(140, 180), n_stars=220, turn=0.0, shift=0.0, cosmic_rays=4)
 MOVED = replace(STILL, shift=9.0)

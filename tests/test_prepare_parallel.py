@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.parallel import map_frames
+from zemosaic_stack_core.system.pool import map_frames
 
 
 def square(number: int) -> int:

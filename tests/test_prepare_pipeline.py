@@ -16,9 +16,9 @@ from astropy.io import fits
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.prepare import PreparedFrame, PreparedGroup, PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.detect import detect_stars
-from zemosaic_stack_core.prepare.raw_night import RawNight
 from zemosaic_stack_core.prepare.report import describe_frame, frames_columns, group_facts, history_lines
+from zemosaic_stack_core.prepare.stars.detect import detect_stars
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 NIGHT = RawNight(n_frames=5, shape=(180, 220), n_stars=240, turn=3.0, flip=True, fwhm=(2.4, 3.0), cosmic_rays=6)
 COLOR = replace(NIGHT, n_frames=4, pattern="GRBG", shift=8.0, seed=2)

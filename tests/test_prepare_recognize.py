@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core.prepare import PrepareOptions, decide, recognize
+from zemosaic_stack_core.prepare import PrepareOptions, decide
+from zemosaic_stack_core.prepare.headers.recognize import recognize
 
 WCS = {
     "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 83.8, "CRVAL2": -5.4, "CRPIX1": 8.0, "CRPIX2": 6.0,

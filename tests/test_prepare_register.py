@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.detect import StarList
-from zemosaic_stack_core.prepare.geometry import Affine
-from zemosaic_stack_core.prepare.match import chance_matches, find_match
-from zemosaic_stack_core.prepare.register import Registration, register_frames
+from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.match import chance_matches, find_match
+from zemosaic_stack_core.prepare.stars.register import Registration, register_frames
 
 ROWS, COLUMNS = 600, 800
 Points = npt.NDArray[np.float64]

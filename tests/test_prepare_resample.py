@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zemosaic_stack_core.prepare.geometry import Affine
+from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.canvas.resample import AffineMap, resample
 from zemosaic_stack_core.prepare.options import KERNELS
-from zemosaic_stack_core.prepare.resample import AffineMap, resample
 
 ORDER = {"bilinear": 1, "lanczos2": 2, "lanczos3": 3, "lanczos4": 4}
 

@@ -8,9 +8,9 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from zemosaic_stack_core.prepare.detect import StarList
-from zemosaic_stack_core.prepare.geometry import Affine
-from zemosaic_stack_core.prepare.wcs_align import WcsMap, border_points, check_wcs, pixel_to_pixel, wcs_affine
+from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.wcs_align import WcsMap, border_points, check_wcs, pixel_to_pixel, wcs_affine
 
 ROWS, COLUMNS = 300, 400
 

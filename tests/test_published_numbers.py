@@ -13,8 +13,9 @@ import pytest
 from test_reference import ROSNER
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.kernel import Samples, stack_chunk
-from zemosaic_stack_core.pixels.critical_values import gesd_critical_values
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.samples import Samples
+from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 
 ERRORS = 4.0
 

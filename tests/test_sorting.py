@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.sorting import NETWORK_FRAMES, sort_frames
+from zemosaic_stack_core.kernel.sorting import NETWORK_FRAMES, sort_frames
 
 COUNTS = [*range(1, 35), NETWORK_FRAMES - 1, NETWORK_FRAMES, NETWORK_FRAMES + 1, 100, 257]
 

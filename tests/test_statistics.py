@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import group_frames, open_frames
+from zemosaic_stack_core.frames.group import group_frames, open_frames
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
 from zemosaic_stack_core.per_frame.normalization import frame_statistics
+from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 from zemosaic_stack_core.per_frame.sample_grid import GRID_SAMPLES, read_grid_samples, sample_grid
 from zemosaic_stack_core.per_frame.star_width import image_star_width, star_width
-from zemosaic_stack_core.reading.pixel_rows import FilePool
-from zemosaic_stack_core.statistics import estimate_frame_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.synthetic import SyntheticNight, write_demo_frames
+from zemosaic_stack_core.synthetic.night import SyntheticNight, write_demo_frames
 
 SMALL = SyntheticNight(n_frames=5, shape=(60, 90), seed=7, dither=4)
 MONO = SyntheticNight(n_frames=5, shape=(60, 90), seed=7, dither=4, color=False)

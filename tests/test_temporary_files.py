@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from samples import assert_same_bits
 
-from zemosaic_stack_core import StackOptions, outputs, stack
+from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.errors import ScratchError
-from zemosaic_stack_core.outputs import SharedFile, map_file
+from zemosaic_stack_core.system import shared_file
+from zemosaic_stack_core.system.shared_file import SharedFile, map_file
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has files in memory that belong to no folder")
 
@@ -86,7 +87,7 @@ def test_one_process_goes_on_where_nothing_can_be_shared(paths, full, caplog, mo
 
 @on_linux
 def test_no_more_is_kept_in_memory_than_is_free(full, monkeypatch):
-    monkeypatch.setattr(outputs, "available_memory", lambda: (1000, 99))
+    monkeypatch.setattr(shared_file, "available_memory", lambda: (1000, 99))
     with pytest.raises(ScratchError, match="No space left on device; expected room there for 100 bytes of results"):
         SharedFile(100)
 

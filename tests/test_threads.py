@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from samples import assert_same_bits, make_frames
 
-from zemosaic_stack_core import StackOptions, runner, stack, workers
-from zemosaic_stack_core.threads import threads_run_at_once
+from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.stacking import run as runner
+from zemosaic_stack_core.stacking import workers
+from zemosaic_stack_core.stacking.threads import threads_run_at_once
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import group_frames, open_frames, probe_frame
+from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 from zemosaic_stack_core.per_frame.weighting import (
     check_manual_weights,
     exposure_weights,
@@ -21,7 +23,6 @@ from zemosaic_stack_core.per_frame.weighting import (
     read_weights_csv,
     star_width_weights,
 )
-from zemosaic_stack_core.statistics import estimate_frame_numbers
 
 
 def write_fits(path, cards=(), *, empty_primary=False):

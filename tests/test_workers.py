@@ -13,7 +13,8 @@ import pytest
 from astropy.io import fits
 from samples import assert_same_bits
 
-from zemosaic_stack_core import FrameReadError, StackOptions, stack, workers
+from zemosaic_stack_core import FrameReadError, StackOptions, stack
+from zemosaic_stack_core.stacking import workers
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="processes are copies of this one on Linux only")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
+from zemosaic_stack_core.errors import (
     BackendUnavailableError,
     FrameReadError,
     GPUStackingError,
@@ -13,23 +13,24 @@ from .errors import (
     OutOfMemoryError,
     ZemosaicError,
 )
-from .options import StackOptions
+from zemosaic_stack_core.options import StackOptions
 
 if TYPE_CHECKING:
-    from .auto import Phase3Gpu, stack_auto
-    from .gpu.doctor import diagnose_gpu
-    from .gpu.health import gpu_is_usable
-    from .result import FrameRecord, StackResult
-    from .runner import stack
-    from .zemosaic.drop_in import (
+    from zemosaic_stack_core.gpu.auto import stack_auto
+    from zemosaic_stack_core.gpu.doctor import diagnose_gpu
+    from zemosaic_stack_core.gpu.health import gpu_is_usable
+    from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
+    from zemosaic_stack_core.stacking.limits import ParallelPlan
+    from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+    from zemosaic_stack_core.stacking.run import stack
+    from zemosaic_stack_core.zemosaic.drop_in import (
         apply_tile_photometric_scaling,
         compute_tile_photometric_scaling,
         get_backend_module,
         stack_core,
     )
-    from .zemosaic.parallel_plan import (
+    from zemosaic_stack_core.zemosaic.parallel_plan import (
         ParallelCapabilities,
-        ParallelPlan,
         auto_tune_parallel_plan,
         detect_parallel_capabilities,
     )
@@ -65,11 +66,11 @@ __version__ = "0.1.0"
 #: Where the names are that are imported when somebody asks for them, so that nobody waits for what is not used: the
 #: command line's ``--help`` needs no array library.
 _ON_DEMAND = {
-    "FrameRecord": "result",
+    "FrameRecord": "stacking.result",
     "ParallelCapabilities": "zemosaic.parallel_plan",
-    "ParallelPlan": "zemosaic.parallel_plan",
-    "Phase3Gpu": "auto",
-    "StackResult": "result",
+    "ParallelPlan": "stacking.limits",
+    "Phase3Gpu": "gpu.auto",
+    "StackResult": "stacking.result",
     "apply_tile_photometric_scaling": "zemosaic.drop_in",
     "auto_tune_parallel_plan": "zemosaic.parallel_plan",
     "compute_tile_photometric_scaling": "zemosaic.drop_in",
@@ -77,8 +78,8 @@ _ON_DEMAND = {
     "diagnose_gpu": "gpu.doctor",
     "get_backend_module": "zemosaic.drop_in",
     "gpu_is_usable": "gpu.health",
-    "stack": "runner",
-    "stack_auto": "auto",
+    "stack": "stacking.run",
+    "stack_auto": "gpu.auto",
     "stack_core": "zemosaic.drop_in",
 }
 

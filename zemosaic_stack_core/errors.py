@@ -18,17 +18,6 @@ A message says what was found, where, and what was expected; it names the file w
 
 from __future__ import annotations
 
-__all__ = [
-    "BackendUnavailableError",
-    "FrameReadError",
-    "GPUStackingError",
-    "InvalidInputError",
-    "OutOfMemoryError",
-    "OutputError",
-    "ScratchError",
-    "ZemosaicError",
-]
-
 
 class ZemosaicError(Exception):
     """Base of every error that this library raises on purpose."""

@@ -8,21 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
-from .errors import InvalidInputError
-
-__all__ = [
-    "CENTERS",
-    "COMBINATIONS",
-    "ERRORS",
-    "MAPS",
-    "NORMALIZATIONS",
-    "REJECTIONS",
-    "UNNORMALIZABLE_ACTIONS",
-    "WEIGHTINGS",
-    "StackOptions",
-    "check_choice",
-    "is_whole",
-]
+from zemosaic_stack_core.errors import InvalidInputError
 
 REJECTIONS = (
     "none",

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core import StackOptions
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.options import NORMALIZATIONS
-from zemosaic_stack_core.statistics import estimate_frame_numbers
+from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 
 TARGET = Path(__file__).parents[1] / "images" / "normalization.png"
 GAINS = (1.0, 0.8, 0.9, 1.1, 1.2, 1.0, 1.0)

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.master.panels import Panel, save_panels
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.inventory import read_pixels
-from zemosaic_stack_core.prepare.raw_night import RawNight
-from zemosaic_stack_core.writing.panels import Panel, save_panels
+from zemosaic_stack_core.prepare.headers.inventory import read_pixels
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 TARGET = Path(__file__).parents[1] / "images" / "prepare.jpg"
 NIGHT = RawNight(

@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.synthetic import SyntheticNight
-from zemosaic_stack_core.writing.panels import Panel, save_panels
+from zemosaic_stack_core.master.panels import Panel, save_panels
+from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 TARGET = Path(__file__).parents[1] / "images" / "demo.jpg"
 

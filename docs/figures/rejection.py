@@ -14,7 +14,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from zemosaic_stack_core import StackOptions
-from zemosaic_stack_core.adviser import Advice, advise
+from zemosaic_stack_core.stacking.adviser import Advice, advise
 
 TARGET = Path(__file__).parents[1] / "images" / "rejection.png"
 FRAMES = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 24, 32, 48, 64, 100)

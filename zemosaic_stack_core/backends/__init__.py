@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from .base import (
+from zemosaic_stack_core.backends.base import (
     N_SLOTS,
     Array,
     Backend,
@@ -17,12 +15,9 @@ from .base import (
     namespace_backend,
     numpy_backend,
 )
-from .faults import FaultClass, classify_fault, is_device_lost, is_oom_error
-from .gpu import CupyBackend, GpuMemory, cupy_backend, free_cupy_memory_pools, gpu_memory
-from .resolve import BACKENDS, resolve_backend
-
-if TYPE_CHECKING:
-    from zemosaic_stack_core.gpu.health import gpu_is_usable, reset_gpu_health
+from zemosaic_stack_core.backends.cuda import CupyBackend, GpuMemory, cupy_backend, free_cupy_memory_pools, gpu_memory
+from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, is_device_lost, is_oom_error
+from zemosaic_stack_core.backends.resolve import BACKENDS, resolve_backend
 
 __all__ = [
     "BACKENDS",
@@ -41,21 +36,10 @@ __all__ = [
     "classify_fault",
     "cupy_backend",
     "free_cupy_memory_pools",
-    "gpu_is_usable",
     "gpu_memory",
     "is_device_lost",
     "is_oom_error",
     "namespace_backend",
     "numpy_backend",
-    "reset_gpu_health",
     "resolve_backend",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Find the health check, which runs the kernel and so stands above this package, when it is asked for."""
-    if name in ("gpu_is_usable", "reset_gpu_health"):
-        from zemosaic_stack_core.gpu import health as gpu_health
-
-        return getattr(gpu_health, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

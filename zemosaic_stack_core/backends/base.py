@@ -35,19 +35,6 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import BackendUnavailableError
 
-__all__ = [
-    "Array",
-    "Backend",
-    "HostTransfer",
-    "NamespaceBackend",
-    "Slot",
-    "Transfer",
-    "TransferClosed",
-    "TransferTimes",
-    "namespace_backend",
-    "numpy_backend",
-]
-
 Array: TypeAlias = Any
 """An array of whichever namespace is in use."""
 

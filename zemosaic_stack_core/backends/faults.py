@@ -6,8 +6,6 @@ import enum
 import errno
 from collections.abc import Iterator
 
-__all__ = ["FaultClass", "classify_fault", "is_device_lost", "is_oom_error", "walk_chain"]
-
 _OOM_STATUSES = frozenset({2, 208, 712})
 """CUDA status 2, memory allocation; 208 and 712, "already mapped": pinning host memory failed. The numbers are the same
 in the runtime's and the driver's tables."""

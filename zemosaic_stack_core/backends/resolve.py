@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from zemosaic_stack_core.backends.base import Backend, numpy_backend
+from zemosaic_stack_core.backends.cuda import cupy_backend
 from zemosaic_stack_core.errors import InvalidInputError
-
-from .base import Backend, numpy_backend
-from .gpu import cupy_backend
-
-__all__ = ["BACKENDS", "resolve_backend"]
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "numpy": numpy_backend,
@@ -26,7 +23,7 @@ def resolve_backend(backend: str | Backend) -> Backend:
     Parameters
     ----------
     backend : str or Backend
-        One of `BACKENDS`, or a backend. ``"auto"`` is a policy, not a backend: see `zemosaic_stack_core.auto`.
+        One of `BACKENDS`, or a backend. ``"auto"`` is a policy, not a backend: see `zemosaic_stack_core.gpu.auto`.
 
     Returns
     -------

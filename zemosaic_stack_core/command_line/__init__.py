@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from zemosaic_stack_core.command_line.exit_codes import ExitCode, exit_code_of
+from zemosaic_stack_core.command_line.messages import finish_answer, one_line, say
+from zemosaic_stack_core.command_line.parser import CommandParser
+from zemosaic_stack_core.command_line.termination import term_is_interrupt
 from zemosaic_stack_core.errors import ZemosaicError
-
-from .exit_codes import ExitCode, exit_code_of
-from .messages import finish_answer, one_line, say
-from .parser import CommandParser
-from .termination import term_is_interrupt
 
 __all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
 

@@ -20,16 +20,6 @@ from zemosaic_stack_core.options import (
     StackOptions,
 )
 
-__all__ = [
-    "BACKEND_CHOICES",
-    "Settings",
-    "add_compute_arguments",
-    "add_option_arguments",
-    "parse_size",
-    "positive",
-    "settings_from_arguments",
-]
-
 BACKEND_CHOICES = ("cpu", "auto", "gpu")
 
 _CHOICES = {

@@ -6,26 +6,21 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from zemosaic_stack_core.auto import Phase3Gpu, stack_auto
+from zemosaic_stack_core.command_line.arguments import Settings
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.gpu.auto import stack_auto
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.per_frame.weighting import read_weights_csv
-from zemosaic_stack_core.zemosaic.parallel_plan import (
-    ParallelPlan,
-    auto_tune_parallel_plan,
-    detect_parallel_capabilities,
-    usable_cores,
-)
-
-from .arguments import Settings
+from zemosaic_stack_core.stacking.limits import ParallelPlan
+from zemosaic_stack_core.system.memory import usable_cores
+from zemosaic_stack_core.zemosaic.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from zemosaic_stack_core.frames import FrameGroup
-    from zemosaic_stack_core.result import StackResult
-
-__all__ = ["compute_stack", "parallel_plan", "table_weights", "wants_gpu"]
+    from zemosaic_stack_core.frames.group import FrameGroup
+    from zemosaic_stack_core.stacking.result import StackResult
 
 
 def wants_gpu(arguments: argparse.Namespace, settings: Settings) -> bool:
@@ -91,7 +86,7 @@ def compute_stack(
     Raises
     ------
     ZemosaicError
-        As `zemosaic_stack_core.auto.stack_auto`.
+        As `zemosaic_stack_core.gpu.auto.stack_auto`.
     """
     plan = parallel_plan(arguments, settings, group)
     gpu = Phase3Gpu(plan, is_required=arguments.backend == "gpu") if plan.use_gpu else None

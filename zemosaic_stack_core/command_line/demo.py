@@ -7,17 +7,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zemosaic_stack_core.command_line.exit_codes import ExitCode
+from zemosaic_stack_core.command_line.messages import answer, time_text
+from zemosaic_stack_core.command_line.progress import progress_display
 from zemosaic_stack_core.errors import InvalidInputError
 
-from .exit_codes import ExitCode
-from .messages import answer, time_text
-from .progress import progress_display
-
 if TYPE_CHECKING:
-    from zemosaic_stack_core.result import StackResult
-    from zemosaic_stack_core.synthetic import SyntheticNight
-
-__all__ = ["add_parser", "draw_demo", "run"]
+    from zemosaic_stack_core.stacking.result import StackResult
+    from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,13 +32,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make, stack, write, tell."""
-    from zemosaic_stack_core.adviser import rule_text
-    from zemosaic_stack_core.auto import stack_auto
-    from zemosaic_stack_core.frames import open_frames
-    from zemosaic_stack_core.master_tile import write_master
+    from zemosaic_stack_core.frames.group import open_frames
+    from zemosaic_stack_core.gpu.auto import stack_auto
+    from zemosaic_stack_core.master.tile import write_master
     from zemosaic_stack_core.options import StackOptions
-    from zemosaic_stack_core.synthetic import SyntheticNight
-    from zemosaic_stack_core.writing.atomic import check_output
+    from zemosaic_stack_core.stacking.adviser import rule_text
+    from zemosaic_stack_core.synthetic.night import SyntheticNight
+    from zemosaic_stack_core.system.atomic import check_output
 
     began = time.perf_counter()
     folder = Path(arguments.output)
@@ -103,7 +100,7 @@ def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwri
     """
     import numpy as np
 
-    from zemosaic_stack_core.writing.panels import Panel, save_panels
+    from zemosaic_stack_core.master.panels import Panel, save_panels
 
     if result.coverage is None or result.rejected_high is None or result.rejected_low is None:
         raise AssertionError("the maps were not asked for")

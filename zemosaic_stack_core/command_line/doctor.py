@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from .exit_codes import ExitCode
-from .messages import answer, answer_json
-
-__all__ = ["add_parser", "run"]
+from zemosaic_stack_core.command_line.exit_codes import ExitCode
+from zemosaic_stack_core.command_line.messages import answer, answer_json
 
 _EPILOG = "exit code: 0 where the GPU is usable and gives the CPU's bits, 1 where not; stacks then run on the CPU."
 
@@ -29,10 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose the GPU and the machine."""
+    from zemosaic_stack_core.command_line.messages import size_text
     from zemosaic_stack_core.gpu.doctor import REAL_SIZE, diagnose_gpu
     from zemosaic_stack_core.zemosaic.parallel_plan import detect_parallel_capabilities
-
-    from .messages import size_text
 
     machine = detect_parallel_capabilities(probe_gpu=False)
     diagnosis = diagnose_gpu(None if arguments.quick else REAL_SIZE)

@@ -6,8 +6,6 @@ import enum
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, ZemosaicError
 
-__all__ = ["ExitCode", "exit_code_of"]
-
 
 class ExitCode(enum.IntEnum):
     """Exit code of every command."""

@@ -7,13 +7,11 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .exit_codes import ExitCode
-from .messages import answer, answer_json
+from zemosaic_stack_core.command_line.exit_codes import ExitCode
+from zemosaic_stack_core.command_line.messages import answer, answer_json
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.explain import PixelChannel, SampleFate
-
-__all__ = ["add_parser", "describe_channel", "run"]
+    from zemosaic_stack_core.master.explain import PixelChannel, SampleFate
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain every channel of the pixel."""
-    from zemosaic_stack_core.explain import explain_pixel
+    from zemosaic_stack_core.master.explain import explain_pixel
 
     channels = explain_pixel(arguments.master, arguments.row, arguments.column)
     if arguments.json:
@@ -62,7 +60,7 @@ def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
     is_only : bool
         Whether the image has no other channel.
     """
-    from zemosaic_stack_core.adviser import rule_text
+    from zemosaic_stack_core.stacking.adviser import rule_text
 
     options = channel.options
     where = f"row {channel.row}, column {channel.column}" + ("" if is_only else f", channel {channel.channel}")

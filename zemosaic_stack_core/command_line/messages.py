@@ -8,8 +8,6 @@ import os
 import sys
 from typing import Any, TextIO
 
-__all__ = ["answer", "answer_json", "count_text", "finish_answer", "one_line", "say", "size_text", "time_text"]
-
 
 def answer(text: str = "") -> None:
     """Write a line of what was asked for to standard output."""

@@ -8,9 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from .exit_codes import ExitCode
-
-__all__ = ["CommandParser"]
+from zemosaic_stack_core.command_line.exit_codes import ExitCode
 
 _MOST_SUGGESTIONS = 3
 

@@ -6,25 +6,22 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.adviser import advise, rule_text
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
-from zemosaic_stack_core.chunks import ChunkPlan
+from zemosaic_stack_core.command_line.computing import parallel_plan
+from zemosaic_stack_core.command_line.messages import size_text
 from zemosaic_stack_core.gpu.health import gpu_health
-from zemosaic_stack_core.outputs import output_bytes
-from zemosaic_stack_core.reading.given_planes import count_planes
-from zemosaic_stack_core.runner import check_maps, plan_job
-from zemosaic_stack_core.workers import choose_workers
-
-from .computing import parallel_plan
-from .messages import size_text
+from zemosaic_stack_core.stacking.adviser import advise, rule_text
+from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
+from zemosaic_stack_core.stacking.given_planes import count_planes
+from zemosaic_stack_core.stacking.output_planes import output_bytes
+from zemosaic_stack_core.stacking.run import check_maps, plan_job
+from zemosaic_stack_core.stacking.workers import choose_workers
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.frames import FrameGroup
-    from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
+    from zemosaic_stack_core.command_line.arguments import Settings
+    from zemosaic_stack_core.frames.group import FrameGroup
+    from zemosaic_stack_core.stacking.limits import ParallelPlan
 
-    from .arguments import Settings
-
-__all__ = ["describe_plan", "make_plan", "predict_peak"]
 
 PROCESS_BYTES = 60_000_000
 """Resident memory of the program itself: Python, NumPy and astropy."""

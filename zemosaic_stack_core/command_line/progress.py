@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .messages import say, time_text
-
-__all__ = ["progress_display"]
+from zemosaic_stack_core.command_line.messages import say, time_text
 
 _BAR_SECONDS = 0.1
 """The bar is drawn at most this often."""

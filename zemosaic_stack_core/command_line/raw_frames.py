@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zemosaic_stack_core.command_line.arguments import Settings, parse_size
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.prepare.headers.recognize import decide
 from zemosaic_stack_core.prepare.options import (
     ALIGNMENTS,
     BAYER_PATTERNS,
@@ -21,23 +23,10 @@ from zemosaic_stack_core.prepare.options import (
     LEVEL_MODES,
     PrepareOptions,
 )
-from zemosaic_stack_core.prepare.recognize import decide
-
-from .arguments import Settings, parse_size
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
-__all__ = [
-    "LEVEL_BY_DEFAULT",
-    "add_prepare_arguments",
-    "cache_beside",
-    "is_raw",
-    "normalizes_by_itself",
-    "prepare",
-    "prepare_options",
-    "refuse_with",
-]
 
 LEVEL_BY_DEFAULT = "additive"
 """Normalization of raw frames where none was asked for: their sky drifts, and what differs in level looks like an
@@ -106,7 +95,7 @@ def prepare_options(arguments: argparse.Namespace) -> PrepareOptions:
     InvalidInputError
         A value is out of range, or calibration frames can't be listed.
     """
-    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 
     given: dict[str, Any] = {
         name.removeprefix("prepare_"): value for name, value in vars(arguments).items() if name.startswith("prepare_")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import parse_size, positive
-from .exit_codes import ExitCode
-from .messages import answer, answer_json
-from .progress import progress_display
-
-__all__ = ["add_parser", "run"]
+from zemosaic_stack_core.command_line.arguments import parse_size, positive
+from zemosaic_stack_core.command_line.exit_codes import ExitCode
+from zemosaic_stack_core.command_line.messages import answer, answer_json
+from zemosaic_stack_core.command_line.progress import progress_display
 
 _MOST_LINES = 20
 
@@ -36,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Replay and compare."""
     from zemosaic_stack_core.backends import resolve_backend
-    from zemosaic_stack_core.replay import replay_master
+    from zemosaic_stack_core.master.replay import replay_master
 
     with progress_display("replaying") as progress:
         replay = replay_master(

@@ -9,18 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zemosaic_stack_core.command_line.arguments import (
+    Settings,
+    add_compute_arguments,
+    add_option_arguments,
+    settings_from_arguments,
+)
+from zemosaic_stack_core.command_line.messages import say
+from zemosaic_stack_core.command_line.raw_frames import (
+    LEVEL_BY_DEFAULT,
+    add_prepare_arguments,
+    normalizes_by_itself,
+    prepare_options,
+)
+from zemosaic_stack_core.command_line.stack import parse_maps
 from zemosaic_stack_core.errors import InvalidInputError
 
-from .arguments import Settings, add_compute_arguments, add_option_arguments, settings_from_arguments
-from .messages import say
-from .raw_frames import LEVEL_BY_DEFAULT, add_prepare_arguments, normalizes_by_itself, prepare_options
-from .stack import parse_maps
-
 if TYPE_CHECKING:
-    from zemosaic_stack_core.phase3.run import RunReport
+    from zemosaic_stack_core.phase3.night import RunReport
     from zemosaic_stack_core.phase3.tile import StackSettings
 
-__all__ = ["add_parser", "run"]
 
 _EPILOG = """\
 exit codes: 0 every tile is there; 1 some are not (the report says why); 2 the plan or an option is not what it must be;
@@ -85,10 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Make the tiles, with everything set up for talking."""
+    from zemosaic_stack_core.command_line.run_progress import run_progress
     from zemosaic_stack_core.phase3.cluster import ClusterChoice
-    from zemosaic_stack_core.phase3.live import run_progress
+    from zemosaic_stack_core.phase3.night import Night
     from zemosaic_stack_core.phase3.plan import parse_shard, read_run_plan
-    from zemosaic_stack_core.phase3.run import Night, run_night
+    from zemosaic_stack_core.phase3.run import run_night
 
     settings = settings_from_arguments(arguments)
     for line in settings.lines:
@@ -124,12 +133,9 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
     from dataclasses import replace
 
     from zemosaic_stack_core.phase3.tile import StackSettings
-    from zemosaic_stack_core.zemosaic.parallel_plan import (
-        ParallelPlan,
-        auto_tune_parallel_plan,
-        detect_parallel_capabilities,
-        usable_cores,
-    )
+    from zemosaic_stack_core.stacking.limits import ParallelPlan
+    from zemosaic_stack_core.system.memory import usable_cores
+    from zemosaic_stack_core.zemosaic.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities
 
     caps = ParallelPlan(cpu_workers=usable_cores())
     if settings.parallel:
@@ -152,7 +158,7 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
 
 def _summary(report: RunReport) -> str:
     """Return the line that says how it went."""
-    from zemosaic_stack_core.phase3.live import OUTCOME_TEXT
+    from zemosaic_stack_core.command_line.run_progress import OUTCOME_TEXT
     from zemosaic_stack_core.phase3.outcome import TileOutcome
 
     counts = ", ".join(f"{number} {OUTCOME_TEXT[TileOutcome(name)]}" for name, number in report.counts.items())

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.options import MAPS, check_choice
-
-from .arguments import Settings, add_compute_arguments, add_option_arguments, settings_from_arguments
-from .exit_codes import ExitCode
-from .messages import answer, answer_json, say
-from .progress import progress_display
-from .raw_frames import (
+from zemosaic_stack_core.command_line.arguments import (
+    Settings,
+    add_compute_arguments,
+    add_option_arguments,
+    settings_from_arguments,
+)
+from zemosaic_stack_core.command_line.exit_codes import ExitCode
+from zemosaic_stack_core.command_line.messages import answer, answer_json, say
+from zemosaic_stack_core.command_line.progress import progress_display
+from zemosaic_stack_core.command_line.raw_frames import (
     LEVEL_BY_DEFAULT,
     add_prepare_arguments,
     cache_beside,
@@ -30,19 +32,20 @@ from .raw_frames import (
     prepare_options,
     refuse_with,
 )
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.options import MAPS, check_choice
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.frames import FrameGroup
+    from zemosaic_stack_core.frames.group import FrameGroup
     from zemosaic_stack_core.prepare.options import PrepareOptions
     from zemosaic_stack_core.prepare.records import PreparedGroup
-    from zemosaic_stack_core.result import StackResult
+    from zemosaic_stack_core.stacking.result import StackResult
 
-__all__ = ["add_parser", "file_sha256", "parse_maps", "run"]
 
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
 _MOST_CHANNELS = 4
 """Channels of a camera, at most: more are planes of something else."""
-_WRITER = ("zemosaic_stack_core.master_tile", "zemosaic_stack_core.writing.pictures")
+_WRITER = ("zemosaic_stack_core.master.tile", "zemosaic_stack_core.master.pictures")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -123,12 +126,11 @@ class _Outputs:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
-    from zemosaic_stack_core.adviser import advise
-    from zemosaic_stack_core.frames import open_frames
-    from zemosaic_stack_core.reading.frame_lists import expand_frame_arguments
-    from zemosaic_stack_core.reading.scratch import ScratchFolder
-
-    from .summary import describe_result, summarize
+    from zemosaic_stack_core.command_line.summary import describe_result, summarize
+    from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.frames.group import open_frames
+    from zemosaic_stack_core.frames.scratch import ScratchFolder
+    from zemosaic_stack_core.stacking.adviser import advise
 
     began = time.perf_counter()
     settings = settings_from_arguments(arguments)
@@ -192,8 +194,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _odd_frames(paths: list[Path]) -> list[str]:
     """Return a line for what is allowed and seldom meant: a frame that is given twice, a master among frames."""
-    from zemosaic_stack_core.reading.frame_lists import find_repeated
-    from zemosaic_stack_core.writing.fits_stream import has_first_card
+    from zemosaic_stack_core.fits.cards import has_first_card
+    from zemosaic_stack_core.frames.frame_lists import find_repeated
 
     lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
     masters = [path for path in paths if has_first_card(path, "ZSC_ALGO")]
@@ -204,7 +206,7 @@ def _odd_frames(paths: list[Path]) -> list[str]:
 
 def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Outputs:
     """Find out before the work whether the files can be written; no frame is ever overwritten."""
-    from zemosaic_stack_core.writing.atomic import check_output
+    from zemosaic_stack_core.system.atomic import check_output
 
     master = Path(arguments.output)
     if master.suffix.casefold() not in _FITS_SUFFIXES:
@@ -253,7 +255,7 @@ def _compute(
     arguments: argparse.Namespace, settings: Settings, group: FrameGroup, names: list[str] | None
 ) -> StackResult:
     """Stack, with progress on standard error."""
-    from .computing import compute_stack
+    from zemosaic_stack_core.command_line.computing import compute_stack
 
     writer: list[threading.Thread] = []
     with progress_display(f"stacking {len(group.sources)} frames") as show:
@@ -282,8 +284,8 @@ def _write(
     arguments: argparse.Namespace, outputs: _Outputs, result: StackResult, prepared: PreparedGroup | None
 ) -> None:
     """Write the master and its picture."""
-    from zemosaic_stack_core.master_tile import write_master
-    from zemosaic_stack_core.writing.pictures import save_preview
+    from zemosaic_stack_core.master.pictures import save_preview
+    from zemosaic_stack_core.master.tile import write_master
 
     sha256: list[str | None] = []
     if arguments.sha256:
@@ -309,7 +311,7 @@ def file_sha256(path: Path) -> str:
 
 def _show_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> int:
     """Say what the stack would take and what the rule can do."""
-    from .planning import describe_plan, make_plan
+    from zemosaic_stack_core.command_line.planning import describe_plan, make_plan
 
     plan = make_plan(arguments, settings, group)
     if arguments.json:

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from zemosaic_stack_core.adviser import Advice, rule_text
+from zemosaic_stack_core.command_line.messages import count_text, size_text, time_text
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.result import FrameRecord, StackResult
-
-from .messages import count_text, size_text, time_text
-
-__all__ = ["describe_result", "summarize"]
+from zemosaic_stack_core.stacking.adviser import Advice, rule_text
+from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
 
 def summarize(

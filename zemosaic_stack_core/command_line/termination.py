@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["term_is_interrupt"]
-
 #: After so long an interruption that was dropped comes again: the destructor is over by then.
 AGAIN_SECONDS = 0.02
 

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
-from zemosaic_stack_core.backends.gpu import cupy_in_use
+from zemosaic_stack_core.backends.cuda import cupy_in_use
+from zemosaic_stack_core.gpu.health import GpuHealth, check_gpu
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.runner import stack
-
-from .health import GpuHealth, check_gpu
-from .isolation import IsolatedCallError, call_in_process, call_in_thread
-
-__all__ = ["GpuComparison", "GpuDiagnosis", "compare_gpu", "compare_gpu_here", "diagnose_gpu"]
+from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.run import stack
+from zemosaic_stack_core.system.isolation import IsolatedCallError, call_in_process, call_in_thread
 
 COMPARE_TIMEOUT_S = 600.0
 """Seconds for the comparison: it takes a few, but the kernels of more rules may have to be compiled first."""

@@ -8,8 +8,6 @@ import importlib.metadata
 import os
 import sys
 
-__all__ = ["missing_driver"]
-
 _LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 """The driver's library by `sys.platform`: what CUDA itself looks for, under the name that it uses."""
 

@@ -14,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
-from zemosaic_stack_core.backends.gpu import GpuMemory, cupy_in_use, gpu_memory
+from zemosaic_stack_core.backends.cuda import GpuMemory, cupy_in_use, gpu_memory
 from zemosaic_stack_core.errors import BackendUnavailableError
-from zemosaic_stack_core.kernel import Samples, stack_chunk
+from zemosaic_stack_core.gpu.driver import missing_driver
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import StackOptions
-
-from .driver import missing_driver
-from .isolation import IsolatedCallError, call_in_process, call_in_thread
-
-__all__ = ["GpuHealth", "check_gpu", "check_gpu_here", "gpu_health", "gpu_is_usable", "reset_gpu_health"]
+from zemosaic_stack_core.system.isolation import IsolatedCallError, call_in_process, call_in_thread
 
 HEALTH_TIMEOUT_S = 120.0
 """Seconds for the check. It takes about one; the first time CuPy compiles about a hundred kernels, 0.1 s each."""

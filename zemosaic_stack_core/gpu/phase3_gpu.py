@@ -21,12 +21,9 @@ from zemosaic_stack_core.errors import (
     InvalidInputError,
     ScratchError,
 )
-from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.zemosaic.parallel_plan import read_plan
-
-from .health import GpuHealth, gpu_health, reset_gpu_health
-
-__all__ = ["GpuFault", "GpuOutcome", "Phase3Gpu", "find_invalid"]
+from zemosaic_stack_core.gpu.health import GpuHealth, gpu_health, reset_gpu_health
+from zemosaic_stack_core.stacking.limits import read_plan
+from zemosaic_stack_core.stacking.result import StackResult
 
 USING_GPU = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 STACK_FAILED = "[P3][GPU] Stack failed (GPUStackingError): %s -- retrying once on GPU"

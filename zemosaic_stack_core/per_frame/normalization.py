@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.options import NORMALIZATIONS, check_choice
 
-__all__ = ["FrameStatistics", "Normalization", "choose_reference", "frame_statistics", "match_frame"]
-
 LUMINANCE = (0.299, 0.587, 0.114)
 MAD_TO_SIGMA = 1.482602218505602
 """Standard deviation of a normal distribution over its median absolute deviation, as in `rejection`."""

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.frames import FrameSource
-from zemosaic_stack_core.reading.masks import MaskSource
-from zemosaic_stack_core.reading.pixel_rows import FilePool
-
-__all__ = ["GRID_SAMPLES", "GridSamples", "SampleGrid", "read_grid_samples", "sample_grid"]
+from zemosaic_stack_core.frames.group import FrameSource
+from zemosaic_stack_core.frames.masks import MaskSource
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 
 GRID_SAMPLES = 2**18
 """Most samples per channel that a frame's statistics are made from."""

@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import FrameSource
-from zemosaic_stack_core.reading.masks import MaskSource
-from zemosaic_stack_core.reading.pixel_rows import FilePool
-
-__all__ = ["CROP_SIDE", "image_star_width", "require_star_library", "star_width"]
+from zemosaic_stack_core.frames.group import FrameSource
+from zemosaic_stack_core.frames.masks import MaskSource
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 
 CROP_SIDE = 2048
 """Rows and columns, at most, of the part of a frame that is searched for stars: 16 MiB per channel."""

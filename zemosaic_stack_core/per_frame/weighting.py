@@ -11,18 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames import FrameSource
-from zemosaic_stack_core.writing.observing import observing_facts
-
-__all__ = [
-    "check_manual_weights",
-    "exposure_weights",
-    "frame_exposures",
-    "inverse_variance_weights",
-    "radial_weights",
-    "read_weights_csv",
-    "star_width_weights",
-]
+from zemosaic_stack_core.fits.observing import observing_facts
+from zemosaic_stack_core.frames.group import FrameSource
 
 _Floats = npt.NDArray[np.float64]
 

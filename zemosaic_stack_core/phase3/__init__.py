@@ -6,11 +6,12 @@ tile is a `TileOutcome`, all that is known of it a `TileRecord`.
 
 from __future__ import annotations
 
-from .cluster import ClusterChoice
-from .outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
-from .plan import Shard, TileSpec, parse_shard, read_run_plan
-from .run import Night, RunProgress, RunReport, run_night
-from .tile import (
+from zemosaic_stack_core.phase3.cluster import ClusterChoice
+from zemosaic_stack_core.phase3.night import Night, RunProgress, RunReport
+from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
+from zemosaic_stack_core.phase3.plan import Shard, TileSpec, parse_shard, read_run_plan
+from zemosaic_stack_core.phase3.run import run_night
+from zemosaic_stack_core.phase3.tile import (
     AfterStack,
     StackedTile,
     StackSettings,

@@ -16,15 +16,12 @@ from typing import Any
 
 from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-
-from .journal import EarlierRuns
-from .make import MadeTile, make_tile
-from .outcome import TileOutcome, TileRecord
-from .plan import TileSpec
-from .signature import InputHashes
-from .tile import StackSettings
-
-__all__ = ["ClusterChoice", "made_on_cluster"]
+from zemosaic_stack_core.phase3.journal import EarlierRuns
+from zemosaic_stack_core.phase3.make import make_tile
+from zemosaic_stack_core.phase3.outcome import MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.phase3.plan import TileSpec
+from zemosaic_stack_core.phase3.tile import StackSettings
+from zemosaic_stack_core.system.file_stamps import InputHashes
 
 _STATE = "zemosaic_phase3"
 _RETRIES = 3  # of a tile whose worker was lost

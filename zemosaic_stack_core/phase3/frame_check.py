@@ -12,13 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.frames import FileFrame, check_same_shape, probe_frame
-from zemosaic_stack_core.reading.pixel_rows import FilePool
-from zemosaic_stack_core.reading.scratch import ScratchFolder
-
-from .outcome import DroppedFrame
-
-__all__ = ["SATURATED_FRACTION", "FrameChoice", "choose_frames", "saturation_level"]
+from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
+from zemosaic_stack_core.frames.group import check_same_shape
+from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.phase3.outcome import DroppedFrame
 
 SATURATED_FRACTION = 0.5
 """A frame is saturated where more than this part of its finite samples is at the saturation level or above."""

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zemosaic_stack_core.errors import OutputError
-
-from .lock import LOCK_NAME
-from .outcome import TileRecord
-from .signature import HashedInput, inputs_from_json
+from zemosaic_stack_core.phase3.lock import LOCK_NAME
+from zemosaic_stack_core.phase3.outcome import TileRecord
+from zemosaic_stack_core.phase3.signature import inputs_from_json
+from zemosaic_stack_core.system.file_stamps import HashedInput
 
 if TYPE_CHECKING:
-    from .make import MadeTile
-
-__all__ = ["EarlierRuns", "Journal", "earlier_runs", "remove_journals"]
+    from zemosaic_stack_core.phase3.outcome import MadeTile
 
 
 @dataclass(frozen=True)

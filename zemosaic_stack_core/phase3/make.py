@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,23 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from zemosaic_stack_core.auto import PcbTile
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
+from zemosaic_stack_core.fits.cards import read_first_cards
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.gpu.auto import PcbTile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master_tile import read_master
-from zemosaic_stack_core.reading.scratch import ScratchFolder
-from zemosaic_stack_core.result import FrameRecord, StackResult
-from zemosaic_stack_core.writing.fits_stream import read_first_cards
-
-from .outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
-from .plan import PREPARED_FOLDER, TileSpec
-from .previews import PREVIEW_SIZE, TilePictures, tile_pictures
-from .raw_tile import choose_tile_frames, tile_is_raw
-from .signature import HashedInput, InputHashes, file_stamp, inputs_to_json, is_whole, tile_signature
-from .tile import StackSettings, disk_is_full, stack_frames, write_tile
-from .watch import MemoryWatch
-
-__all__ = ["MadeTile", "make_tile", "not_made"]
+from zemosaic_stack_core.master.tile import read_master
+from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.phase3.plan import PREPARED_FOLDER, TileSpec
+from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, tile_pictures
+from zemosaic_stack_core.phase3.raw_tile import choose_tile_frames, tile_is_raw
+from zemosaic_stack_core.phase3.signature import inputs_to_json, is_whole, tile_signature
+from zemosaic_stack_core.phase3.tile import StackSettings, disk_is_full, stack_frames, write_tile
+from zemosaic_stack_core.phase3.watch import MemoryWatch
+from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,28 +40,6 @@ _WORST = 5
 _OLD = ".old"
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeTile:
-    """What comes of a tile.
-
-    Parameters
-    ----------
-    record : TileRecord
-        Its outcome.
-    inputs : list
-        Name, hash and stamp of each input, for the next run.
-    pictures : TilePictures
-        For the report.
-    stops_run : bool
-        No tile can be written any more: the disk is full, the folder can't be written.
-    """
-
-    record: TileRecord
-    inputs: list[list[Any]] = field(default_factory=list)
-    pictures: TilePictures = field(default_factory=TilePictures)
-    stops_run: bool = False
 
 
 def make_tile(

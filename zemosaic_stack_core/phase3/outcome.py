@@ -6,7 +6,29 @@ import enum
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-__all__ = ["DroppedFrame", "FrameUse", "TileOutcome", "TileRecord"]
+from zemosaic_stack_core.phase3.previews import TilePictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeTile:
+    """What comes of a tile.
+
+    Parameters
+    ----------
+    record : TileRecord
+        Its outcome.
+    inputs : list
+        Name, hash and stamp of each input, for the next run.
+    pictures : TilePictures
+        For the report.
+    stops_run : bool
+        No tile can be written any more: the disk is full, the folder can't be written.
+    """
+
+    record: TileRecord
+    inputs: list[list[Any]] = field(default_factory=list)
+    pictures: TilePictures = field(default_factory=TilePictures)
+    stops_run: bool = False
 
 
 class TileOutcome(enum.StrEnum):

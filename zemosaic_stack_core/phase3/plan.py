@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.reading.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
-
-__all__ = ["PREPARED_FOLDER", "Shard", "TileSpec", "parse_shard", "read_run_plan"]
+from zemosaic_stack_core.frames.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
 
 PREPARED_FOLDER = "prepared"
 """In the output folder: the aligned frames of tiles whose frames are raw."""

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.writing.pictures import MISSING_COLOR, bin_down, stretch
-
-__all__ = ["PREVIEW_SIZE", "TilePictures", "tile_pictures"]
+from zemosaic_stack_core.master.pictures import MISSING_COLOR, bin_down, stretch
+from zemosaic_stack_core.stacking.result import StackResult
 
 PREVIEW_SIZE = 320
 """Longest side of a picture, pixels; thousands of tiles get smaller ones."""

@@ -8,19 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.frames import probe_frame
-from zemosaic_stack_core.prepare.recognize import decide
-from zemosaic_stack_core.reading.scratch import ScratchFolder
-
-from .frame_check import FrameChoice, choose_frames
-from .outcome import DroppedFrame
-from .tile import StackSettings
+from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
+from zemosaic_stack_core.phase3.outcome import DroppedFrame
+from zemosaic_stack_core.phase3.tile import StackSettings
+from zemosaic_stack_core.prepare.headers.recognize import decide
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.prepare.options import PrepareOptions
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
-__all__ = ["RawChoice", "choose_tile_frames", "tile_is_raw"]
 
 _LOGGER = logging.getLogger(__name__)
 

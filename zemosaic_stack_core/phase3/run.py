@@ -4,138 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-
-from .cluster import ClusterChoice, made_on_cluster
-from .journal import Journal, earlier_runs, remove_journals
-from .lock import OutputLock
-from .make import MadeTile, make_tile, not_made
-from .outcome import TileOutcome, TileRecord
-from .plan import Shard, TileSpec
-from .previews import PREVIEW_SIZE, TilePictures
-from .signature import InputHashes
-from .tile import StackSettings
-
-__all__ = ["Night", "RunProgress", "RunReport", "preview_size", "run_night"]
+from zemosaic_stack_core.phase3.cluster import made_on_cluster
+from zemosaic_stack_core.phase3.journal import Journal, earlier_runs, remove_journals
+from zemosaic_stack_core.phase3.lock import OutputLock
+from zemosaic_stack_core.phase3.make import make_tile, not_made
+from zemosaic_stack_core.phase3.night import Night, RunProgress, RunReport
+from zemosaic_stack_core.phase3.outcome import MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.phase3.plan import TileSpec
+from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, TilePictures
+from zemosaic_stack_core.system.file_stamps import InputHashes
 
 _LOGGER = logging.getLogger(__name__)
 _PICTURE_BYTES = 24 * 1024 * 1024  # of a report's page, all pictures together
 _BYTES_PER_PIXEL = 0.35  # of a picture pair in a page, measured on star fields
-
-
-class RunProgress(Protocol):
-    """What a run tells of its progress; every call comes from the run's own thread."""
-
-    def begin(self, tiles: int) -> None:
-        """Tell how many tiles there are."""
-        ...
-
-    def tile(self, spec: TileSpec) -> None:
-        """Tell which tile is next."""
-        ...
-
-    def rows(self, done: int, total: int) -> None:
-        """Tell how many rows of the tile are done."""
-        ...
-
-    def done(self, record: TileRecord) -> None:
-        """Tell what became of a tile."""
-        ...
-
-    def end(self) -> None:
-        """Tell that the last tile is done."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Night:
-    """What a run is to do.
-
-    Parameters
-    ----------
-    tiles : sequence of TileSpec
-        The whole plan.
-    output : Path
-        The folder of the tiles and the reports.
-    settings : StackSettings
-        How the tiles are made.
-    backend : {"auto", "cpu", "gpu"}
-        Which backend makes them.
-    resume : bool
-        Reuse the tiles of earlier runs that are right.
-    shard : Shard, optional
-        Do only this part of the plan.
-    cluster : ClusterChoice, optional
-        Do it on a dask cluster.
-    """
-
-    tiles: Sequence[TileSpec]
-    output: Path
-    settings: StackSettings
-    backend: str = "auto"
-    resume: bool = True
-    shard: Shard | None = None
-    cluster: ClusterChoice | None = None
-
-    @property
-    def report_name(self) -> str:
-        """Name of the reports, without ``.json`` and ``.html``."""
-        return "report" if self.shard is None else f"report-{self.shard.index}-of-{self.shard.count}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """What a run did.
-
-    Parameters
-    ----------
-    records : tuple of TileRecord
-        One per tile of the plan (of the shard), in its order.
-    interrupted : bool
-        Somebody ended the run (Ctrl-C, SIGTERM).
-    stopped : str
-        Why the run gave up before its last tile; empty where it did not.
-    started, finished : str
-        ISO 8601, UTC.
-    seconds : float
-        Wall-clock time.
-    output : Path
-        The folder.
-    json_path, page_path : Path or None
-        The reports; None where they could not be written.
-    """
-
-    records: tuple[TileRecord, ...]
-    interrupted: bool
-    stopped: str
-    started: str
-    finished: str
-    seconds: float
-    output: Path
-    json_path: Path | None = None
-    page_path: Path | None = None
-    gpu: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Tiles of each outcome, those that occur."""
-        found = Counter(record.outcome for record in self.records)
-        return {outcome.value: found[outcome] for outcome in TileOutcome if found[outcome]}
-
-    @property
-    def exit_code(self) -> int:
-        """0 all tiles are there; 1 some are not; 130 interrupted."""
-        if self.interrupted:
-            return 130
-        return 0 if all(record.outcome.is_made for record in self.records) else 1
 
 
 def run_night(
@@ -289,8 +177,8 @@ def _printable(text: str) -> str:
 
 def _write_reports(night: Night, report: RunReport, made: dict[int, MadeTile], journal: Journal) -> RunReport:
     """Write the reports; a disk that is full costs the reports, not the run."""
-    from .report import report_json, write_json
-    from .report_page import write_page
+    from zemosaic_stack_core.phase3.report.document import report_json, write_json
+    from zemosaic_stack_core.phase3.report.page import write_page
 
     values = report_json(night, report, {number: tile.inputs for number, tile in made.items()})
     pictures: dict[int, TilePictures] = {number: tile.pictures for number, tile in made.items()}

@@ -15,35 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.auto import PcbTile, Progress, stack_auto
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
-from zemosaic_stack_core.frames import FileFrame, FrameGroup, group_frames
+from zemosaic_stack_core.frames.file_frames import FileFrame
+from zemosaic_stack_core.frames.group import FrameGroup, group_frames
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.gpu.auto import PcbTile, Progress, stack_auto
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master_tile import write_master
+from zemosaic_stack_core.master.master_header import TileFacts, reference_header
+from zemosaic_stack_core.master.tile import write_master
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.reading.scratch import ScratchFolder
-from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.writing.master_header import TileFacts, reference_header
-
-from .frame_check import FrameChoice, choose_frames
-from .outcome import DroppedFrame
+from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
+from zemosaic_stack_core.phase3.outcome import DroppedFrame
+from zemosaic_stack_core.stacking.result import StackResult
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
     from zemosaic_stack_core.prepare.options import PrepareOptions
-
-__all__ = [
-    "AfterStack",
-    "StackSettings",
-    "StackedTile",
-    "_stack_master_tile_auto",
-    "_stack_master_tile_cpu",
-    "create_master_tile",
-    "disk_is_full",
-    "stack_frames",
-    "write_tile",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -455,7 +443,7 @@ def _stack_master_tile_cpu(
 
 def _open(frames: Sequence[object], scratch: ScratchFolder) -> tuple[FrameGroup, tuple[DroppedFrame, ...]]:
     """Open arrays as they are; of files, drop the bad ones."""
-    from zemosaic_stack_core.frames import open_frames
+    from zemosaic_stack_core.frames.group import open_frames
 
     if not all(isinstance(frame, (str, os.PathLike)) for frame in frames):
         return open_frames(frames, scratch=scratch), ()

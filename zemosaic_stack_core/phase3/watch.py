@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["MemoryWatch"]
-
 _SECONDS = 0.5
 """A look takes about a millisecond for each process; more often is not worth it."""
 

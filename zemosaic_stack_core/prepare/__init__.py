@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .options import PrepareOptions
-from .recognize import Recognized, decide, recognize
+from zemosaic_stack_core.prepare.headers.recognize import Recognized, decide, recognize
+from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
-    from .pipeline import prepare_frames
-    from .records import PreparedFrame, PreparedGroup
+    from zemosaic_stack_core.prepare.pipeline import prepare_frames
+    from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 
 __all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "Recognized", "decide", "prepare_frames", "recognize"]
 

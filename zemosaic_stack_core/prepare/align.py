@@ -9,18 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError
-
-from .canvas import Canvas, placed_wcs, union_canvas
-from .detect import StarList
-from .fluxes import flux_ratios
-from .geometry import Affine, corners_of
-from .inventory import RawFrame
-from .options import PrepareOptions
-from .register import choose_reference, register_frames
-from .resample import AffineMap, PixelMap
-from .wcs_align import WcsMap, border_points, check_wcs, wcs_affine
-
-__all__ = ["PlacedFrame", "Placement", "place_frames"]
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas, placed_wcs, union_canvas
+from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
+from zemosaic_stack_core.prepare.canvas.resample import AffineMap, PixelMap
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame
+from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.fluxes import flux_ratios
+from zemosaic_stack_core.prepare.stars.register import choose_reference, register_frames
+from zemosaic_stack_core.prepare.stars.wcs_align import WcsMap, border_points, check_wcs, wcs_affine
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -220,7 +217,7 @@ def _by_wcs(
     frames: Sequence[RawFrame], lists: Sequence[StarList], reference: int, why: str, headers: tuple[str | None, ...]
 ) -> Placement:
     """Place frames by their WCS."""
-    from .match import refine_match
+    from zemosaic_stack_core.prepare.stars.match import refine_match
 
     target = frames[reference].wcs_header or ""
     transforms = [

@@ -19,14 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.writing.atomic import atomic_output
-
-from .canvas import Canvas
-from .detect import StarList
-from .inventory import RawFrame
-from .records import PreparedFrame, PreparedGroup
-
-__all__ = ["VERSION", "PrepareCache", "signature"]
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame
+from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.system.atomic import atomic_output
 
 VERSION = 3
 """Part of every signature: raise it where the same input gives other pixels than before."""

@@ -9,13 +9,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
-
-from .canvas import Canvas
-from .inventory import RawFrame, common_shape, inspect_frame, require_pattern
-from .options import PrepareOptions
-from .tasks import aligned_bytes
-
-__all__ = ["counts_line", "is_there", "plan_preparation", "require_libraries", "shared_pattern", "sort_frames"]
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame, common_shape, inspect_frame, require_pattern
+from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.tasks import aligned_bytes
 
 
 def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOptions) -> dict[str, Any]:

@@ -15,17 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import ZemosaicError
-from zemosaic_stack_core.frames import probe_frame
-from zemosaic_stack_core.reading.pixel_rows import FilePool
-
-from .detect import StarList
-from .geometry import corners_of, fit_similarity
-from .hot_pixels import clean_pixels, sharp_pixels
-from .intake import is_there
-from .match import find_match
-from .recognize import Recognized
-
-__all__ = ["look_at_stars"]
+from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.prepare.canvas.geometry import corners_of, fit_similarity
+from zemosaic_stack_core.prepare.headers.recognize import Recognized
+from zemosaic_stack_core.prepare.intake import is_there
+from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, sharp_pixels
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.match import find_match
 
 _Image = npt.NDArray[np.float32]
 _Values = npt.NDArray[np.float64]

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from zemosaic_stack_core.errors import InvalidInputError
 
-__all__ = ["ALIGNMENTS", "BAYER_PATTERNS", "CFA_MODES", "HOT_PIXEL_MODES", "KERNELS", "LEVEL_MODES", "PrepareOptions"]
-
 ALIGNMENTS = ("auto", "stars", "wcs", "none")
 CFA_MODES = ("debayer", "drizzle")
 BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")

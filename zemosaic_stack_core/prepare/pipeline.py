@@ -13,23 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
-
-from .align import Placement, place_frames
-from .cache import PrepareCache, signature
-from .calibrate import Masters, make_masters
-from .canvas import Canvas
-from .detect import StarList
-from .hot_pixels import hot_in_dark, persistent_pixels
-from .intake import counts_line, require_libraries, shared_pattern, sort_frames
-from .inventory import RawFrame, common_shape
-from .levels import best_levels, match_levels, sky_scatter
-from .options import PrepareOptions
-from .parallel import map_frames
-from .records import PreparedFrame, PreparedGroup
-from .selection import dimmed_line, select_frames, with_transparency
-from .tasks import AlignTask, FrameTask, LevelTask, align_frame, aligned_bytes, apply_level, find_stars, scan_frame
-
-__all__ = ["prepare_frames"]
+from zemosaic_stack_core.prepare.align import Placement, place_frames
+from zemosaic_stack_core.prepare.cache import PrepareCache, signature
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.canvas.levels import best_levels, match_levels, sky_scatter
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame, common_shape
+from zemosaic_stack_core.prepare.intake import counts_line, require_libraries, shared_pattern, sort_frames
+from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
+from zemosaic_stack_core.prepare.selection import dimmed_line, select_frames, with_transparency
+from zemosaic_stack_core.prepare.sensor.calibrate import Masters, make_masters
+from zemosaic_stack_core.prepare.sensor.hot_pixels import hot_in_dark, persistent_pixels
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.tasks import (
+    AlignTask,
+    FrameTask,
+    LevelTask,
+    align_frame,
+    aligned_bytes,
+    apply_level,
+    find_stars,
+    scan_frame,
+)
+from zemosaic_stack_core.system.pool import map_frames
 
 Progress = Callable[[str, int, int], None]
 
@@ -339,7 +345,7 @@ class _Preparation:
 
     def _level(self, sources: Sequence[Path], levels: Sequence[object]) -> list[Path]:
         """Write frames at their levels."""
-        from .levels import Level
+        from zemosaic_stack_core.prepare.canvas.levels import Level
 
         jobs, targets = [], []
         for source, level in zip(sources, levels, strict=True):
@@ -365,7 +371,7 @@ def _no_stars(shape: tuple[int, int]) -> StarList:
 
 def _record(frame: RawFrame, stars: StarList, placed: object) -> PreparedFrame:
     """Return what is known of a frame before it is aligned."""
-    from .align import PlacedFrame
+    from zemosaic_stack_core.prepare.align import PlacedFrame
 
     assert isinstance(placed, PlacedFrame)  # noqa: S101 - for the type checker
     shift = (float("nan"),) * 2

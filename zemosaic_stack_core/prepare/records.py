@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .canvas import Canvas
-
-__all__ = ["PreparedFrame", "PreparedGroup"]
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .records import PreparedFrame, PreparedGroup
-
-__all__ = ["describe_frame", "frames_columns", "group_facts", "history_lines"]
+from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 
 _COLUMNS = (
     ("NSTARS", "stars", ""),

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from zemosaic_stack_core.errors import InvalidInputError
-
-from .options import PrepareOptions
-from .records import PreparedFrame
-
-__all__ = ["dimmed_line", "select_frames", "with_transparency"]
+from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.records import PreparedFrame
 
 _DIM = 0.7  # of the clearest frame's light; a night's air mass alone changes less
 _LISTED = 5

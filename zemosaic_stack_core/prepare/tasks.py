@@ -10,32 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.writing.atomic import atomic_output
-from zemosaic_stack_core.writing.fits_stream import bands_of_planes, write_hdu
-
-from .calibrate import Masters, calibrate
-from .canvas import Canvas
-from .cfa_drizzle import drizzle_cfa
-from .debayer import debayer, pattern_problem
-from .detect import StarList, detect_stars, luminance
-from .hot_pixels import clean_pixels, sharp_pixels
-from .inventory import RawFrame, read_pixels
-from .levels import BOX, Level, box_medians
-from .resample import PixelMap, resample
+from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
+from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
+from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
+from zemosaic_stack_core.prepare.headers.inventory import RawFrame, read_pixels
+from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate
+from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
+from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, sharp_pixels
+from zemosaic_stack_core.prepare.stars.detect import StarList, detect_stars, luminance
+from zemosaic_stack_core.system.atomic import atomic_output
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = [
-    "AlignTask",
-    "FrameTask",
-    "LevelTask",
-    "align_frame",
-    "aligned_bytes",
-    "apply_level",
-    "find_stars",
-    "scan_frame",
-]
 
 _Image = npt.NDArray[np.float32]
 

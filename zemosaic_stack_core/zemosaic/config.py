@@ -10,16 +10,7 @@ from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import NORMALIZATIONS, REJECTIONS, WEIGHTINGS, StackOptions, check_choice
-
-from .parallel_plan import GPU_SWITCHES, allows_gpu
-
-__all__ = [
-    "RadialWeight",
-    "ZeMosaicSettings",
-    "read_zemosaic_config",
-    "settings_from_config",
-    "settings_from_stacking_params",
-]
+from zemosaic_stack_core.zemosaic.parallel_plan import GPU_SWITCHES, allows_gpu
 
 _REJECTION_ALIASES = {
     "": "none",

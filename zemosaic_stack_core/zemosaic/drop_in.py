@@ -22,35 +22,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.auto import GPU_SUMMARY
 from zemosaic_stack_core.backends import Backend, cupy_backend, resolve_backend
 from zemosaic_stack_core.backends.faults import walk_chain
-from zemosaic_stack_core.chunks import Workload, plan_chunks
 from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError, OutOfMemoryError
-from zemosaic_stack_core.frames import open_frames
+from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.frames.host_arrays import to_host
+from zemosaic_stack_core.gpu.auto import GPU_SUMMARY
 from zemosaic_stack_core.gpu.health import gpu_health, gpu_is_usable
 from zemosaic_stack_core.gpu.phase3_gpu import find_invalid
 from zemosaic_stack_core.options import COMBINATIONS, StackOptions, check_choice
-from zemosaic_stack_core.reading.host_arrays import to_host
-from zemosaic_stack_core.result import StackResult
-from zemosaic_stack_core.runner import stack, stack_group
-
-from .config import settings_from_stacking_params
-from .parallel_plan import read_plan
-
-__all__ = [
-    "DEFAULT_GPU_MAX_CHUNK_BYTES",
-    "DEFAULT_GPU_ROWS_PER_CHUNK",
-    "GPUStackingError",
-    "apply_tile_photometric_scaling",
-    "compute_tile_photometric_scaling",
-    "get_backend_module",
-    "get_phase3_gpu_runtime_stats",
-    "gpu_stack_from_arrays",
-    "gpu_stack_from_paths",
-    "reset_phase3_gpu_runtime_stats",
-    "stack_core",
-]
+from zemosaic_stack_core.stacking.chunk_plan import Workload, plan_chunks
+from zemosaic_stack_core.stacking.limits import read_plan
+from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.run import stack, stack_group
+from zemosaic_stack_core.zemosaic.config import settings_from_stacking_params
 
 DEFAULT_GPU_MAX_CHUNK_BYTES = 512 * 1024**2
 """Working set in bytes that `_resolve_rows_per_chunk` plans with where the plan has none."""
@@ -65,9 +50,6 @@ _gpu_is_usable = gpu_is_usable
 _NORMALIZATIONS = {"none": "none", "": "none", "median": "additive", "linear_fit": "linear_fit"}
 """`stack_core`: "median" brings every frame's median to the reference's. The median over the frames at each pixel,
 which an older version subtracted, is the sky itself."""
-
-
-# --- the GPU stacker -------------------------------------------------------------------------------------------------
 
 
 class _RuntimeStats:
@@ -315,9 +297,6 @@ def _meta(result: StackResult, duration_s: float) -> dict[str, Any]:
     }
 
 
-# --- stack_core ------------------------------------------------------------------------------------------------------
-
-
 def get_backend_module(backend: str) -> ModuleType:
     """Return NumPy for ``"cpu"`` and CuPy for ``"gpu"``.
 
@@ -416,9 +395,6 @@ def _core_options(config: object) -> StackOptions:
         "stack_kappa_high": setting("sigma_clip_high", 3.0),
     }
     return settings_from_stacking_params(params, config).options
-
-
-# --- photometric scaling of tiles ------------------------------------------------------------------------------------
 
 
 def compute_tile_photometric_scaling(

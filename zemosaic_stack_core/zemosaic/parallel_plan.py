@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
-
-__all__ = [
-    "ParallelCapabilities",
-    "ParallelPlan",
-    "allows_gpu",
-    "auto_tune_parallel_plan",
-    "available_memory",
-    "detect_parallel_capabilities",
-    "read_plan",
-    "usable_cores",
-]
+from zemosaic_stack_core.stacking.limits import ParallelPlan, _size_or_none, read_plan
+from zemosaic_stack_core.system.memory import available_memory, usable_cores
 
 MIN_CHUNK_BYTES = 32 * 1024**2
 """`auto_tune_parallel_plan` asks for at least this much per chunk: below it the calls cost more than the work."""
@@ -31,13 +19,6 @@ RESERVED_MEMORY_FRACTION = 0.05
 
 GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
 """ZeMosaic's settings that allow or forbid the GPU, the more special first."""
-
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-"""Folder, limit and use of a container's memory, and what ``memory.stat`` there calls files that are cached and not in
-use: version 2 and 1 of control groups."""
 
 
 @dataclass(frozen=True)
@@ -66,130 +47,6 @@ class ParallelCapabilities:
     gpu_name: str | None = None
     gpu_vram_total_bytes: int | None = None
     gpu_vram_free_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class ParallelPlan:
-    """What of the machine a stack may use. Every size is a cap, never a floor.
-
-    Parameters
-    ----------
-    cpu_workers : int or None
-        Worker processes; None for as many as pay.
-    use_memmap : bool
-        Frames are worth leaving in files: together they exceed the memory budget.
-    max_chunk_bytes : int or None
-        Largest working set of one worker.
-    rows_per_chunk : int or None
-        Most rows of one band on the CPU.
-    tiles_per_chunk : int or None
-        Kept for programs that set it; no number of this library depends on it.
-    use_gpu : bool
-        False forbids the GPU; True allows it where its health check passes.
-    gpu_rows_per_chunk : int or None
-        Most rows of one band on the GPU.
-    gpu_max_chunk_bytes : int or None
-        Largest working set of one band on the GPU.
-    """
-
-    cpu_workers: int | None = None
-    use_memmap: bool = False
-    max_chunk_bytes: int | None = None
-    rows_per_chunk: int | None = None
-    tiles_per_chunk: int | None = None
-    use_gpu: bool = True
-    gpu_rows_per_chunk: int | None = None
-    gpu_max_chunk_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("use_memmap", "use_gpu"):
-                checked: Any = bool(value)
-            else:
-                checked = _size_or_none(field.name, value)
-            object.__setattr__(self, field.name, checked)
-
-
-def _size_or_none(name: str, value: Any) -> int | None:
-    """Return a positive integer; None for None and for 0 and less, which existing programs use for "no limit"."""
-    if value is None:
-        return None
-    try:
-        size = float(value)
-        is_whole = math.isfinite(size) and size == math.floor(size)
-    except (TypeError, ValueError):
-        is_whole = False
-    if not is_whole:
-        raise InvalidInputError(f"{name} of the parallel plan is {value!r}; expected a whole number or None")
-    return int(size) if size > 0 else None
-
-
-def read_plan(plan: object) -> ParallelPlan:
-    """Return a plan in this library's own form.
-
-    Parameters
-    ----------
-    plan : ParallelPlan, mapping, object with attributes, or None
-        What is not there has its default; what is not a field of `ParallelPlan` is ignored.
-
-    Returns
-    -------
-    ParallelPlan
-        With all caps validated.
-
-    Raises
-    ------
-    InvalidInputError
-        A size is not a whole number.
-    """
-    if plan is None:
-        return ParallelPlan()
-    if isinstance(plan, ParallelPlan):
-        return plan
-    names = [field.name for field in dataclasses.fields(ParallelPlan)]
-    if isinstance(plan, Mapping):
-        found = {name: plan[name] for name in names if plan.get(name) is not None}
-    else:
-        found = {name: getattr(plan, name) for name in names if getattr(plan, name, None) is not None}
-    return ParallelPlan(**found)
-
-
-def usable_cores() -> int:
-    """Return the number of logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(len(os.sched_getaffinity(0)), 1)
-    return max(os.cpu_count() or 1, 1)
-
-
-def _container_memory() -> tuple[int, int] | None:
-    """Return limit and use of the container's memory in bytes, None where no limit is set."""
-    for folder, limit_name, used_name, cached_name in _CGROUP_FILES:
-        try:
-            limit, used, stat = (
-                Path(folder, name).read_text(encoding="ascii").strip()
-                for name in (limit_name, used_name, "memory.stat")
-            )
-        except OSError:
-            continue
-        if limit.isdigit() and used.isdigit():
-            # Files that were read count as used, and are dropped as soon as the room is wanted: every frame of a night.
-            cached = dict(line.split() for line in stat.splitlines() if len(line.split()) == 2).get(cached_name, "0")
-            return int(limit), max(int(used) - int(cached), 0)
-    return None
-
-
-def available_memory() -> tuple[int, int]:
-    """Return the memory in bytes of the machine, or the container, and how much of it can be had without swapping."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    total, available = int(memory.total), int(memory.available)
-    container = _container_memory()
-    if container is not None and container[0] < total:  # version 1 writes "no limit" as a number near 2**63
-        total = container[0]
-        available = min(available, max(container[0] - container[1], 0))
-    return total, available
 
 
 def detect_parallel_capabilities(*, probe_gpu: bool = True) -> ParallelCapabilities:

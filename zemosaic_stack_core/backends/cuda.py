@@ -1,0 +1,505 @@
+"""CuPy: the GPU's namespace, transfers and memory. The only file that names CuPy."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.backends.base import N_SLOTS, Array, Slot, TransferClosed
+from zemosaic_stack_core.backends.faults import is_device_lost
+from zemosaic_stack_core.errors import BackendUnavailableError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuMemory:
+    """Memory of a CUDA device, in bytes.
+
+    Parameters
+    ----------
+    name : str
+        Name of the device.
+    total, free : int
+        The device's memory, and what no process holds of it.
+    pool_free, pool_used : int
+        What CuPy's pool of this process holds for later and what it has handed out.
+    allocatable : int
+        What an allocation of this process can get: ``free + pool_free``, less where the pool has a limit.
+    float64_ratio : int
+        How many float32 operations the device does in the time of one in float64.
+    """
+
+    name: str
+    total: int
+    free: int
+    pool_free: int
+    pool_used: int
+    allocatable: int
+    float64_ratio: int
+
+
+def _import_cupy() -> Any:
+    """Return the module, or raise `BackendUnavailableError` with the reason."""
+    try:
+        import cupy  # noqa: TID251 - the one door
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # what a broken install was seen to raise
+        raise BackendUnavailableError(
+            f'CuPy can\'t be imported ({type(error).__name__}: {error}); python -m pip install "cupy-cuda12x[ctk]"'
+        ) from error
+    return cupy
+
+
+def cupy_in_use() -> bool:
+    """Say whether this process has imported CuPy."""
+    return "cupy" in sys.modules
+
+
+def _pools(cupy: Any) -> list[Any]:
+    """Return the device pools that may hold blocks: CuPy's own, and the one that the program set instead."""
+    default = cupy.get_default_memory_pool()
+    current = getattr(cupy.cuda.get_allocator(), "__self__", None)  # the pool of a bound `malloc`
+    others = [] if current is default or not hasattr(current, "free_all_blocks") else [current]
+    return [default, *others]
+
+
+def free_cupy_memory_pools() -> None:
+    """Give the unused blocks of CuPy's device and pinned pools back.
+
+    Does nothing where this process has not imported CuPy or no device answers. Must not be called after a sticky
+    device error: see `is_device_lost`.
+    """
+    cupy = sys.modules.get("cupy")
+    if cupy is None or not cupy.is_available():
+        return
+    for pool in _pools(cupy):
+        pool.free_all_blocks()
+    cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def gpu_memory() -> GpuMemory:
+    """Return the memory figures of the current CUDA device.
+
+    Raises
+    ------
+    BackendUnavailableError
+        CuPy can't be imported or no device answers.
+    """
+    cupy = _import_cupy()
+    runtime = cupy.cuda.runtime
+    try:
+        free, total = runtime.memGetInfo()
+        properties = runtime.getDeviceProperties(runtime.getDevice())
+        pool = _pools(cupy)[-1]
+        pool_free, pool_used = pool.free_bytes(), pool.used_bytes()
+        limit = pool.get_limit() if hasattr(pool, "get_limit") else 0
+    except runtime.CUDARuntimeError as error:
+        raise BackendUnavailableError(f"no CUDA device answers: {error}") from error
+    name = properties["name"]
+    allocatable = free + pool_free
+    return GpuMemory(
+        name=(name.decode(errors="replace") if isinstance(name, bytes) else str(name)).strip(),
+        total=int(total),
+        free=int(free),
+        pool_free=int(pool_free),
+        pool_used=int(pool_used),
+        allocatable=int(min(allocatable, max(limit - pool_used, 0)) if limit else allocatable),
+        float64_ratio=int(properties.get("singleToDoublePrecisionPerfRatio", 1)),
+    )
+
+
+class _Streams:
+    """The streams of a backend and events for use again.
+
+    CuPy's pool keeps what a stream has freed for that stream: with new ones for each tile nothing would be used again.
+    No event is destroyed before the streams are, which may still have to wait for it.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self.upload = cuda.Stream(non_blocking=True)
+        self.compute = cuda.Stream(non_blocking=True)
+        self.download = cuda.Stream(non_blocking=True)
+        self._cuda = cuda
+        self._events: list[Any] = []
+        self._spare: list[Any] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> Any:
+        """Return an event that nothing waits for."""
+        with self._lock:
+            if not self._spare:
+                self._events.append(self._cuda.Event())
+                return self._events[-1]
+            return self._spare.pop()
+
+    def give(self, *events: Any) -> None:
+        """Take events back that no stream waits for anymore."""
+        with self._lock:
+            self._spare.extend(events)
+
+
+@dataclass
+class _BandEvents:
+    """The events of one band's way through the device."""
+
+    upload_start: Any
+    uploaded: Any
+    compute_start: Any
+    consumed: Any
+
+
+class _GpuSlot(Slot):
+    """A slot with pinned host memory and device memory of the same layout."""
+
+    def __init__(self, backend: CupyBackend) -> None:
+        super().__init__(backend.allocate_pinned)
+        self._cupy = backend.cupy
+        self._device_memory: Any = None
+        self.band: _BandEvents | None = None
+
+    def device_views(self, arrays: Sequence[npt.NDArray[Any]]) -> list[Array]:
+        """Return device arrays of the shapes and dtypes of `arrays`, in the slot's device memory."""
+        starts, total = self.layout([array.nbytes for array in arrays])
+        if self._device_memory is None or self._device_memory.size < total:
+            self._device_memory = None  # the old memory goes before the new comes
+            self.device_arrays = []
+            self._device_memory = self._cupy.empty(max(total, 1), dtype=np.uint8)
+        memory = self._device_memory
+        return [
+            memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+            for start, array in zip(starts, arrays, strict=True)
+        ]
+
+    def copy(self, arrays: Sequence[npt.NDArray[Any]], stream: Any) -> None:
+        """Queue the copies of the arrays to the device's views: one copy where both sides are laid out alike."""
+        whole = self.whole(arrays)
+        if whole is not None:
+            if whole.size:
+                self._device_memory[: whole.size].set(whole, stream=stream)
+            return
+        for target, source in zip(self.device_arrays, arrays, strict=True):
+            if source.size:
+                target.set(source, stream=stream)
+
+
+@dataclass
+class _Download:
+    """A copy that is on its way: the device array and the pinned array must live until the event has come."""
+
+    array: Array
+    pinned: npt.NDArray[Any]
+    out: npt.NDArray[Any]
+    start: Any
+    done: Any
+    band: int
+
+
+class CupyTransfer:
+    """Double-buffered transfer on three streams: uploads, kernel, downloads.
+
+    The kernel stream waits for a slot's `uploaded` event, the upload stream for its `consumed` event before it
+    overwrites the slot's device memory, the download stream for the kernel's results. The host waits in `acquire` for
+    the pinned memory it is about to overwrite, and for downloads once the next band is queued.
+    """
+
+    def __init__(self, backend: CupyBackend) -> None:
+        self._backend = backend
+        self._events = backend.streams()
+        self._upload_stream = self._events.upload
+        self._compute_stream = self._events.compute
+        self._download_stream = self._events.download
+        self._free = [_GpuSlot(backend) for _ in range(N_SLOTS)]
+        self._downloads: deque[_Download] = deque()
+        self._in_flight: deque[_BandEvents] = deque()
+        # Events with the band at which they were last in use: a stream may still have to wait for them.
+        self._waited_for: deque[tuple[int, Iterable[Any]]] = deque()
+        self._band = 0
+        self._changed = threading.Condition()
+        self._uploading = threading.Lock()
+        self._closed = False
+        self.upload_ms = 0.0
+        self.compute_ms = 0.0
+        self.download_ms = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.finish()
+                # Every band was computed: the reading thread is through with the pinned memory, the next tile gets it.
+                self._backend.keep_pinned([slot.give_memory() for slot in self._free])
+            self.close()
+            if error is not None and not is_device_lost(error):
+                self._settle()
+        finally:
+            self.close()
+            self._downloads.clear()
+            self._free.clear()
+
+    @property
+    def times(self) -> Self:
+        """The transfer itself: it has ``upload_ms``, ``compute_ms`` and ``download_ms``."""
+        return self
+
+    def acquire(self) -> _GpuSlot:
+        """Wait until a slot is free and its pinned memory has been uploaded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free or self._closed)
+            if self._closed:
+                raise TransferClosed
+            slot = self._free.pop(0)
+        with self._uploading:
+            self._check_open()
+            if slot.band is not None:
+                slot.band.uploaded.synchronize()
+        return slot
+
+    def upload(self, slot: Slot, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Queue the copies of the arrays to the slot's device memory; 16-bit samples go as 16-bit."""
+        if not isinstance(slot, _GpuSlot):
+            raise TypeError(f"the slot is {slot!r}; expected one that `acquire` gave")
+        arrays = slot.staged(arrays)
+        with self._uploading:
+            self._check_open()
+            with self._backend.on_device(), self._upload_stream as stream:
+                if slot.band is not None:
+                    stream.wait_event(slot.band.consumed)
+                events = _BandEvents(*(self._events.take() for _ in range(4)))
+                slot.band = events
+                events.upload_start.record(stream)
+                slot.device_arrays = slot.device_views(arrays)
+                slot.copy(arrays, stream)
+                events.uploaded.record(stream)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Queue the calls inside the block on the kernel's stream."""
+        with self._backend.on_device(), self._compute_stream:
+            yield
+
+    def arrive(self, slot: Slot) -> list[Array]:
+        """Make the kernel's stream wait for the slot's upload and return its device arrays."""
+        events = self._band_in(slot)
+        self._compute_stream.wait_event(events.uploaded)
+        events.compute_start.record(self._compute_stream)
+        return slot.device_arrays
+
+    def download(self, pairs: Sequence[tuple[Array, npt.NDArray[Any]]]) -> None:
+        """Queue the copies of results to pinned memory; `finish` or a later band brings them to their places."""
+        backend, stream = self._backend, self._download_stream
+        with backend.on_device():
+            contiguous = []
+            with self._compute_stream:
+                for array, out in pairs:
+                    contiguous.append((backend.cupy.ascontiguousarray(array), out))
+                computed = self._events.take()
+                computed.record(self._compute_stream)
+            stream.wait_event(computed)
+            for array, out in contiguous:
+                start, done = self._events.take(), self._events.take()
+                pinned = backend.empty_pinned(array.shape, array.dtype)
+                start.record(stream)
+                if array.size:
+                    array.get(stream=stream, out=pinned, blocking=False)
+                done.record(stream)
+                self._downloads.append(_Download(array, pinned, out, start, done, self._band))
+            self._waited_for.append((self._band, (computed,)))
+
+    def release(self, slot: Slot) -> None:
+        """Mark the end of the kernel's use of the slot and collect the downloads of the bands before."""
+        events = self._band_in(slot)
+        events.consumed.record(self._compute_stream)
+        self._collect()
+        self._in_flight.append(events)
+        self._band += 1
+        with self._changed:
+            self._free.append(slot)  # type: ignore[arg-type]  # _band_in has checked it
+            self._changed.notify()
+
+    def finish(self) -> None:
+        """Wait for the kernel and bring every download to its place."""
+        self._compute_stream.synchronize()
+        self._band += 1
+        self._collect()
+
+    def close(self) -> None:
+        """Let the reading thread queue nothing more and wake it; an upload that is being queued is waited for."""
+        with self._uploading, self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        """Raise where the transfer was closed."""
+        if self._closed:
+            raise TransferClosed
+
+    def _settle(self) -> None:
+        """Wait for what is queued, so that no copy still runs into memory that is about to be used for other things."""
+        try:
+            for stream in (self._upload_stream, self._compute_stream, self._download_stream):
+                stream.synchronize()
+        except RuntimeError:
+            # The device died as well. An error is already on its way to the caller, and that one says what came first.
+            return
+
+    def _band_in(self, slot: Slot) -> _BandEvents:
+        """Return the events of the band that is in the slot."""
+        if not isinstance(slot, _GpuSlot) or slot.band is None:
+            raise TypeError(f"the slot is {slot!r}; expected one that `acquire` gave and `upload` filled")
+        return slot.band
+
+    def _collect(self) -> None:
+        """Bring the downloads of the bands before the current one to their places and add up the times."""
+        while self._downloads and self._downloads[0].band < self._band:
+            download = self._downloads.popleft()
+            download.done.synchronize()
+            self.download_ms += self._elapsed(download.start, download.done)
+            self._events.give(download.start, download.done)
+            np.copyto(download.out, download.pinned, casting="no")
+        while self._in_flight:
+            events = self._in_flight.popleft()
+            events.consumed.synchronize()
+            self.upload_ms += self._elapsed(events.upload_start, events.uploaded)
+            self.compute_ms += self._elapsed(events.compute_start, events.consumed)
+            self._waited_for.append((self._band, vars(events).values()))
+        while self._waited_for and self._waited_for[0][0] + 2 * N_SLOTS < self._band:
+            self._events.give(*self._waited_for.popleft()[1])
+
+    def _elapsed(self, start: Any, end: Any) -> float:
+        """Return the milliseconds between two events that have come."""
+        return float(self._backend.cupy.cuda.get_elapsed_time(start, end))
+
+
+class CupyBackend:
+    """One CUDA device through CuPy.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy.
+    xp : module
+        ``array_api_compat.cupy``.
+    device_id : int
+        Ordinal of the device.
+    """
+
+    name = "cupy"
+    is_host = False
+
+    def __init__(self, *, cupy: Any, xp: Any, device_id: int) -> None:
+        self.cupy = cupy
+        self.xp = xp
+        self._device_id = device_id
+        self._streams: _Streams | None = None
+        self._spare_pinned: list[npt.NDArray[np.uint8]] = []
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<backend cupy, device {self._device_id}>"
+
+    @property
+    def module(self) -> Any:
+        """CuPy itself, for programs that want to work with it."""
+        return self.cupy
+
+    @property
+    def device(self) -> Any:
+        """The CUDA device."""
+        return self.cupy.cuda.Device(self._device_id)
+
+    def on_device(self) -> Any:
+        """Make the device current for the calling thread inside the block."""
+        return self.cupy.cuda.Device(self._device_id)
+
+    def upload(self, array: npt.NDArray[Any]) -> Array:
+        """Return a copy of a native-order host array on the device, in the current stream's order."""
+        with self.on_device():
+            return self.xp.asarray(array)
+
+    def download(self, array: Array, out: npt.NDArray[Any]) -> None:
+        """Copy a device array into a host array of the same shape and dtype, and wait for it."""
+        np.copyto(out, array.get(), casting="no")
+
+    def synchronize(self) -> None:
+        """Wait for everything that was queued on the device."""
+        self.device.synchronize()
+
+    def free_memory(self) -> int:
+        """Return the bytes of device memory that an allocation can get now."""
+        with self.on_device():
+            return gpu_memory().allocatable
+
+    def release(self) -> None:
+        """Give the pools' unused memory back; must not be called after a sticky device error."""
+        self.keep_pinned([])
+        with self.on_device():
+            free_cupy_memory_pools()
+
+    def streams(self) -> _Streams:
+        """Return the streams that all transfers of this backend share, made at the first call."""
+        with self._lock, self.on_device():
+            if self._streams is None:
+                self._streams = _Streams(self.cupy.cuda)
+            return self._streams
+
+    def open_transfer(self) -> CupyTransfer:
+        """Return a new transfer for one stack."""
+        return CupyTransfer(self)
+
+    def allocate_pinned(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return pinned host memory of at least that size.
+
+        Pinning costs more than filling the memory, so what the last stack left is used again; CuPy's pinned pool would
+        do that too, but rounds the size up to a power of two.
+        """
+        with self._lock:
+            for index, memory in enumerate(self._spare_pinned):
+                if memory.size >= n_bytes:
+                    return self._spare_pinned.pop(index)
+        cuda = self.cupy.cuda
+        pointer = cuda.PinnedMemoryPointer(cuda.PinnedMemory(n_bytes), 0)
+        return np.frombuffer(pointer, np.uint8, n_bytes)
+
+    def keep_pinned(self, memories: Sequence[npt.NDArray[np.uint8] | None]) -> None:
+        """Keep the pinned memory of a finished stack for the next one, in place of what was kept before."""
+        with self._lock:
+            self._spare_pinned = [memory for memory in memories if memory is not None]
+
+    def empty_pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return an uninitialized array in the pool's pinned memory."""
+        kind = np.dtype(dtype)
+        count = int(np.prod(shape, dtype=np.int64))
+        pointer = self.cupy.cuda.alloc_pinned_memory(max(count * kind.itemsize, 1))
+        return np.frombuffer(pointer, kind, count).reshape(shape)
+
+
+def cupy_backend() -> CupyBackend:
+    """Return the backend of the current CUDA device.
+
+    Raises
+    ------
+    BackendUnavailableError
+        CuPy can't be imported, or no device answers; the message says what to do.
+    """
+    cupy = _import_cupy()
+    try:
+        n_devices = cupy.cuda.runtime.getDeviceCount()
+        device_id = cupy.cuda.runtime.getDevice() if n_devices else 0
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendUnavailableError(f"no CUDA device answers: {error}") from error
+    if not n_devices:
+        raise BackendUnavailableError("no CUDA device answers: the driver lists none")
+    import array_api_compat.cupy as xp
+
+    return CupyBackend(cupy=cupy, xp=xp, device_id=device_id)

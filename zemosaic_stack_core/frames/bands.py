@@ -1,0 +1,156 @@
+"""Read a group of frames in bands of rows: `BandReader` and the `Band` it hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.array_frames import ArrayFrame
+from zemosaic_stack_core.frames.file_frames import FileFrame
+from zemosaic_stack_core.frames.group import FrameGroup
+from zemosaic_stack_core.frames.masks import MaskSource
+from zemosaic_stack_core.frames.pixel_rows import FilePool
+
+_Array = npt.NDArray[Any]
+_Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Band:
+    """The same rows of several frames.
+
+    Parameters
+    ----------
+    samples : list of arrays of shape (channels, rows, columns)
+        One per frame, of that frame's dtype, in input units. Parts of the buffers, or read-only views of the arrays.
+    masks : list of (bool array or None)
+        Shape (channels, rows, columns), or (1, rows, columns) where it counts for all channels; True = missing. None
+        where nothing is masked in this band.
+    has_missing : bool array of shape (frame, channel)
+        Whether any sample is masked or not finite.
+    """
+
+    samples: list[_Array]
+    masks: list[_Bools | None]
+    has_missing: _Bools
+
+
+class BandReader:
+    """Hand out bands of rows of a group; use as a context manager.
+
+    One thread at a time. Each worker makes its own from the group, which travels by pickling.
+
+    Parameters
+    ----------
+    group : FrameGroup
+        The frames.
+    max_open_files : int, optional
+        Default: 128, or half of what the system allows if that is less.
+    """
+
+    def __init__(self, group: FrameGroup, *, max_open_files: int | None = None) -> None:
+        self.group = group
+        self._files = FilePool(max_open_files)
+
+    def __enter__(self) -> BandReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def files(self) -> FilePool:
+        """The open files, for planes that go with the frames."""
+        return self._files
+
+    @property
+    def open_files(self) -> int:
+        """Files open now."""
+        return len(self._files)
+
+    def close(self) -> None:
+        """Close every file."""
+        self._files.close()
+
+    def allocate(self, rows: int) -> list[_Array]:
+        """Return one buffer per frame for bands of up to `rows` rows.
+
+        Returns
+        -------
+        list of arrays of shape (channels, rows, columns)
+            Of each frame's dtype; with 0 rows for frames in memory that are handed out as views.
+        """
+        group = self.group
+        return [
+            np.empty((group.channels, 0 if is_viewed(source) else rows, group.columns), source.dtype)
+            for source in group.sources
+        ]
+
+    def read(
+        self, start: int, stop: int, buffers: Sequence[_Array], first_frame: int = 0, last_frame: int | None = None
+    ) -> Band:
+        """Read rows `start` to `stop` of frames `first_frame` to `last_frame` (excluded).
+
+        Parameters
+        ----------
+        start, stop : int
+            Rows, ``0 <= start < stop <= group.rows``.
+        buffers : sequence of arrays
+            From `allocate`: one for each frame that is read, with at least ``stop - start`` rows. Overwritten.
+        first_frame, last_frame : int
+            Part of the group; default all.
+
+        Raises
+        ------
+        FrameReadError
+            A file became unreadable or shorter since it was opened.
+        InvalidInputError
+            The rows are outside of the image, or there are not as many buffers as frames.
+        """
+        group = self.group
+        if not 0 <= start < stop <= group.rows:
+            raise InvalidInputError(f"rows {start} to {stop}; expected a range within 0 to {group.rows}")
+        frames = range(len(group.sources))[first_frame:last_frame]
+        if len(buffers) != len(frames):
+            raise InvalidInputError(f"{len(buffers)} buffers for {len(frames)} frames; expected one per frame")
+        band = Band([], [], np.zeros((len(frames), group.channels), np.bool_))
+        for index, (frame, buffer) in enumerate(zip(frames, buffers, strict=True)):
+            source = group.sources[frame]
+            if isinstance(source, ArrayFrame) and source.can_view:
+                samples = source.view_rows(start, stop)
+            else:
+                samples = buffer[:, : stop - start]
+                source.read_rows(start, stop, samples, self._files)
+            mask = self._mask(group.masks[frame], start, stop)
+            # While the rows are in the cache: 0.15 to 0.25 ns per sample.
+            if samples.dtype.kind == "f" and not np.logical_and.reduce(np.isfinite(samples), axis=None):
+                band.has_missing[index] = ~np.isfinite(samples).all(axis=(1, 2))
+            if mask is not None:
+                band.has_missing[index] |= mask.any(axis=(1, 2))
+            band.samples.append(samples)
+            band.masks.append(mask)
+        return band
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Tell the system that these rows of all frames are wanted soon; nothing where it takes no such advice."""
+        for source in self.group.sources:
+            if isinstance(source, FileFrame):
+                source.advise_rows(start, stop, self._files)
+
+    def _mask(self, sources: Sequence[MaskSource], start: int, stop: int) -> _Bools | None:
+        """Return what any of the masks marks, None for nothing."""
+        mask: _Bools | None = None
+        for source in sources:
+            rows = source.mask_rows(start, stop, self._files)
+            mask = rows if mask is None else mask | rows
+        return mask if mask is not None and mask.any() else None
+
+
+def is_viewed(source: object) -> bool:
+    """Whether a source's rows are handed out without a copy."""
+    return isinstance(source, ArrayFrame) and source.can_view

@@ -1,0 +1,106 @@
+"""Turn the frames of a command line into paths: files, folders, patterns and ``@list`` files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+
+FRAME_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz", ".npy")
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Return the sorting key of natural name order: ``light_9`` before ``light_10``, case ignored."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    # Splitting at digits makes every second part a number. The name itself, last, decides between "1" and "01".
+    key = [(1, int(part), "") if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
+    return [*key, (-1, 0, path.name)]
+
+
+def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
+    """Return the files that command-line arguments name, in their order.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Each a file; a folder, which means its frames (by suffix, not recursive) in natural name order;
+        ``@list.txt``, a UTF-8 text of one path a line, relative to the list's folder, blank lines and ``#`` comments
+        ignored; or a pattern with ``*`` or ``?`` that no shell has expanded.
+
+    Returns
+    -------
+    list of Path
+        Files that were named one by one are listed whether they exist or not.
+
+    Raises
+    ------
+    InvalidInputError
+        A folder, a list or a pattern gives no frame, or nothing was named at all.
+    FrameReadError
+        A folder or a list can't be read.
+    """
+    paths = [path for argument in arguments for path in _expand(argument)]
+    if not paths:
+        raise InvalidInputError("no frames named; expected files, folders or @list files")
+    return paths
+
+
+def find_repeated(paths: Sequence[Path]) -> dict[Path, int]:
+    """Return the files that are named more than once, each under its first name, and how often.
+
+    A frame that is given twice counts twice; more often than not a folder was named together with files in it.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        As from `expand_frame_arguments`; links are followed.
+    """
+    real = [os.path.realpath(path) for path in paths]
+    counts = Counter(real)
+    first = dict(zip(reversed(real), reversed(paths), strict=True))
+    return {first[name]: count for name, count in counts.items() if count > 1}
+
+
+def _expand(argument: str) -> list[Path]:
+    """Return the files of one argument."""
+    if argument.startswith("@"):
+        return _read_list(Path(argument[1:]))
+    path = Path(argument)
+    if path.is_dir():
+        return _frames_in(path)
+    if not path.exists() and any(character in path.name for character in "*?"):
+        found = sorted((p for p in path.parent.glob(path.name) if p.is_file()), key=natural_key)
+        if not found:
+            raise InvalidInputError(f"{argument}: no file matches; expected at least one")
+        return found
+    return [path]
+
+
+def _frames_in(folder: Path) -> list[Path]:
+    """Return the frames of a folder; hidden files are not among them."""
+    try:
+        found = [p for p in folder.iterdir() if p.name.casefold().endswith(FRAME_SUFFIXES) and p.name[0] != "."]
+    except OSError as error:
+        raise FrameReadError(f"{folder}: {error.strerror}; expected a readable folder") from None
+    if not found:
+        raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {', '.join(FRAME_SUFFIXES)}")
+    return sorted(found, key=natural_key)
+
+
+def _read_list(path: Path) -> list[Path]:
+    """Return the paths in a list file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FrameReadError(f"{path}: {error.strerror}; expected a readable list of frames") from None
+    except UnicodeDecodeError:
+        raise FrameReadError(f"{path}: not UTF-8 text; expected one path a line") from None
+    lines = (line.strip() for line in text.splitlines())
+    paths = [path.parent / line for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise InvalidInputError(f"{path}: no paths in this list; expected one a line")
+    return paths

@@ -1,0 +1,268 @@
+"""Frames of a group as sources of rows: arrays, ``.npy`` and FITS files, compressed or not.
+
+`open_frames` turns what the caller gave into a validated `FrameGroup`; `BandReader` (in `bands`) reads it band by band.
+A file's header is parsed once, in `probe_frame`, which raises one clear error for anything that is not a frame; after
+that a `FileFrame` is a small picklable record, and rows are read by position.
+
+A worker that drops bad frames one by one does::
+
+    for path in paths:
+        try:
+            sources.append(probe_frame(path, scratch=scratch))
+        except FrameReadError as error:
+            report(error)
+    group = group_frames(sources)          # InvalidInputError where the shapes differ (see also `check_same_shape`)
+
+Types: uint8, int16 and uint16 values (after ``BZERO``) are handed out as they are, everything else as float32, rounded
+once. Missing samples of a file are NaN; ``BLANK`` in an integer image makes it float32 with NaN there.
+
+Color: ``(row, column, channel)`` arrays and FITS images with planes have a channel axis, and so has the stack. An
+array of shape ``(row, column, 1)`` keeps its axis; a FITS image with ``NAXIS3 = 1`` is mono. In files (not in arrays,
+whose last axis always is the channel) an image of 3 or 4 channels is recognized whichever end its channel axis is at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.array_frames import array_frame
+from zemosaic_stack_core.frames.file_frames import FileFrame, describe_shape, plane_source, probe_frame
+from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
+from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.frames.variances import FileVariances, file_variances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanesGiven:
+    """Masks, weights and variances of single samples: the FITS extensions they are in, and those given as arrays.
+
+    Parameters
+    ----------
+    mask_extension, variance_extension : str or None
+        Name of the extension of each frame's file.
+    dq_bits : int or None
+        Bits of the mask extension that count; None for all.
+    arrays : tuple of str
+        What was given as arrays, of ``"masks"``, ``"weights"``, ``"variances"``: no file tells them again.
+    """
+
+    mask_extension: str | None = None
+    dq_bits: int | None = None
+    variance_extension: str | None = None
+    arrays: tuple[str, ...] = ()
+
+
+NO_PLANES = PlanesGiven()
+"""Nothing but the frames."""
+
+
+class FrameSource(Protocol):
+    """One frame that hands out rows; `FileFrame` and `ArrayFrame` are the two there are."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the path as given, or ``"frame 3"`` for the fourth array of a list."""
+        ...
+
+    @property
+    def path(self) -> Path | None:
+        """The file it comes from."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows of the image."""
+        ...
+
+    @property
+    def columns(self) -> int:
+        """Columns of the image."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels, 1 for mono."""
+        ...
+
+    @property
+    def is_color(self) -> bool:
+        """Whether the image has a channel axis."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type handed out, in native byte order: uint8, int16, uint16 or float32."""
+        ...
+
+    def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:
+        """Fill `out`, of shape (channels, stop - start, columns) and the type `dtype`, with rows `start` to `stop`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameGroup:
+    """The frames of one stack, all of one shape.
+
+    Parameters
+    ----------
+    sources : tuple of FrameSource
+        The frames, in the order given.
+    masks : tuple of tuple of MaskSource
+        For each frame what marks its samples as missing; empty where nothing does.
+    rows, columns, channels : int
+        Shape of every frame.
+    is_color : bool
+        Whether the stack has a channel axis.
+    variances : FileVariances or None
+        Variances of the samples in an extension of each frame's file.
+    given : PlanesGiven
+        Names of the extensions that are read.
+    """
+
+    sources: tuple[FrameSource, ...]
+    masks: tuple[tuple[MaskSource, ...], ...]
+    rows: int
+    columns: int
+    channels: int
+    is_color: bool
+    variances: FileVariances | None = None
+    given: PlanesGiven = NO_PLANES
+
+
+def check_same_shape(frame: FrameSource, first: FrameSource) -> None:
+    """Raise `InvalidInputError`, naming both, unless two frames have the same rows, columns and channels."""
+    if (frame.rows, frame.columns, frame.channels) != (first.rows, first.columns, first.channels):
+        raise InvalidInputError(
+            f"{frame.name} is {describe_shape(frame)}; expected {describe_shape(first)} as in {first.name}"
+        )
+
+
+def group_frames(sources: Sequence[FrameSource], masks: Sequence[Sequence[MaskSource]] | None = None) -> FrameGroup:
+    """Make a group of frames that were opened one by one.
+
+    Parameters
+    ----------
+    sources : sequence of FrameSource
+        At least one.
+    masks : sequence of sequence of MaskSource, optional
+        As many as frames.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no frame, the shapes differ, or there are not as many masks as frames.
+    """
+    if not sources:
+        raise InvalidInputError("no frames; expected at least one")
+    if masks is not None and len(masks) != len(sources):
+        raise InvalidInputError(f"{len(masks)} masks for {len(sources)} frames; expected one (or None) per frame")
+    first = sources[0]
+    for source in sources[1:]:
+        check_same_shape(source, first)
+    return FrameGroup(
+        sources=tuple(sources),
+        masks=((),) * len(sources) if masks is None else tuple(map(tuple, masks)),
+        rows=first.rows,
+        columns=first.columns,
+        channels=first.channels,
+        is_color=any(source.is_color for source in sources),
+    )
+
+
+def open_frames(
+    frames: Sequence[object],
+    masks: Sequence[object] | None = None,
+    *,
+    mask_extension: str | None = None,
+    dq_bits: int | None = None,
+    variance_extension: str | None = None,
+    scratch: ScratchFolder | None = None,
+) -> FrameGroup:
+    """Open the frames of one stack.
+
+    Parameters
+    ----------
+    frames : sequence of array, str or Path
+        ``(row, column)`` or ``(row, column, channel)`` arrays of NumPy or any other array-API library, and files. A
+        masked array, or an object with ``data`` and ``mask`` like astropy's ``CCDData``, brings its mask.
+    masks : sequence of (bool array or None), optional
+        One per frame; True marks a missing sample. Shape ``(row, column)`` or the frame's.
+    mask_extension : str, optional
+        Name of the FITS extension with the mask of each file, e.g. ``"MASK"`` or ``"DQ"``: a nonzero value is missing.
+    dq_bits : int, optional
+        Only these bits of the mask extension count. Default: all.
+    variance_extension : str, optional
+        Name of the FITS extension with the variances of each file's samples, e.g. ``"VARIANCE"``; see
+        `zemosaic_stack_core.frames.variances.file_variances` for what else it may hold. Every frame must have it.
+    scratch : ScratchFolder, optional
+        Where compressed frames are decoded to. Default: a new one that lives as long as the frames.
+
+    Returns
+    -------
+    FrameGroup
+        Frames of one shape. Arrays are neither copied nor transferred here.
+
+    Raises
+    ------
+    InvalidInputError
+        No frames, an object that is no image, shapes that differ (names both), masks that don't fit.
+    FrameReadError
+        A file can't be read as a frame.
+    """
+    if isinstance(frames, (str, os.PathLike)):
+        raise InvalidInputError(f"frames is {os.fspath(frames)!r}; expected a sequence of frames")
+    if masks is not None and len(masks) != len(frames):
+        raise InvalidInputError(f"{len(masks)} masks for {len(frames)} frames; expected one (or None) per frame")
+    if dq_bits is not None and mask_extension is None:
+        raise InvalidInputError(f"dq_bits is {dq_bits!r} without mask_extension; expected the name of the extension")
+    scratch = ScratchFolder() if scratch is None else scratch
+    sources: list[FrameSource] = []
+    found: list[list[MaskSource]] = []
+    variances: list[FileFrame] = []
+    for index, item in enumerate(frames):
+        own: list[MaskSource] = []
+        source: FrameSource
+        if isinstance(item, (str, os.PathLike)):
+            source = probe_frame(item, scratch=scratch)
+            if mask_extension is not None:
+                own.append(FileMask(plane_source(source, mask_extension), dq_bits))
+            if variance_extension is not None:
+                variances.append(plane_source(source, variance_extension))
+        else:
+            source, mask = array_frame(item, f"frame {index}")
+            if variance_extension is not None:
+                raise InvalidInputError(f"{source.name} is an array; expected a file with {variance_extension}")
+            if mask is not None:
+                own.append(mask)
+        if sources:
+            check_same_shape(source, sources[0])
+        if masks is not None and masks[index] is not None:
+            own.append(_given_mask(masks[index], source))
+        sources.append(source)
+        found.append(own)
+    return replace(
+        group_frames(sources, found),
+        variances=None if variance_extension is None else file_variances(variances, variance_extension),
+        given=PlanesGiven(
+            mask_extension=mask_extension,
+            dq_bits=dq_bits,
+            variance_extension=variance_extension,
+        ),
+    )
+
+
+def _given_mask(mask: object, source: FrameSource) -> ArrayMask:
+    """Return the caller's mask of a frame, checked against its shape."""
+    given = array_mask(mask, f"mask of {source.name}")
+    if (given.rows, given.columns) != (source.rows, source.columns) or given.channels not in (1, source.channels):
+        raise InvalidInputError(f"{given.name} is {describe_shape(given)}; expected {describe_shape(source)}")
+    return given

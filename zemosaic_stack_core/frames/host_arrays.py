@@ -1,0 +1,47 @@
+"""Bring parts of arrays of any array-API library to NumPy."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import InvalidInputError
+
+
+def is_array(value: object) -> bool:
+    """Whether `value` is an array of NumPy or of another array-API library."""
+    if isinstance(value, np.ndarray):
+        return True
+    import array_api_compat
+
+    return bool(array_api_compat.is_array_api_obj(value)) or hasattr(value, "__dlpack__")
+
+
+def shape_of(array: object) -> tuple[int, ...]:
+    """Return the shape of an array of any library."""
+    return tuple(int(length) for length in cast("Any", array).shape)
+
+
+def to_host(array: object, name: str) -> npt.NDArray[Any]:
+    """Return an array of any library, on any device, as a NumPy array; a view where the library allows it.
+
+    Raises
+    ------
+    InvalidInputError
+        The library offers no way to the host's memory.
+    """
+    if isinstance(array, np.ndarray):
+        return np.asarray(array)
+    import array_api_compat
+
+    try:
+        return np.asarray(array_api_compat.to_device(array, "cpu"))
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        pass  # array-api-strict calls its CPU by another name, others have no devices at all
+    try:
+        return np.from_dlpack(cast("Any", array))
+    except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
+        kind = f"{type(array).__module__}.{type(array).__name__}"
+        raise InvalidInputError(f"{name}: {kind} can't be brought to the host; expected an array-API array") from None

@@ -1,0 +1,111 @@
+"""What marks samples of a frame as missing: boolean arrays, and mask or data-quality extensions of FITS files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.file_frames import FileFrame
+from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
+from zemosaic_stack_core.frames.pixel_rows import FilePool
+
+_Bools = npt.NDArray[np.bool_]
+
+
+class MaskSource(Protocol):
+    """Hands out rows of a mask."""
+
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
+        """Return rows `start` to `stop`, of shape (1 or channels, stop - start, columns), True = missing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayMask:
+    """A mask in memory, of NumPy or any other array-API library.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    array : array of shape (row, column) or (row, column, channel), bool
+        True = missing.
+    """
+
+    name: str
+    array: Any
+
+    @property
+    def rows(self) -> int:
+        """Rows of the mask."""
+        return int(self.array.shape[0])
+
+    @property
+    def columns(self) -> int:
+        """Columns of the mask."""
+        return int(self.array.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """Channels of the mask, 1 for one that counts for all."""
+        return int(self.array.shape[2]) if len(self.array.shape) == 3 else 1
+
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:  # noqa: ARG002 - the protocol's
+        """Return rows `start` to `stop`, of shape (1 or channels, stop - start, columns)."""
+        rows = to_host(self.array[start:stop, ...], self.name)
+        return rows[None] if rows.ndim == 2 else rows.transpose(2, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class FileMask:
+    """A mask in a FITS extension: nonzero (or not a number) is missing.
+
+    Parameters
+    ----------
+    plane : FileFrame
+        The extension.
+    bits : int or None
+        Only these bits count; None for all.
+    """
+
+    plane: FileFrame
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and (self.plane.layout.native.kind not in "ui" or self.plane.layout.is_scaled):
+            raise InvalidInputError(f"{self.plane.name}: values of type float; expected whole numbers for dq_bits")
+
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
+        """Return rows `start` to `stop`, of shape (1 or channels, stop - start, columns)."""
+        plane = self.plane
+        # Bits above the 24th don't survive float32: read the integers as they are.
+        dtype = plane.layout.native if plane.layout.blank is None and not plane.layout.is_scaled else plane.dtype
+        values = np.empty((plane.channels, stop - start, plane.columns), dtype)
+        plane.read_rows(start, stop, values, files)
+        if self.bits is not None and values.dtype.kind in "ui":
+            values &= np.array(self.bits & ((1 << 8 * values.itemsize) - 1), f"u{values.itemsize}").view(values.dtype)
+        missing: _Bools = values != 0
+        return missing
+
+
+def array_mask(mask: object, name: str) -> ArrayMask:
+    """Return a mask in memory as a `MaskSource`.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not a boolean array of 2 or 3 axes.
+    """
+    if isinstance(mask, (list, tuple)):
+        mask = np.asarray(mask)
+    if not is_array(mask):
+        raise InvalidInputError(f"{name} is {type(mask).__name__}; expected a boolean array or None")
+    if str(mask.dtype).rsplit(".", 1)[-1] != "bool":  # type: ignore[attr-defined]
+        raise InvalidInputError(f"{name} has type {mask.dtype}; expected bool, True = missing")  # type: ignore[attr-defined]
+    if len(shape_of(mask)) not in (2, 3):
+        raise InvalidInputError(f"{name} has shape {shape_of(mask)}; expected (row, column) or (row, column, channel)")
+    return ArrayMask(name, mask)

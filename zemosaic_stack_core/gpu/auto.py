@@ -1,0 +1,223 @@
+"""Mode C: a tile on the GPU where it is sane, once more after a failure, and else whole on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zemosaic_stack_core.backends import Backend, numpy_backend
+from zemosaic_stack_core.backends.faults import walk_chain
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.group import FrameGroup, open_frames
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.numbers import FrameNumbers
+from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
+from zemosaic_stack_core.stacking.given_planes import count_planes
+from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.limits import ParallelPlan, read_plan
+from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.run import check_maps, plan_job, prepare_job, run_job
+from zemosaic_stack_core.stacking.workers import choose_workers
+
+GPU_SUMMARY = "phase3_gpu_chunk_summary"
+CPU_SUMMARY = "phase3_cpu_chunk_summary"
+
+Progress = Callable[[int, int], None]
+PcbTile = Callable[..., Any]
+
+
+def stack_auto(
+    frames: Sequence[object] | FrameGroup,
+    *,
+    gpu: Phase3Gpu | None,
+    options: StackOptions | None = None,
+    weights: object | None = None,
+    masks: Sequence[object] | None = None,
+    variances: object | None = None,
+    exposures: Sequence[float] | None = None,
+    maps: Sequence[str] | str = ("coverage",),
+    plan: object = None,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    tile_id: int | None = None,
+    pcb_tile: PcbTile | None = None,
+    progress: Progress | None = None,
+) -> tuple[StackResult, bool]:
+    """Stack a tile on the GPU where the run's state allows it, else on the CPU.
+
+    Parameters
+    ----------
+    frames : sequence of arrays or paths, or FrameGroup
+        As for `stack`, or frames that are open already.
+    gpu : Phase3Gpu or None
+        State of the run, shared by its tiles and threads; None for the CPU.
+    options, weights, masks, variances, exposures, maps
+        As for `stack`.
+    plan : ParallelPlan, mapping, object or None
+        Caps for both backends; ``use_gpu=False`` keeps this tile on the CPU.
+    workers : int, optional
+        Worker processes of the CPU; by default as many as pay, at most the plan's ``cpu_workers``.
+    memory_limit : int, optional
+        Bytes for the CPU's working set; by default the plan's, or a quarter of what is free.
+    tile_id : int, optional
+        Number of the tile, for telemetry.
+    pcb_tile : callable, optional
+        Called once, after the tile, as ``pcb_tile("phase3_gpu_chunk_summary", prog=None, lvl="INFO_DETAIL", ...)``, or
+        with ``"phase3_cpu_chunk_summary"``. The kernel rejects and combines in one go: ``reject_ms`` is the time of
+        both, ``combine_ms`` is 0.
+    progress : callable, optional
+        Called as ``progress(done_rows, total_rows)``; starts again with each attempt.
+
+    Returns
+    -------
+    result : StackResult
+        The same bits from either backend. ``details`` has ``used_gpu``, ``gpu_attempts``, ``fallback_reason`` (empty
+        where the GPU did it, or was not asked for) and ``device``.
+    used_gpu : bool
+        True only if every band of the tile came from the GPU.
+
+    Raises
+    ------
+    InvalidInputError, FrameReadError, ScratchError
+        As `stack`; the GPU is not blamed. So does whatever `progress` or `pcb_tile` raises.
+    BackendUnavailableError, GPUStackingError
+        The GPU is required (see `Phase3Gpu`) and can't be used or failed.
+    """
+    if isinstance(frames, FrameGroup) and masks is not None:
+        raise InvalidInputError("masks with frames that are open already; expected them where the frames were opened")
+    caps = read_plan(plan)
+    chosen = StackOptions() if options is None else options
+    group = frames if isinstance(frames, FrameGroup) else open_frames(frames, masks)
+    if gpu is not None and gpu.is_required:
+        gpu.may_try(caps)  # says why it can't be used before all frames are read for their statistics
+    count = choose_workers(group, workers, is_host=True, at_most=caps.cpu_workers)
+    if memory_limit is None and caps.max_chunk_bytes is not None:
+        memory_limit = caps.max_chunk_bytes * count
+    wanted = check_maps(maps)
+    job, numbers = prepare_job(
+        group,
+        options=chosen,
+        backend=numpy_backend(),
+        weights=weights,
+        variances=variances,
+        exposures=exposures,
+        maps=wanted,
+        rows_per_chunk=caps.rows_per_chunk,
+        workers=count,
+        memory_limit=memory_limit,
+    )
+    watched = None if progress is None else _Watched(progress, [])
+    result: StackResult | None = None
+    n_attempts, reason = 0, ""
+    if gpu is not None and gpu.may_try(caps):
+        tile = _GpuTile(job, numbers, caps, watched)
+        outcome = gpu.stack(tile.attempt, tile.find_invalid, tile.is_callers)
+        made, n_attempts, reason = outcome
+        if made is not None:
+            result = made if "coverage" in wanted else replace(made, coverage=None)
+    used_gpu = result is not None
+    if result is None:
+        result = run_job(job, numbers, numpy_backend(), workers=count, progress=progress)
+        if gpu is not None:
+            gpu.count_cpu_tile()
+    if not used_gpu and gpu is not None:
+        reason = reason or gpu.reason or "the plan says use_gpu=False"
+    memory = None if gpu is None or gpu.health is None else gpu.health.memory
+    details = {
+        "used_gpu": used_gpu,
+        "gpu_attempts": n_attempts,
+        "fallback_reason": reason,
+        "device": "CPU" if not used_gpu else memory.name if memory is not None else "GPU",
+    }
+    result = replace(result, details={**result.details, **details})
+    if pcb_tile is not None:
+        _send_summary(pcb_tile, result, group, tile_id, attempt=n_attempts + (not used_gpu))
+    return result, used_gpu
+
+
+@dataclass
+class _Watched:
+    """A caller's progress callback that remembers what it raised."""
+
+    progress: Progress
+    raised: list[BaseException]
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report; an exception passes through."""
+        try:
+            self.progress(done, total)
+        except BaseException as error:
+            self.raised.append(error)
+            raise
+
+
+class _GpuTile:
+    """A tile's attempts on the GPU: the second one's band is half of the first's where memory ran out."""
+
+    def __init__(self, job: StackJob, numbers: FrameNumbers, caps: ParallelPlan, progress: _Watched | None) -> None:
+        self._job = replace(job, maps=job.maps | {"coverage"})  # the check of the result needs it
+        self._numbers = numbers
+        self._caps = caps
+        self._progress = progress
+        self._planned: ChunkPlan | None = None
+
+    def attempt(self, backend: Backend, smaller: bool) -> StackResult:
+        """Stack the whole tile on the GPU."""
+        job = self._job
+        limit = self._caps.gpu_max_chunk_bytes
+        if smaller and self._planned is not None:
+            limit = max(self._planned.chunk_bytes // 2, 1)
+        self._planned = plan_job(
+            job.group,
+            job.options,
+            backend,
+            planes=count_planes(
+                job.options,
+                job.maps,
+                has_weights=job.sample_weights is not None,
+                has_variances=job.variances is not None,
+            ),
+            rows_per_chunk=self._caps.gpu_rows_per_chunk,
+            workers=1,
+            memory_limit=limit,
+            maps=job.maps,
+        )
+        return run_job(replace(job, plan=self._planned), self._numbers, backend, progress=self._progress)
+
+    def find_invalid(self, result: StackResult) -> str:
+        """Say what can't be right about the tile."""
+        group = self._job.group
+        shape = (group.rows, group.columns) + ((group.channels,) if group.is_color else ())
+        return find_invalid(result, shape, len(group.sources))
+
+    def is_callers(self, error: BaseException) -> bool:
+        """Say whether the caller's own callback raised this, or something that led to it."""
+        raised = [] if self._progress is None else self._progress.raised
+        return any(link is mine for link in walk_chain(error) for mine in raised)
+
+
+def _send_summary(
+    pcb_tile: PcbTile, result: StackResult, group: FrameGroup, tile_id: int | None, *, attempt: int
+) -> None:
+    """Tell the program how a tile was made."""
+    details = result.details
+    milliseconds = details["compute_ms"] or details["seconds"] * 1e3  # worker processes keep no clock
+    pcb_tile(
+        GPU_SUMMARY if details["used_gpu"] else CPU_SUMMARY,
+        prog=None,
+        lvl="INFO_DETAIL",
+        rows_per_chunk=details["rows_per_chunk"],
+        total_rows=group.rows,
+        tile_id=tile_id,
+        duration_s=details["seconds"],
+        upload_ms=details["upload_ms"],
+        reject_ms=milliseconds,
+        combine_ms=0.0,
+        download_ms=details["download_ms"],
+        algo=result.options.rejection,
+        n_frames=len(group.sources),
+        attempt=attempt,
+        backend=result.backend,
+    )

@@ -1,0 +1,1 @@
+"""A master on disk: written, read, explained and made again."""

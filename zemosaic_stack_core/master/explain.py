@@ -1,0 +1,331 @@
+"""One pixel of a master, explained: every sample, what became of it and why: `explain_pixel`.
+
+Nothing is decided here. The kernel stacks the one pixel again, from the files, with the numbers in the master's table;
+what it says of each frame is what is shown. When a sample was rejected is found by letting the kernel stop after one
+iteration, two, and so on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.backends import numpy_backend
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.frames.chunk import Chunk
+from zemosaic_stack_core.frames.group import FrameGroup, group_frames
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.master.replay import OpenMaster, open_master
+from zemosaic_stack_core.master.rule_bounds import describe_bounds
+from zemosaic_stack_core.options import MAPS, StackOptions
+from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
+from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
+from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.output_planes import OutputPlanes
+from zemosaic_stack_core.stacking.upload import sample_weights
+
+KEPT, LOW, HIGH, MISSING = "kept", "rejected low", "rejected high", "missing"
+Fate = str
+
+_REPEATED = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
+"""Rules that `max_iterations` ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleFate:
+    """What became of one sample.
+
+    Parameters
+    ----------
+    frame : int
+        Index of its frame, from 0.
+    name : str
+        The frame.
+    raw, value : float
+        As read, and normalized (the number that was compared and combined).
+    weight : float
+        Weight of the sample.
+    fate : {"kept", "rejected low", "rejected high", "missing"}
+        What became of it.
+    iteration : int
+        Of a repeated rule, the iteration after which it stayed rejected; 0 where it was kept or there is only one.
+    is_grown : bool
+        Whether it was not the rule that rejected it, but a cluster of rejected samples of its frame, near by.
+    """
+
+    frame: int
+    name: str
+    raw: float
+    value: float
+    weight: float
+    fate: Fate
+    iteration: int = 0
+    is_grown: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelChannel:
+    """One channel of a pixel.
+
+    Parameters
+    ----------
+    row, column, channel : int
+        Which one, from 0.
+    samples : tuple of SampleFate
+        In ascending order of their normalized values; missing ones last.
+    options : StackOptions
+        Of the master.
+    bounds : tuple of float or None
+        Values beyond which the rule rejects, of its last iteration; None for a rule that has no such pair.
+    bounds_text : str
+        Where the bounds come from, in words; empty without them.
+    value : float
+        What the kernel makes of the samples now.
+    stored : float
+        What the master says.
+    weight_sum : float
+        Sum of the kept samples' weights.
+    variance : float
+        Variance of the value: propagated where the samples have variances, else empirical.
+    """
+
+    row: int
+    column: int
+    channel: int
+    samples: tuple[SampleFate, ...]
+    options: StackOptions
+    bounds: tuple[float, float] | None
+    bounds_text: str
+    value: float
+    stored: float
+    weight_sum: float
+    variance: float
+
+    @property
+    def kept(self) -> tuple[SampleFate, ...]:
+        """The samples that were combined."""
+        return tuple(sample for sample in self.samples if sample.fate == KEPT)
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the kernel gives the master's bits."""
+        now, then = np.float32(self.value), np.float32(self.stored)
+        return bool(now.view(np.uint32) == then.view(np.uint32) or (np.isnan(now) and np.isnan(then)))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the kernel made of the pixel: planes by name, shape (channel,), and the counts of every frame.
+
+    `grown` are counts of the samples that clusters took along, None without growth; they are in `counts` too.
+    """
+
+    planes: dict[str, npt.NDArray[np.float64]]
+    counts: FrameCounts
+    grown: FrameCounts | None = None
+
+    def fates(self, channel: int) -> list[Fate]:
+        """Return what became of each frame's sample."""
+        counts = self.counts
+        gone = ((counts.missing, MISSING), (counts.rejected_low, LOW), (counts.rejected_high, HIGH))
+        return [
+            next((fate for count, fate in gone if count[frame, channel]), KEPT) for frame in range(len(counts.missing))
+        ]
+
+    def is_grown(self, frame: int, channel: int) -> bool:
+        """Return whether a cluster took a frame's sample along."""
+        grown = self.grown
+        return grown is not None and bool(grown.rejected_low[frame, channel] + grown.rejected_high[frame, channel])
+
+
+def explain_pixel(path: str | os.PathLike[str], row: int, column: int) -> tuple[PixelChannel, ...]:
+    """Explain one pixel of a master.
+
+    Parameters
+    ----------
+    path : path
+        The master; its frames must still be there.
+    row, column : int
+        From 0, as in an array; row 0 is the first of the file, the bottom one in most viewers.
+
+    Returns
+    -------
+    tuple of PixelChannel
+        One for each channel.
+
+    Raises
+    ------
+    InvalidInputError
+        The pixel is not in the image.
+    FrameReadError
+        The master or a frame can't be read, or a frame is not the one that the master was made of.
+    """
+    with ScratchFolder() as scratch:
+        opened = open_master(path, scratch=scratch, maps=frozenset(MAPS), verifies_sha256=False)
+        group = opened.group
+        if not (0 <= row < group.rows and 0 <= column < group.columns):
+            raise InvalidInputError(
+                f"{os.fspath(path)}: row {row}, column {column}; expected a row of 0 to {group.rows - 1} and a column "
+                f"of 0 to {group.columns - 1}"
+            )
+        return tuple(_explain_channels(opened, Chunk(row, row + 1, column, column + 1)))
+
+
+def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
+    """Explain every channel."""
+    job, group = opened.job, opened.group
+    with BandReader(group) as reader:
+        samples = reader.read(pixel.start, pixel.stop, reader.allocate(1)).samples
+        raw = np.array([planes[:, 0, pixel.first].astype(np.float64) for planes in samples])
+        final = _stack_pixel(job, reader, pixel)
+        by_rule = replace(job, options=replace(job.options, grow_radius=0.0))
+        counts_of_iterations = [job.options.max_iterations]
+        if job.options.rejection in _REPEATED:
+            counts_of_iterations = list(range(1, job.options.max_iterations + 1))
+        history = [
+            _stack_pixel(replace(by_rule, options=replace(by_rule.options, max_iterations=count)), reader, pixel)
+            for count in counts_of_iterations
+        ]
+        values = np.array([_value_alone(job, pixel, frame) for frame in range(len(group.sources))])
+        all_weights = _weights(job, reader, pixel, samples)
+    channels = []
+    for channel in range(group.channels):
+        fates = [outcome.fates(channel) for outcome in history]
+        final_fates = final.fates(channel)
+        listed = [
+            SampleFate(
+                frame=frame,
+                name=source.name,
+                raw=float(raw[frame, channel]),
+                value=float(values[frame, channel]),
+                weight=float(all_weights[frame, channel]),
+                fate=final_fates[frame],
+                iteration=_iteration([of_all[frame] for of_all in fates]),
+                is_grown=final.is_grown(frame, channel),
+            )
+            for frame, source in enumerate(group.sources)
+        ]
+        listed.sort(key=lambda sample: (sample.fate == MISSING, sample.value, sample.frame))
+        bounds, text = _bounds(job.options, listed, fates)
+        image = opened.tile.result.image
+        stored = image[pixel.start, pixel.first]
+        channels.append(
+            PixelChannel(
+                row=pixel.start,
+                column=pixel.first,
+                channel=channel,
+                samples=tuple(listed),
+                options=job.options,
+                bounds=bounds,
+                bounds_text=text,
+                value=float(final.planes["image"][channel]),
+                stored=float(stored if image.ndim == 2 else stored[channel]),
+                weight_sum=float(final.planes["weight_map"][channel]),
+                variance=float(final.planes["variance"][channel]),
+            )
+        )
+    return channels
+
+
+def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
+    """Let the kernel stack the one pixel, and what its growth looks at around it."""
+    group, options = job.group, job.options
+    shape = (group.channels, group.rows, group.columns)
+    # Of these planes, which are as large as the image, a few pixels are touched: they take no memory.
+    outputs = OutputPlanes.over(job.maps, shape)
+
+    def compute(job: StackJob, chunks: Sequence[Chunk]) -> FrameCounts:
+        return compute_chunks(job, numpy_backend(), reader, chunks, outputs)
+
+    grown = None
+    if options.grow_radius > 0.0:
+        with RejectedFlags.made(len(group.sources), *shape, is_sparse=True) as flags:
+            noting = replace(job, flags=flags)
+            compute(noting, _around(pixel, group, growth_reach(options.grow_radius, options.grow_min_size)))
+            counts = compute(noting, [pixel])
+            grown = compute(replace(noting, is_second_pass=True), [pixel])
+            counts.add(grown)
+    else:
+        counts = compute(job, [pixel])
+    planes = {name: plane[:, pixel.start, pixel.first].astype(np.float64) for name, plane in outputs.planes.items()}
+    return _Outcome(planes, counts, grown)
+
+
+def _around(pixel: Chunk, group: FrameGroup, reach: int) -> list[Chunk]:
+    """Return chunks of part of a row each that cover the surroundings of a pixel."""
+    rows = range(max(0, pixel.start - reach), min(group.rows, pixel.stop + reach))
+    first, last = max(0, pixel.first - reach), min(group.columns, pixel.last + reach)
+    return [Chunk(row, row + 1, first, last) for row in rows]
+
+
+def _value_alone(job: StackJob, pixel: Chunk, frame: int) -> npt.NDArray[np.float64]:
+    """Return a frame's normalized sample per channel: what the kernel makes of it where there is no other frame."""
+    one = slice(frame, frame + 1)
+    group = group_frames([job.group.sources[frame]], [job.group.masks[frame]])
+    alone = replace(
+        job,
+        group=group,
+        options=replace(
+            job.options,
+            rejection="none",
+            grow_radius=0.0,
+            combine="min",
+            weighting="none",
+            radial_feather_fraction=None,
+        ),
+        weight=np.ones((1, group.channels), np.float32),
+        scale=None if job.scale is None else job.scale[one],
+        offset=None if job.offset is None else job.offset[one],
+        sample_weights=None,
+        variances=None,
+        maps=frozenset(),
+    )
+    with BandReader(group) as reader:
+        return _stack_pixel(alone, reader, pixel).planes["image"]
+
+
+def _weights(
+    job: StackJob, reader: BandReader, pixel: Chunk, samples: Sequence[npt.NDArray[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return every sample's weight, shape (frame, channel); `samples` are those of the pixel's row."""
+    if not job.weighs_samples:
+        return job.weight.astype(np.float64)
+    weights = np.empty(job.weight.shape)
+    for frame, planes in enumerate(samples):
+        variance = None
+        if job.variances is not None:
+            value = planes[:, :1, pixel.first].reshape(job.group.channels, 1)
+            variance = job.variances.read_variances(frame, pixel, value, reader.files)
+        weights[frame] = sample_weights(job, frame, pixel, variance)[:, 0]
+    return weights
+
+
+def _iteration(fates: list[Fate]) -> int:
+    """Return the iteration, from 1, after which a sample stayed rejected; 0 where that says nothing."""
+    if len(fates) == 1 or fates[-1] in (KEPT, MISSING):
+        return 0
+    return 1 + max((count + 1 for count, fate in enumerate(fates) if fate != fates[-1]), default=0)
+
+
+def _bounds(
+    options: StackOptions, samples: list[SampleFate], fates: list[list[Fate]]
+) -> tuple[tuple[float, float] | None, str]:
+    """Return the bounds of the last iteration, from the samples that the kernel had kept before it, and words for them.
+
+    `samples` are in ascending order.
+    """
+    present = [sample for sample in samples if sample.fate != MISSING]
+    # What was kept before the last iteration: within the bounds of every earlier one. A sample may come back after it.
+    before = [sample.value for sample in present if all(earlier[sample.frame] == KEPT for earlier in fates[:-1])]
+    return describe_bounds(
+        options,
+        np.array(before),
+        np.array([sample.value for sample in present]),
+        np.array([sample.fate == KEPT or sample.is_grown for sample in present], dtype=np.bool_),
+    )

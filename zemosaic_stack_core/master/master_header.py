@@ -1,0 +1,242 @@
+"""The cards of a master tile that come from its frames, and those that a mosaic program looks for.
+
+`option_cards` says how the image came about.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+
+def _names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+_STRUCTURAL = _names(
+    "SIMPLE XTENSION BITPIX NAXIS EXTEND PCOUNT GCOUNT GROUPS TFIELDS THEAP BLOCKED EXTNAME EXTVER EXTLEVEL INHERIT "
+    "BZERO BSCALE BLANK DATAMIN DATAMAX CHECKSUM DATASUM ZHECKSUM ZDATASUM ZIMAGE ZCMPTYPE ZBITPIX ZBLANK ZQUANTIZ "
+    "ZDITHER0 FZALGOR FZTILE FZQVALUE FZQMETHD NEXTEND END"
+)
+# They were true of one exposure and contradict the stack's own DATE-OBS, DATE-END, DATE-AVG, EXPTIME and EXPTOTAL.
+_ONE_EXPOSURE = _names(
+    "DATE DATE-OBS DATE-END DATE-AVG DATE-BEG DATE-LOC MJD MJD-OBS MJD-BEG MJD-AVG MJD-END JD JD-OBS JD_UTC JD-HELIO "
+    "HJD BJD TIME-OBS TIME-BEG TIME-END TIME-AVG UT UT-OBS UTC UTC-OBS UTSTART TELAPSE XPOSURE EXPTIME EXPTOTAL "
+    "TOTALEXP LIVETIME STACKCNT NCOMBINE ALPHAEXT"
+)
+_MOSAIC = _names("BAYERPAT XBAYROFF YBAYROFF COLORTYP")  # a viewer would debayer a color image again
+# A keyword and a value, or text without a value; a line without these astropy takes for a keyword.
+_STANDARD_CARD = re.compile(r"(?=[A-Z0-9_-]{1,8} *= ).{8}= |HIERARCH [ -~]+= |COMMENT |HISTORY | {8}")
+_BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
+_KAPPA_RULES = _names("kappa_sigma mad_clip winsorized_sigma_clip winsorized_quantile linear_fit_clip noise_clip")
+# Cards of one axis or one column each, numbered.
+_AXIS_STEMS = _names("CTYPE CRVAL CRPIX CDELT CUNIT CROTA CNAME")
+_STRUCTURAL_STEMS = _names("NAXIS ZNAXIS ZTILE ZNAME ZVAL TTYPE TFORM TUNIT TDIM TNULL TZERO TSCAL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileFacts:
+    """What a mosaic program wants to know of a master tile.
+
+    Parameters
+    ----------
+    tile_id : int or str
+        Its name in the run.
+    raw_frames : int
+        Frames in the group before any was dropped.
+    aligned_frames : int or None
+        Frames that could be aligned; None means the frames that were stacked.
+    kind : str
+        Value of ZMT_TYPE.
+    """
+
+    tile_id: int | str
+    raw_frames: int
+    aligned_frames: int | None = None
+    kind: str = "Master Tile"
+
+
+def reference_header(path: Path) -> fits.Header | None:
+    """Return the header of a frame's image, with the primary header's cards that it lacks; None without a header.
+
+    Raises
+    ------
+    FrameReadError
+        The file is named as FITS and astropy can't read it.
+    """
+    if path.suffix.lower() == ".npy":
+        return None
+    from astropy.io import fits
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a card is dealt with card by card
+            with fits.open(path, memmap=True, lazy_load_hdus=True, ignore_missing_simple=True) as hdus:
+                primary = hdus[0].header
+                for hdu in hdus:
+                    if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2:
+                        header: fits.Header = hdu.header.copy()
+                        if hdu is not hdus[0]:
+                            header.extend(primary, strip=True, unique=True, update=False)
+                        return header
+                return primary.copy()
+    except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:
+        raise FrameReadError(f"{path}: {error}; expected a FITS header to take the observing cards from") from error
+
+
+def copy_cards(target: fits.Header, source: fits.Header, *, channels: int) -> int:
+    """Copy the observing and WCS cards of a frame, each exactly as it stands, and return how many were unusable.
+
+    Structural cards, scaling, checksums, data limits and the times of the one exposure stay behind. A card that does
+    not follow the standard is repaired where that is unambiguous, and otherwise left out.
+
+    Parameters
+    ----------
+    target, source : astropy.io.fits.Header
+        Header to append to; header of the frame.
+    channels : int
+        Channels of the stack; a mono stack takes no cards of a third axis, a colour stack no Bayer pattern.
+    """
+    axes = 2 if channels == 1 else 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        copies = [_usable_card(card) for card in source.cards]
+        usable = [copy for copy in copies if copy is not None and _is_wanted(copy, axes, channels)]
+        # The standard wants WCSAXES before all other WCS cards, which not every camera program knows.
+        for copy in sorted(usable, key=lambda copy: not copy.keyword.startswith("WCSAXES")):
+            if copy.keyword.startswith("WCSAXES") and isinstance(copy.value, int):
+                copy.value = min(copy.value, axes)
+            if copy.keyword in ("COMMENT", "HISTORY", "") or copy.keyword not in target:
+                target.append(copy, end=True)
+    return copies.count(None)
+
+
+def _usable_card(card: fits.Card) -> fits.Card | None:
+    """Return a standard copy of a card, or None where there is none."""
+    from astropy.io import fits
+
+    is_standard = True
+    try:
+        card.verify("exception")
+    except fits.VerifyError:
+        is_standard = False
+    try:
+        copy = fits.Card.fromstring(card.image)  # asking for the image repairs the card
+        copy.verify("exception")
+        image, value = copy.image, copy.value
+    except (fits.VerifyError, ValueError, TypeError, IndexError, AttributeError):
+        return None
+    if not _STANDARD_CARD.match(image) or not image.isascii() or isinstance(value, fits.card.Undefined):
+        return None
+    if not isinstance(value, str) or copy.keyword in ("COMMENT", "HISTORY", ""):
+        return copy
+    # astropy repairs what it can't read into a string: a number with two points, a quote that is never closed.
+    is_bad_date = copy.keyword.startswith("DATE") and parse_date(value) is None
+    return copy if is_standard and not is_bad_date else None
+
+
+def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
+    """Return whether a card of the frame is true of the stack."""
+    keyword = card.keyword
+    if keyword in _STRUCTURAL or keyword in _ONE_EXPOSURE or (channels > 1 and keyword in _MOSAIC):
+        return False
+    if keyword.startswith(("ZSC", "ZMT_", "MT_NFRAMES")):  # a stack of stacks says its own
+        return False
+    if keyword == "COMMENT":
+        return not str(card.value).lstrip().startswith(_BOILERPLATE)
+    stem = keyword.rstrip("0123456789")
+    digits = keyword[len(stem) :]
+    if stem in _STRUCTURAL_STEMS:
+        return False
+    if stem in _AXIS_STEMS and digits:
+        return int(digits) <= axes
+    if keyword[:2] in ("CD", "PC", "PV", "PS") and "_" in keyword and keyword[2:].replace("_", "").isdigit():
+        indices = [int(index) for index in keyword[2:].split("_") if index]
+        return all(index <= axes for index in (indices if keyword[0:2] in ("CD", "PC") else indices[:1]))
+    return True
+
+
+def add_exposure(header: fits.Header, result: StackResult, facts: Sequence[ObservingFacts | None]) -> None:
+    """Add NCOMBINE, EXPTIME, EXPTOTAL, DATE-OBS, DATE-END and DATE-AVG, of the frames that are in the image.
+
+    EXPTIME is the mean exposure of the frames whose exposure is known, EXPTOTAL their sum. DATE-OBS is the earliest
+    start, DATE-END the latest end, DATE-AVG the mean of the middles. What no frame tells is left out.
+    STACKCNT and LIVETIME say NCOMBINE and EXPTOTAL again, in Siril's words.
+    """
+    pixels = result.image.size // len(result.frames[0].missing) if result.frames else 0
+    used = [index for index, frame in enumerate(result.frames) if _is_combined(frame, pixels)]
+    known = [fact for index in used if index < len(facts) and (fact := facts[index]) is not None]
+    exposures = [fact.exposure for fact in known if fact.exposure is not None]
+    starts = [fact.start for fact in known if fact.start is not None]
+    ends = [fact.end for fact in known if fact.end is not None]
+    middles = [fact.middle for fact in known if fact.middle is not None]
+    header["NCOMBINE"] = (len(used), "frames with a sample in the image")
+    header["STACKCNT"] = (len(used), "frames with a sample in the image")
+    if exposures:
+        total = sum(exposures)
+        header["EXPTIME"] = (total / len(exposures), "[s] exposure time of a frame (mean)")
+        header["EXPTOTAL"] = (total, f"[s] sum of the exposure times of {len(exposures)} frames")
+        header["LIVETIME"] = (total, "[s] sum of the exposure times")
+        if "EXPOSURE" in header:
+            header["EXPOSURE"] = (total / len(exposures), "[s] exposure time of a frame (mean)")
+    if starts:
+        header["DATE-OBS"] = (_date_text(min(starts)), "start of the first exposure")
+        header["DATE-END"] = (_date_text(max(ends + starts)), "end of the last exposure")
+        header["DATE-AVG"] = (_date_text(_mean(middles)), "mean of the middles of the exposures")
+
+
+def _is_combined(frame: FrameRecord, pixels: int) -> bool:
+    """Return whether a frame has a sample in the image."""
+    gone = zip(frame.missing, frame.rejected_low, frame.rejected_high, strict=True)
+    return any(sum(counts) < pixels for counts in gone)
+
+
+def _mean(moments: Iterable[datetime]) -> datetime:
+    """Return the mean of some dates, to the microsecond."""
+    listed = list(moments)
+    return listed[0] + sum((moment - listed[0] for moment in listed), timedelta()) / len(listed)
+
+
+def _date_text(moment: datetime) -> str:
+    """Return a date as FITS writes it, to the millisecond where it isn't a whole second."""
+    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+
+
+def add_tile(header: fits.Header, result: StackResult, tile: TileFacts) -> None:
+    """Add ZeMosaic's cards; of the options only those that acted. Names above 8 characters become HIERARCH cards."""
+    options = result.options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # astropy warns of each HIERARCH card; the names are the readers' choice
+        header["ZMT_TYPE"] = (tile.kind, "ZeMosaic processed tile")
+        header["ZMT_ID"] = (tile.tile_id, "master tile ID")
+        header["ZMT_NRAW"] = (tile.raw_frames, "frames in the group")
+        aligned = len(result.frames) if tile.aligned_frames is None else tile.aligned_frames
+        header["ZMT_NALGN"] = (aligned, "aligned frames")
+        header["MT_NFRAMES"] = (header["NCOMBINE"], "frames in the image")
+        header["ZMT_NORM"] = (options.normalization, "normalization")
+        header["ZMT_WGHT"] = (options.weighting, "weighting")
+        header["ZMT_REJ"] = (options.rejection, "rejection")
+        if options.rejection in _KAPPA_RULES:
+            header["ZMT_KAPLO"] = (options.kappa_low, "kappa low")
+            header["ZMT_KAPHI"] = (options.kappa_high, "kappa high")
+        if options.rejection == "winsorized_quantile":
+            header["ZMT_WINLO"] = (options.winsor_limits[0], "winsor limit low")
+            header["ZMT_WINHI"] = (options.winsor_limits[1], "winsor limit high")
+        if options.radial_feather_fraction is not None:
+            header["ZMT_RADW"] = (True, "radial weighting")
+            header["ZMT_RADF"] = (options.radial_feather_fraction, "radial feather fraction")
+            header["ZMT_RADP"] = (options.radial_shape_power, "radial shape power")
+        header["ZMT_COMB"] = (options.combine, "combination")

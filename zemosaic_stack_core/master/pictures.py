@@ -1,0 +1,232 @@
+"""Pictures of stacks for people: the automatic stretch, and PNG files.
+
+Row 0 of an image is at the bottom of the picture, as in DS9 and Siril; north is up where the WCS says so. What has no
+value is dark violet (`MISSING_COLOR`), so that a hole never looks like dark sky. No number of a stack comes from here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.system.atomic import atomic_output
+
+MISSING_COLOR = (46, 16, 66)
+"""Red, green, blue of a pixel without a value."""
+
+_Image = npt.NDArray[Any]
+_Picture = npt.NDArray[np.uint8]
+
+_SHADOWS = -2.8  # black point, in spreads from the median; PixInsight's STF and Siril use the same
+_TARGET = 0.17  # where the median lands, 0 black to 1 white
+_WHITE_PERCENTILE = 99.97  # of the pixels; a few hundred star cores are white in a megapixel
+_STATISTICS_SAMPLES = 2**18
+_CURVE_STEPS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """How data values become brightness, per channel.
+
+    Parameters
+    ----------
+    black, white : tuple of float
+        Data values of black and white.
+    midtones : tuple of float
+        Midtones balance, 0 to 1, of the transfer function.
+    """
+
+    black: tuple[float, ...]
+    white: tuple[float, ...]
+    midtones: tuple[float, ...]
+
+
+def stretch(image: _Image, *, linked: bool = False) -> _Picture:
+    """Return a picture in which both the background's noise and the bright stars can be seen.
+
+    Parameters
+    ----------
+    image : array of shape (row, column) or (row, column, channel)
+        1 channel is gray, 3 or more are red, green, blue and not shown. Not finite means missing.
+    linked : bool
+        Stretch all channels alike, which keeps colors; otherwise each by itself, which takes out the sky's color.
+
+    Returns
+    -------
+    array of shape (row, column, 3), uint8
+        In the image's own orientation, row 0 first.
+    """
+    return apply_stretch(image, find_stretch(image, linked=linked))
+
+
+def find_stretch(image: _Image, *, linked: bool = False) -> Stretch:
+    """Return the automatic stretch of an image.
+
+    Parameters
+    ----------
+    image : array of shape (row, column) or (row, column, channel)
+        Statistics are taken on at most 2**18 pixels of a regular grid.
+    linked : bool
+        As in `stretch`.
+
+    Notes
+    -----
+    Black is the median less 2.8 normalized MAD; white a high percentile. The midtones transfer function
+    ``(m - 1) x / ((2 m - 1) x - m)`` takes the median to a gray of 0.17 (PixInsight's screen transfer function).
+    """
+    channels = _channels(image)
+    step = max(1, int((channels.shape[0] * channels.shape[1] / _STATISTICS_SAMPLES) ** 0.5))
+    sampled = channels[::step, ::step].astype(np.float64)
+    columns = [sampled[..., index] for index in range(sampled.shape[2])]
+    found = [_find_channel_stretch(column[np.isfinite(column)]) for column in ([sampled] if linked else columns)]
+    found *= len(columns) // len(found)
+    black, white, midtones = zip(*found, strict=True)
+    return Stretch(black=black, white=white, midtones=midtones)
+
+
+def _find_channel_stretch(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return black, white and midtones of one channel's finite values."""
+    if values.size == 0:
+        return 0.0, 1.0, 0.5
+    median = float(np.median(values))
+    spread = 1.482602218505602 * float(np.median(np.abs(values - median)))
+    if spread == 0.0:  # more than half of the pixels are equal: drawn by a program, or an empty sky in integers
+        spread = float(values.std())
+    black = max(float(values.min()), median + _SHADOWS * spread)
+    white = max(float(np.percentile(values, _WHITE_PERCENTILE)), median + 5.0 * spread)
+    if not white > black:
+        margin = max(1.0, 1e-3 * abs(median))
+        return median - margin, median + margin, _midtones(0.5, _TARGET)
+    return black, white, _midtones((median - black) / (white - black), _TARGET)
+
+
+def _midtones(value: float, balance: float) -> float:
+    """Return the midtones transfer function of a value; with value and target swapped, the balance that does it."""
+    if value <= 0.0:
+        return 0.5
+    return (balance - 1.0) * value / ((2.0 * balance - 1.0) * value - balance)
+
+
+def apply_stretch(image: _Image, how: Stretch) -> _Picture:
+    """Return the picture of an image under a given stretch, which may be another image's.
+
+    Parameters
+    ----------
+    image : array of shape (row, column) or (row, column, channel)
+        As in `stretch`.
+    how : Stretch
+        For as many channels as are shown, or for one.
+
+    Returns
+    -------
+    array of shape (row, column, 3), uint8
+    """
+    channels = _channels(image)
+    count = channels.shape[2]
+    if len(how.black) not in (1, count):
+        raise InvalidInputError(f"stretch has {len(how.black)} channels; expected {count}, as the image")
+    picture = np.empty((*channels.shape[:2], 3), dtype=np.uint8)
+    missing = np.zeros(channels.shape[:2], dtype=bool)
+    for index in range(count):
+        black, white, midtones = (values[index % len(values)] for values in (how.black, how.white, how.midtones))
+        plane = channels[..., index].astype(np.float32)
+        absent = ~np.isfinite(plane)
+        missing |= absent
+        plane -= np.float32(black)
+        plane *= np.float32(_CURVE_STEPS / (white - black))
+        plane[absent] = 0.0
+        np.clip(plane, 0.0, _CURVE_STEPS, out=plane)
+        gray = _curve(midtones)[plane.astype(np.uint16)]
+        picture[..., index if count > 1 else slice(None)] = gray if count > 1 else gray[..., np.newaxis]
+    picture[missing] = MISSING_COLOR
+    return picture
+
+
+def _curve(midtones: float) -> _Picture:
+    """Return the brightness of each of the steps from black to white."""
+    x = np.linspace(0.0, 1.0, _CURVE_STEPS + 1)
+    y = (midtones - 1.0) * x / ((2.0 * midtones - 1.0) * x - midtones)
+    return np.asarray(np.rint(255.0 * y), dtype=np.uint8)
+
+
+def _channels(image: _Image) -> _Image:
+    """Return a view of shape (row, column, 1 or 3)."""
+    if image.ndim not in (2, 3) or not image.size:
+        raise InvalidInputError(f"image has shape {image.shape}; expected (row, column) or (row, column, channel)")
+    planes = image[..., np.newaxis] if image.ndim == 2 else image
+    return planes[..., :3] if planes.shape[2] >= 3 else planes[..., :1]
+
+
+def bin_down(image: _Image, largest: int) -> _Image:
+    """Return an image shrunk by a whole factor, so that neither side is longer than `largest`.
+
+    Each pixel is the mean of the finite ones it covers; NaN where there are none. Memory is that of the result.
+
+    Parameters
+    ----------
+    image : array of shape (row, column) or (row, column, channel)
+        Not written to; returned as it is where it is small enough.
+    largest : int
+        Pixels, at least 1.
+    """
+    factor = -(-max(image.shape[:2]) // largest)
+    if factor <= 1:
+        return image
+    rows, columns = (-(-length // factor) for length in image.shape[:2])
+    total = np.zeros((rows, columns, *image.shape[2:]), dtype=np.float32)
+    count = np.zeros(total.shape, dtype=np.float32)
+    for row in range(factor):
+        for column in range(factor):
+            part = image[row::factor, column::factor].astype(np.float32)
+            finite = np.isfinite(part)
+            part[~finite] = 0.0
+            total[: part.shape[0], : part.shape[1]] += part
+            count[: part.shape[0], : part.shape[1]] += finite
+    total[count == 0] = np.nan
+    np.divide(total, count, out=total, where=count > 0)
+    return total
+
+
+def save_preview(
+    path: str | os.PathLike[str], image: _Image, *, max_size: int = 1600, linked: bool = False, overwrite: bool = False
+) -> Path:
+    """Write a stretched PNG of an image, row 0 at the bottom.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    image : array of shape (row, column) or (row, column, channel)
+        Any size; shrunk by `bin_down` before it is stretched.
+    max_size : int
+        Longest side of the picture, pixels.
+    linked : bool
+        As in `stretch`.
+    overwrite : bool
+        An existing file may be replaced.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InvalidInputError
+        The file exists and `overwrite` is false, or the image is not one.
+    OutputError
+        The file can't be written.
+    """
+    from PIL import Image
+
+    picture = stretch(bin_down(image, max_size), linked=linked)
+    with atomic_output(path, overwrite=overwrite) as file:
+        # Level 1 takes a third of the default's time and a tenth more space.
+        Image.fromarray(np.ascontiguousarray(picture[::-1])).save(file, format="PNG", compress_level=1)
+    return Path(path)

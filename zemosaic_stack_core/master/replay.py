@@ -1,0 +1,250 @@
+"""A master made again from what its own file says: `open_master`, `replay_master`.
+
+The header has the options, the table FRAMES the files with the scale, offset and weight of each frame. With those the
+kernel gives the same bits again, on any backend, with any number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.backends import Backend, numpy_backend
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames.group import FrameGroup, open_frames
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.master.option_cards import ALGORITHM
+from zemosaic_stack_core.master.tile import MasterTile, read_master
+from zemosaic_stack_core.options import MAPS
+from zemosaic_stack_core.per_frame.numbers import FrameNumbers
+from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.run import prepare_job, run_job
+from zemosaic_stack_core.stacking.workers import choose_workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenMaster:
+    """A master and its frames, ready to be stacked again.
+
+    Parameters
+    ----------
+    tile : MasterTile
+        What the file says.
+    group : FrameGroup
+        The frames, found again.
+    job : StackJob
+        With the numbers that acted.
+    numbers : FrameNumbers
+        Goes with the job.
+    backend : Backend
+        Where the job's plan is for.
+    workers : int
+        Processes that the plan is for.
+    """
+
+    tile: MasterTile
+    group: FrameGroup
+    job: StackJob
+    numbers: FrameNumbers
+    backend: Backend
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """How a replay compares with the master.
+
+    Parameters
+    ----------
+    differences : tuple of str
+        What differs, one line each; empty where every bit is the same.
+    compared : tuple of str
+        What was compared.
+    result : StackResult
+        The replay.
+    is_verified : bool
+        Whether the SHA-256 of every frame's file was compared. Otherwise differences may come of a file that changed
+        and kept its size.
+    """
+
+    differences: tuple[str, ...]
+    compared: tuple[str, ...]
+    result: StackResult
+    is_verified: bool = False
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every bit is the same."""
+        return not self.differences
+
+
+def open_master(
+    path: str | os.PathLike[str],
+    *,
+    scratch: ScratchFolder,
+    maps: frozenset[str] | None = None,
+    backend: Backend | None = None,
+    workers: int | None = 1,
+    memory_limit: int | None = None,
+    verifies_sha256: bool = True,
+) -> OpenMaster:
+    """Read a master and find its frames again.
+
+    Parameters
+    ----------
+    path : path
+        A master tile.
+    scratch : ScratchFolder
+        Where compressed frames are decoded to; it must outlive the frames.
+    maps : frozenset of str, optional
+        Maps that the job is to make; by default those that the master has.
+    backend : Backend, optional
+        Where the job is to be computed; by default NumPy.
+    workers, memory_limit : int, optional
+        As for `zemosaic_stack_core.stack`.
+    verifies_sha256 : bool
+        Compare each file's SHA-256 where the master has it: reads every file once. The size is always compared.
+
+    Raises
+    ------
+    FrameReadError
+        The master can't be read; a frame's file is gone or is not the one that the master was made of.
+    InvalidInputError
+        A frame never was a file, or samples' masks, weights or variances never were; the master was made by another
+        version of the numeric definition.
+    """
+    tile = read_master(path)
+    version = str(tile.header.get("ZSC_ALGO", ""))
+    if version != ALGORITHM:
+        raise InvalidInputError(
+            f"{path}: made with version {version or 'unknown'} of the numeric definition, which gives other bits; "
+            f"expected version {ALGORITHM}"
+        )
+    if tile.result.given.arrays:
+        raise InvalidInputError(
+            f"{path}: made with {', '.join(tile.result.given.arrays)} given as arrays, which it does not hold; "
+            "expected planes in the frames' files"
+        )
+    where = backend if backend is not None else numpy_backend()
+    paths = [_find_frame(str(path), row, verifies_sha256=verifies_sha256) for row in tile.rows]
+    result = tile.result
+    given = result.given
+    group = open_frames(
+        paths,
+        mask_extension=given.mask_extension,
+        dq_bits=given.dq_bits,
+        variance_extension=given.variance_extension,
+        scratch=scratch,
+    )
+    found = (group.rows, group.columns, *([group.channels] if group.is_color else []))
+    if found != result.image.shape:
+        raise FrameReadError(f"{paths[0]}: a frame of shape {found}; expected {result.image.shape}, as {path} has")
+    # Normalization and weights were estimated then: their numbers are in the table.
+    weighting = result.options.weighting if result.options.weighting == "inverse_variance" else "none"
+    plain = replace(result.options, normalization="none", weighting=weighting, reference="auto")
+    has = frozenset(name for name in MAPS if getattr(result, name) is not None) if maps is None else maps
+    count = choose_workers(group, workers, is_host=where.is_host)
+    job, numbers = prepare_job(group, options=plain, backend=where, maps=has, workers=count, memory_limit=memory_limit)
+    is_normalized = result.options.normalization != "none"
+    job = replace(
+        job,
+        options=result.options,
+        weight=_column(tile, "weight"),
+        scale=_column(tile, "scale") if is_normalized else None,
+        offset=_column(tile, "offset") if is_normalized else None,
+    )
+    return OpenMaster(tile=tile, group=group, job=job, numbers=numbers, backend=where, workers=count)
+
+
+def _find_frame(master: str, row: Any, *, verifies_sha256: bool) -> Path:
+    """Return the file of a row of FRAMES; raise unless it is the one that the master was made of."""
+    if not row.relative and row.record.path is None:
+        raise InvalidInputError(f"{master}: {row.name} was an array, not a file; expected frames from files")
+    path: Path | None = row.record.path
+    if path is None:
+        raise FrameReadError(f"{row.name}: the file is gone; expected it there or at {row.relative} beside {master}")
+    size = path.stat().st_size
+    if row.facts.size is not None and size != row.facts.size:
+        raise FrameReadError(f"{path}: {size} bytes; expected {row.facts.size}, as when {master} was made")
+    if verifies_sha256 and row.sha256:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != row.sha256:
+            raise FrameReadError(f"{path}: SHA-256 {found}; expected {row.sha256}, as when {master} was made")
+    return path
+
+
+def _column(tile: MasterTile, name: str) -> npt.NDArray[np.float32]:
+    """Return a number of every frame and channel, shape (frame, channel), as it acted."""
+    return np.array([getattr(row.record, name) for row in tile.rows], dtype=np.float32)
+
+
+def replay_master(
+    path: str | os.PathLike[str],
+    *,
+    backend: Backend | None = None,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Make a master again from its own header and FRAMES table, and compare every bit.
+
+    Parameters
+    ----------
+    path : path
+        A master tile.
+    backend : Backend, optional
+        By default NumPy; another one must give the same bits.
+    workers, memory_limit, progress
+        As for `zemosaic_stack_core.stack`.
+
+    Returns
+    -------
+    Replay
+        The image, every map that the file has, and the counts of every frame are compared.
+
+    Raises
+    ------
+    FrameReadError, InvalidInputError
+        As `open_master`.
+    """
+    with ScratchFolder() as scratch:
+        opened = open_master(path, scratch=scratch, backend=backend, workers=workers, memory_limit=memory_limit)
+        result = run_job(opened.job, opened.numbers, opened.backend, workers=opened.workers, progress=progress)
+    compared = []
+    differences = []
+    for name in ("image", *MAPS):
+        stored, made = getattr(opened.tile.result, name), getattr(result, name)
+        if stored is None:
+            continue
+        compared.append(name)
+        if differs := _differing(stored, made):
+            differences.append(f"{name}: {differs} of {stored.size} values differ")
+    for name in ("rejected_low", "rejected_high", "missing"):
+        compared.append(f"{name} of each frame")
+        for stored_frame, made_frame in zip(opened.tile.result.frames, result.frames, strict=True):
+            before, now = getattr(stored_frame, name), getattr(made_frame, name)
+            if before != now:
+                differences.append(f"{stored_frame.name}: {name} is {now}; the master says {before}")
+    return Replay(
+        differences=tuple(differences),
+        compared=tuple(compared),
+        result=result,
+        is_verified=all(row.sha256 for row in opened.tile.rows),
+    )
+
+
+def _differing(stored: npt.NDArray[Any], made: npt.NDArray[Any]) -> int:
+    """Count values whose bits differ; one NaN is as good as another."""
+    differs = stored.view(np.uint32) != made.view(np.uint32)
+    if stored.dtype.kind == "f":
+        differs &= ~(np.isnan(stored) & np.isnan(made))
+    return int(np.count_nonzero(differs))

@@ -1,0 +1,87 @@
+"""The JSON report of a run; its fields are described in the documentation, "The report explained"."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zemosaic_stack_core.master.option_cards import ALGORITHM
+from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.system.memory import available_memory, usable_cores
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.phase3.night import Night, RunReport
+
+
+SCHEMA = "zemosaic-run-report/1"
+"""Raised with the number behind the slash whenever a field changes its meaning or goes."""
+
+
+def report_json(night: Night, report: RunReport, inputs: Mapping[int, list[list[Any]]]) -> dict[str, Any]:
+    """Return the report of a run as JSON values.
+
+    Parameters
+    ----------
+    night : Night
+        What was to be done.
+    report : RunReport
+        What was done.
+    inputs : mapping
+        Per tile, the rows of `inputs_to_json`.
+    """
+    from zemosaic_stack_core import __version__
+
+    settings = night.settings
+    return {
+        "schema": SCHEMA,
+        "program": "zemosaic-stack-core",
+        "version": __version__,
+        "algorithm": ALGORITHM,
+        "started": report.started,
+        "finished": report.finished,
+        "seconds": report.seconds,
+        "exit_code": report.exit_code,
+        "interrupted": report.interrupted,
+        "stopped": report.stopped,
+        "output": os.fspath(night.output),
+        "shard": None if night.shard is None else str(night.shard),
+        "cluster": None if night.cluster is None else str(night.cluster),
+        "backend": night.backend,
+        "options": asdict(settings.options),
+        "settings": {
+            "maps": list(settings.maps),
+            "min_frames": settings.min_frames,
+            "strict": settings.strict,
+            "saturation": settings.saturation,
+        },
+        "machine": {
+            "host": socket.gethostname(),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "cores": usable_cores(),
+            "memory_bytes": available_memory()[0],
+        },
+        "gpu": report.gpu,
+        "counts": report.counts,
+        "tiles": [{**record.to_json(), "inputs": inputs.get(record.tile_id, [])} for record in report.records],
+    }
+
+
+def write_json(path: Path, values: dict[str, Any]) -> Path:
+    """Write a report, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The system refused.
+    """
+    with atomic_output(path, overwrite=True) as file:
+        file.write(json.dumps(values, indent=1, allow_nan=False).encode("utf-8"))
+        file.write(b"\n")
+    return path

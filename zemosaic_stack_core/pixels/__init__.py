@@ -1,1 +1,0 @@
-"""What the kernel is made of: samples, sorted columns, sums, and what a rule loses."""

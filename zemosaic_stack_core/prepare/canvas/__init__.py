@@ -1,0 +1,1 @@
+"""The grid that frames are resampled onto, and their levels on it."""

@@ -1,0 +1,1 @@
+"""What headers and names claim about frames."""

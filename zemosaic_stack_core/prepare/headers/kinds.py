@@ -1,0 +1,16 @@
+"""Kinds of frames by their cards: light, dark, flat, bias."""
+
+from __future__ import annotations
+
+KIND_CARDS = ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP")
+
+
+def kind_in(text: str, *, whole_words: bool = False) -> str:
+    """Return the kind of frame that a text names, "light", "dark", "flat" or "bias"; empty where it names none."""
+    text = text.casefold()
+    words = "".join(c if c.isalpha() else " " for c in text).split()
+    for kind, marks in (("flat", ("flat",)), ("dark", ("dark",)), ("bias", ("bias", "offset", "zero")),
+                        ("light", ("light", "object", "science"))):  # fmt: skip
+        if any(mark in words if whole_words else mark in text for mark in marks):
+            return "flat" if kind == "dark" and "flat" in text else kind
+    return ""

@@ -1,0 +1,203 @@
+"""Stars of one frame: places, fluxes, widths, and the sky they stand on; by SEP (Source Extractor as a library)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Image = npt.NDArray[np.float32]
+_Values = npt.NDArray[np.float64]
+
+APERTURES = (3.0, 4.5, 7.0, 10.5, 16.0, 24.0)
+"""Radii, pixels, that light is measured in besides: two frames are compared within the same."""
+
+_SIGMAS = 4.0
+_LEAST_PIXELS = 5
+_LEAST_SIGNAL = 5.0  # times its error
+_LEAST_ROUND = 0.3  # axis ratio
+_MOST_STARS = 1500
+_FWHM_OF_HALF_LIGHT = 2.0  # a Gaussian's FWHM is twice its half-light radius
+_REACH = (5.0, 14.0)  # pixels from a star's center that its light is sought within
+_SHARPEST = 1.1  # pixels FWHM; nothing that a telescope images is narrower
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StarList:
+    """The stars of a frame, brightest first.
+
+    Parameters
+    ----------
+    x, y : array of shape (star,), float64
+        Centers (column, row), pixels.
+    flux : array of shape (star,)
+        Light above the sky within an aperture, data units.
+    error : array of shape (star,)
+        Its standard deviation from the sky's noise.
+    fwhm, roundness : float
+        Median width, pixels, and median axis ratio of the brighter stars, 1 for round; NaN without stars.
+    sky, noise : float
+        Median of the sky and its standard deviation per pixel, data units.
+    rows, columns : int
+        Size of the frame.
+    ladder : array of shape (star, aperture), optional
+        Light within each of `APERTURES` above a ring around it; NaN within those far wider than a star.
+    """
+
+    x: _Values
+    y: _Values
+    flux: _Values
+    error: _Values
+    fwhm: float
+    roundness: float
+    sky: float
+    noise: float
+    rows: int
+    columns: int
+    ladder: _Values | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def points(self) -> _Values:
+        """Centers, shape (star, 2)."""
+        return np.column_stack([self.x, self.y])
+
+    def light_with(self, other: StarList) -> tuple[_Values, _Values]:
+        """Return the light of these stars and of the other list's within one aperture, that of the wider stars.
+
+        Each list's own `flux` is measured in an aperture of its own median width, and that width is uncertain.
+        """
+        wanted = max(APERTURES[0], *(1.5 * stars.fwhm for stars in (self, other) if np.isfinite(stars.fwhm)), 0.0)
+        column = int(np.searchsorted(APERTURES, wanted))
+        if self.ladder is None or other.ladder is None or column >= len(APERTURES):
+            return self.flux, other.flux
+        light = self.ladder[:, column], other.ladder[:, column]
+        return light if all(np.isfinite(part).all() for part in light) else (self.flux, other.flux)
+
+
+def cfa_luminance(mosaic: _Image) -> _Image:
+    """Smooth a Bayer mosaic into one luminance image of its size.
+
+    Every 3 x 3 window weighted 1-2-1 holds red, green and blue as 1 : 2 : 1 whatever the pattern and wherever it
+    stands, so no pattern shows, none needs to be known, and centers keep their places.
+    """
+    from scipy.ndimage import convolve1d
+
+    kernel = np.array([0.25, 0.5, 0.25], np.float32)
+    smooth: _Image = convolve1d(convolve1d(mosaic, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
+    return smooth
+
+
+def luminance(pixels: _Image, *, is_cfa: bool) -> _Image:
+    """Return the image that stars are looked for on: mono as it is, color averaged, a mosaic smoothed."""
+    if pixels.ndim == 3:
+        return np.ascontiguousarray(pixels.mean(axis=2, dtype=np.float32))
+    return cfa_luminance(pixels) if is_cfa else pixels
+
+
+def detect_stars(image: _Image) -> StarList:
+    """Find the stars of an image.
+
+    Parameters
+    ----------
+    image : array of shape (row, column), float32
+        Cleaned of hot pixels; NaN where there is nothing.
+
+    Returns
+    -------
+    StarList
+        At most 1500 stars, without those that touch the border and what is too sharp or too long to be one.
+
+    Notes
+    -----
+    Detection: 5 connected pixels 4 sigma above a background of 64-pixel meshes, after a matched filter. Centers:
+    windowed centroids (Bertin's XWIN), within a few percent of the best that a profile fit gives, and unbiased by
+    neighbors' light.
+    """
+    import sep
+
+    data = np.ascontiguousarray(image, np.float32)
+    mask = ~np.isfinite(data)
+    rows, columns = data.shape
+    if mask.all():
+        nothing = np.zeros(0)
+        return StarList(x=nothing, y=nothing, flux=nothing, error=nothing, fwhm=np.nan, roundness=np.nan,
+                        sky=np.nan, noise=np.nan, rows=rows, columns=columns)  # fmt: skip
+    holes = bool(mask.any())
+    if holes:
+        data = np.where(mask, np.float32(np.median(data[~mask])), data)
+    mesh = max(16, min(64, rows // 4, columns // 4))
+    background = sep.Background(data, mask=mask if holes else None, bw=mesh, bh=mesh, fw=3, fh=3)
+    data = data - background.back()
+    noise = float(background.globalrms)
+    rms = np.maximum(background.rms(), 1e-6)
+    sep.set_extract_pixstack(max(300_000, data.size // 4))
+    try:
+        found = sep.extract(data, _SIGMAS, err=rms, mask=mask if holes else None, minarea=_LEAST_PIXELS,
+                            filter_kernel=_FILTER, deblend_cont=0.005)  # fmt: skip
+    except Exception as failure:
+        # sep raises a plain Exception where its buffers overflow.
+        if "buffer" not in str(failure) and "deblend" not in str(failure).lower():
+            raise
+        found = sep.extract(data, 4 * _SIGMAS, err=rms, minarea=_LEAST_PIXELS, deblend_cont=1.0)
+    found = found[(found["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0]
+    found = found[np.argsort(-found["flux"])][: 2 * _MOST_STARS]
+    x, y, flux, error, fwhm, roundness, ladder = _measure(sep, data, rms, mask if holes else None, found)
+    width = float(np.median(fwhm[: max(10, len(fwhm) // 3)])) if len(fwhm) else np.nan
+    keep = (fwhm > _SHARPEST) & (fwhm < 2.2 * max(width, 1.0)) & (flux > _LEAST_SIGNAL * error)
+    order = np.nonzero(keep)[0]
+    order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
+    bright = order[: max(10, len(order) // 2)]
+    return StarList(
+        x=x[order], y=y[order], flux=flux[order], error=error[order],
+        fwhm=float(np.median(fwhm[bright])) if len(bright) else np.nan,
+        roundness=float(np.median(roundness[bright])) if len(bright) else np.nan,
+        sky=float(background.globalback), noise=noise, rows=rows, columns=columns, ladder=ladder[order],
+    )  # fmt: skip
+
+
+_FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
+
+
+def _measure(
+    sep: Any, data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void]
+) -> tuple[_Values, ...]:
+    """Return x, y, flux, its error, FWHM, axis ratio and light within `APERTURES` of what may be stars."""
+
+    def widths(objects: npt.NDArray[np.void], reach: float) -> _Values:
+        within = np.full(len(objects), reach)
+        half, _ = sep.flux_radius(data, objects["x"], objects["y"], within, 0.5, mask=mask, subpix=5)
+        return np.asarray(_FWHM_OF_HALF_LIGHT * half, np.float64)
+
+    found = found[found["b"] > _LEAST_ROUND * found["a"]]
+    if not len(found):
+        return *(np.zeros(0),) * 6, np.zeros((0, len(APERTURES)))
+    typical, reach = 3.0, _REACH[0]
+    for _ in range(3):  # no wider than it must be: in a crowd or a nebula, what is around is brighter than the star
+        bright = widths(found[: max(10, len(found) // 3)], reach)
+        bright = bright[bright > _SHARPEST]
+        typical = float(np.clip(np.median(bright), 1.5, 12.0)) if len(bright) else 3.0
+        before, reach = reach, float(np.clip(2 * typical, *_REACH))
+        if reach <= 1.1 * before:
+            break
+    radius = max(3.0, 1.5 * typical)
+    flux, error, _ = sep.sum_circle(data, found["x"], found["y"], radius, err=rms, mask=mask, subpix=5)
+    # Clumps of noise can be most of what is found, and cost as much to measure as stars.
+    found = found[flux > 0.9 * _LEAST_SIGNAL * error]
+    sigma = np.full(len(found), typical / 2.3548)
+    x, y, _ = sep.winpos(data, found["x"], found["y"], sigma, mask=mask, subpix=3)
+    astray = ~(np.hypot(x - found["x"], y - found["y"]) < typical)  # a neighbor pulled it over
+    x, y = np.where(astray, found["x"], x), np.where(astray, found["y"], y)
+    flux, error, _ = sep.sum_circle(data, x, y, radius, err=rms, mask=mask, subpix=5)
+    ladder = np.full((len(found), len(APERTURES)), np.nan)
+    for column, step in enumerate(APERTURES):
+        if step < 2.5 * radius:
+            # A ring of its own: in a nebula, two frames' backgrounds differ by more than a star's error.
+            ring = (step + 1.0, step + 5.0)
+            ladder[:, column], _, _ = sep.sum_circle(data, x, y, step, mask=mask, bkgann=ring, subpix=5)
+    roundness = found["b"] / np.maximum(found["a"], 1e-12)
+    return x, y, flux, np.maximum(error, 1e-12), widths(found, reach), roundness, ladder

@@ -1,0 +1,1 @@
+"""One stack: planned in chunks, computed, retried and put together."""

@@ -1,0 +1,264 @@
+"""Compute chunks: rows in, results into the planes of the whole image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.backends import Backend, Transfer, TransferTimes
+from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.frames.chunk import Chunk
+from zemosaic_stack_core.kernel import stack_chunk
+from zemosaic_stack_core.kernel.combination import Weight
+from zemosaic_stack_core.kernel.regrow import GROWN, pack_rejected, stack_grown
+from zemosaic_stack_core.kernel.samples import Samples
+from zemosaic_stack_core.kernel.typing import Array
+from zemosaic_stack_core.stacking.clusters import FlagFile
+from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
+from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.output_planes import OutputPlanes
+from zemosaic_stack_core.stacking.upload import Loaded, loading
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """Samples of each frame that were rejected low, rejected high and missing: shape (frame, channel), int64."""
+
+    rejected_low: npt.NDArray[np.int64]
+    rejected_high: npt.NDArray[np.int64]
+    missing: npt.NDArray[np.int64]
+
+    @classmethod
+    def zeros(cls, frames: int, channels: int) -> FrameCounts:
+        """Start at zero."""
+        return cls(*(np.zeros((frames, channels), np.int64) for _ in range(3)))
+
+    def add(self, other: FrameCounts) -> None:
+        """Add another count to this one."""
+        for total, part in (
+            (self.rejected_low, other.rejected_low),
+            (self.rejected_high, other.rejected_high),
+            (self.missing, other.missing),
+        ):
+            total += part
+
+
+@dataclass
+class StepTimes:
+    """Milliseconds that each step of a stack took, summed over its chunks.
+
+    Off the host the device's own clock tells them, and they overlap. On the host nothing is copied, and what worker
+    processes take is not counted.
+    """
+
+    upload_ms: float = 0.0
+    compute_ms: float = 0.0
+    download_ms: float = 0.0
+
+    def add(self, other: TransferTimes) -> None:
+        """Add what a transfer measured."""
+        self.upload_ms += other.upload_ms
+        self.compute_ms += other.compute_ms
+        self.download_ms += other.download_ms
+
+
+class _PartialCounts(NamedTuple):
+    """Counts of some frames in one chunk and channel: shape (3, frame), of which the rows are as in `FrameCounts`."""
+
+    frames: list[int]
+    channel: int
+    numbers: npt.NDArray[np.int64]
+
+
+def compute_chunks(
+    job: StackJob,
+    backend: Backend,
+    reader: BandReader,
+    chunks: Iterable[Chunk],
+    outputs: OutputPlanes,
+    done: Callable[[Chunk], None] | None = None,
+    times: StepTimes | None = None,
+) -> FrameCounts:
+    """Read, compute and store chunks, one after the other.
+
+    Off the host, the next chunk is read and uploaded on a thread while this one is computed.
+
+    Parameters
+    ----------
+    job : StackJob
+        What to compute.
+    backend : Backend
+        Where.
+    reader : BandReader
+        Open over the job's group; used by one thread at a time.
+    chunks : iterable of Chunk
+        Which part.
+    outputs : OutputPlanes
+        Where the results go.
+    done : callable, optional
+        Called after each chunk.
+    times : StepTimes, optional
+        Gets the time of each step added.
+
+    Returns
+    -------
+    FrameCounts
+        Of these chunks.
+    """
+    counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
+    parts: list[_PartialCounts] = []
+    with ExitStack() as stack:
+        transfer = stack.enter_context(backend.open_transfer())
+        stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
+        flags = None if job.flags is None else stack.enter_context(job.flags.opened())
+        critical_values = None
+        if job.options.rejection == "gesd":
+            with transfer.computing():  # in the order of the kernel's calls, which read it
+                critical_values = backend.upload(gesd_critical_values(len(job.group.sources), job.options))
+        work = _Work(job, backend, transfer, outputs, critical_values, flags)
+        sought = flags if job.is_second_pass else None
+        for chunk, loaded in stack.enter_context(loading(job, backend, reader, transfer, chunks, sought)):
+            if loaded is not None:
+                began = time.perf_counter()
+                with transfer.computing():
+                    parts += work.compute(loaded, counts)
+                    transfer.release(loaded.slot)
+                if times is not None and backend.is_host:
+                    times.compute_ms += (time.perf_counter() - began) * 1e3
+            if done is not None:
+                done(chunk)
+        transfer.finish()
+        if times is not None:
+            times.add(transfer.times)
+    for used, channel, numbers in parts:
+        for total, row in zip((counts.rejected_low, counts.rejected_high, counts.missing), numbers, strict=True):
+            total[used, channel] += row
+    return counts
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every chunk needs to be computed."""
+
+    job: StackJob
+    backend: Backend
+    transfer: Transfer
+    outputs: OutputPlanes
+    critical_values: Array | None
+    flags: FlagFile | None
+
+    def compute(self, loaded: Loaded, counts: FrameCounts) -> list[_PartialCounts]:
+        """Stack a chunk, channel by channel, and send the results home; the counts are complete when the transfer is.
+
+        In the second pass the counts are of samples that grew, and only those pixels get new results.
+        """
+        job, chunk = self.job, loaded.chunk
+        arrays = iter(self.transfer.arrive(loaded.slot))
+        n_frames = len(job.group.sources)
+        values = [next(arrays) for _ in range(n_frames)]
+        masks = {frame: next(arrays) for frame in loaded.masked}
+        weights = [next(arrays) for _ in range(n_frames)] if job.weighs_samples else None
+        variances = [next(arrays) for _ in range(n_frames)] if job.propagates else None
+        codes = {frame: next(arrays) for frame in loaded.coded}
+        parts: list[_PartialCounts] = []
+        for channel in range(job.group.channels):
+            used = [frame for frame in range(n_frames) if job.weight[frame, channel] > 0.0]
+            if not job.is_second_pass:
+                counts.missing[job.weight[:, channel] <= 0.0, channel] += chunk.pixels
+
+            def row(planes: Any, channel: int = channel) -> Any:
+                return planes[min(channel, planes.shape[0] - 1), ...]
+
+            given: list[Weight] | None = None
+            if weights is not None:
+                given = [row(weights[frame]) for frame in used]
+            elif job.is_weighted:
+                given = [float(job.weight[frame, channel]) for frame in used]
+            samples = Samples(
+                values=[row(values[frame]) for frame in used],
+                masks=[row(masks[frame]) if frame in masks else None for frame in used] if masks else None,
+                has_missing=[bool(loaded.band.has_missing[frame, channel]) for frame in used],
+                scale=None if job.scale is None else [float(job.scale[frame, channel]) for frame in used],
+                offset=None if job.offset is None else [float(job.offset[frame, channel]) for frame in used],
+                weights=given,
+                variances=None if variances is None else [row(variances[frame]) for frame in used],
+            )
+            partial = _PartialCounts(used, channel, np.empty((3, len(used)), np.int64))
+            if loaded.codes is None:
+                self._stack(samples, chunk, partial)
+            else:
+                pixels = np.flatnonzero((loaded.codes[:, channel] == GROWN).any(axis=0))
+                of_used = [row(codes[frame]) if frame in codes else None for frame in used]
+                partial.numbers[:] = 0
+                # The samples of these pixels are copied: a strip at a time.
+                for some in _strips(pixels, job.plan.strip_pixels or chunk.pixels):
+                    self._stack_again(samples, of_used, some, chunk, partial)
+            parts.append(partial)
+        return parts
+
+    def _stack(self, samples: Samples, chunk: Chunk, partial: _PartialCounts) -> None:
+        """Stack one channel of a chunk; note what was rejected where clusters are to grow."""
+        xp, job = self.backend.xp, self.job
+        result = stack_chunk(
+            xp,
+            samples,
+            job.options,
+            maps=job.maps | {"bounds"} if self.flags is not None else job.maps,
+            critical_values=self.critical_values,
+            strip_pixels=job.plan.strip_pixels,
+        )
+        pairs = []
+        for name, plane in self.outputs.planes.items():
+            place = plane[partial.channel, chunk.start : chunk.stop, chunk.first : chunk.last]
+            pairs.append((getattr(result, name), place.reshape(-1)))
+        counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
+        pairs.append((xp.stack(counted), partial.numbers))  # together: one copy, and nobody waits for it
+        self.transfer.download(pairs)
+        if self.flags is not None:
+            packed = pack_rejected(xp, samples, result, partial.frames, len(job.group.sources))
+            noted = np.empty(packed.shape, np.uint8)
+            self.transfer.download([(packed, noted)])
+            self.transfer.finish()
+            self.flags.write(chunk, partial.channel, noted)
+
+    def _stack_again(
+        self,
+        samples: Samples,
+        codes: list[Array | None],
+        pixels: npt.NDArray[np.intp],
+        chunk: Chunk,
+        partial: _PartialCounts,
+    ) -> None:
+        """Combine again the pixels of a channel where a cluster takes samples along."""
+        backend, job = self.backend, self.job
+        lane = backend.upload(pixels.astype(np.int64))
+        grown = stack_grown(backend.xp, samples, codes, lane, job.options, job.maps, job.plan.strip_pixels)
+        has_changed = np.empty(pixels.shape, np.bool_)
+        numbers = np.empty_like(partial.numbers)
+        fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.outputs.planes.items()}
+        pairs = [(getattr(grown.result, name), field) for name, field in fields.items()]
+        counted = [grown.result.frame_rejected_low, grown.result.frame_rejected_high, grown.result.frame_missing]
+        pairs += [(grown.has_changed, has_changed), (backend.xp.stack(counted), numbers)]
+        self.transfer.download(pairs)
+        self.transfer.finish()
+        partial.numbers[:] += numbers
+        width = chunk.last - chunk.first
+        rows, columns = chunk.start + pixels[has_changed] // width, chunk.first + pixels[has_changed] % width
+        for name, plane in self.outputs.planes.items():
+            place = plane[partial.channel]
+            new = fields[name][has_changed]
+            if name in ("rejected_low", "rejected_high"):  # beside those that the rule rejected
+                new = new + place[rows, columns]
+            place[rows, columns] = new
+
+
+def _strips(pixels: npt.NDArray[np.intp], most: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Cut indices of pixels into parts."""
+    for start in range(0, pixels.size, most):
+        yield pixels[start : start + most]

@@ -1,0 +1,91 @@
+"""Weights and variances as a caller gives them, sorted out before a stack: per frame, per sample, from which source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.group import FrameGroup
+from zemosaic_stack_core.frames.planes import PlaneStack, plane_stack
+from zemosaic_stack_core.frames.variances import DetectorVariances, VarianceSource
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.weighting import radial_weights
+
+#: Rows of the radial weight that are computed at once.
+RADIAL_ROWS = 64
+
+
+def split_weights(
+    weights: object | None, group: FrameGroup
+) -> tuple[npt.NDArray[np.float64] | None, PlaneStack | None]:
+    """Tell weights per frame, shape (frame, channel), from weights per sample."""
+    if weights is None:
+        return None, None
+    array = np.asarray(weights)
+    frames, channels = len(group.sources), group.channels
+    if array.shape == (frames,) or array.shape == (frames, channels):
+        plane_like = array.reshape(frames, -1)
+        checked = plane_stack(
+            np.broadcast_to(
+                plane_like[:, None, None, :] if group.is_color else plane_like[:, :1, None],
+                ((frames, 1, 1, channels) if group.is_color else (frames, 1, 1)),
+            ),
+            group,
+            "weights",
+        )
+        per_frame = checked.values[:, :, 0, 0].astype(np.float64)
+        if not (per_frame > 0.0).any(axis=0).all():
+            raise InvalidInputError("weights are all zero; expected at least one frame of positive weight")
+        return per_frame, None
+    stack = plane_stack(weights, group, "weights")
+    if not array.any():
+        raise InvalidInputError("weights are all zero; expected at least one positive weight")
+    return None, stack
+
+
+def with_radial_weight(
+    weights: PlaneStack | None, group: FrameGroup, options: StackOptions, feather: float
+) -> PlaneStack:
+    """Multiply the radial weight into the weights per sample."""
+    rows, columns = group.rows, group.columns
+    radial = np.empty((rows, columns), np.float32)
+    for start in range(0, rows, RADIAL_ROWS):  # in bands: its float64 steps are several times as large
+        stop = min(start + RADIAL_ROWS, rows)
+        radial[start:stop] = radial_weights(
+            rows, columns, feather, options.radial_shape_power, options.radial_floor, start, stop
+        )
+    if weights is not None:
+        return replace(weights, factor=radial)
+    shape = (len(group.sources), group.channels, rows, columns)
+    return PlaneStack(np.broadcast_to(np.float32(1.0), shape), radial)
+
+
+def variance_source(variances: object | None, group: FrameGroup, options: StackOptions) -> VarianceSource | None:
+    """Return where the variances of the samples come from; one source at most."""
+    sources: list[tuple[str, VarianceSource]] = []
+    if variances is not None:
+        sources.append(("variances", plane_stack(variances, group, "variances")))
+    if group.variances is not None:
+        sources.append((f"variance_extension {group.given.variance_extension!r}", group.variances))
+    if options.errors == "detector":
+        model = DetectorVariances(options.gain, options.read_noise, options.sensitivity)
+        sources.append(("errors 'detector'", model))
+    if len(sources) > 1:
+        raise InvalidInputError(f"{sources[0][0]} and {sources[1][0]}; expected one source of variances")
+    if not sources and options.weighting == "inverse_variance":
+        raise InvalidInputError(
+            "weighting 'inverse_variance' without variances; expected variances=, a variance extension, "
+            "or errors 'detector'"
+        )
+    return sources[0][1] if sources else None
+
+
+def count_planes(options: StackOptions, maps: frozenset[str], *, has_weights: bool, has_variances: bool) -> int:
+    """Count the float32 numbers that go with every sample to the kernel.
+
+    `has_weights`: weights per sample, `has_variances`: variances, of whatever source.
+    """
+    return (has_weights or options.weighting == "inverse_variance") + (has_variances and "variance" in maps)

@@ -1,0 +1,88 @@
+"""What a stack gives back: `StackResult`, its maps and one `FrameRecord` per frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.frames.group import NO_PLANES, PlanesGiven
+from zemosaic_stack_core.options import StackOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRecord:
+    """What happened to one frame; every tuple has one value per channel.
+
+    Parameters
+    ----------
+    name : str
+        The path as given, or ``"frame 3"`` for the fourth array of a list.
+    path : Path or None
+        The file the frame was read from.
+    weight, scale, offset : tuple of float
+        The numbers that acted (float32 values).
+    rejected_low, rejected_high, missing : tuple of int
+        Samples of this frame that the rule excluded below and above, and samples that took part in nothing.
+    sky, noise, fwhm : tuple of float or None
+        Location of the frame as read (input units), standard deviation of its background after normalization,
+        star width in pixels; None where it was not measured.
+    note : str
+        Why the frame was not normalized or weighted as asked; empty where all went as asked.
+    """
+
+    name: str
+    path: Path | None = None
+    weight: tuple[float, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    rejected_low: tuple[int, ...]
+    rejected_high: tuple[int, ...]
+    missing: tuple[int, ...]
+    sky: tuple[float, ...] | None = None
+    noise: tuple[float, ...] | None = None
+    fwhm: tuple[float, ...] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackResult:
+    """The stacked image, the maps that were asked for, and how they came about.
+
+    Parameters
+    ----------
+    image : array of shape (row, column) or (row, column, channel), float32
+        The combined samples in input units, NaN exactly where the coverage is 0.
+    coverage, rejected_low, rejected_high : array of the image's shape, int32, or None
+        Samples combined, and excluded below and above; None unless asked for.
+    weight_map, variance : array of the image's shape, float32, or None
+        Sum of the combined samples' weights, variance of the combined value (input units squared).
+    frames : tuple of FrameRecord
+        One record per frame, in the order given.
+    backend : str
+        ``"numpy"``, ``"cupy"`` or the name of the array namespace.
+    options : StackOptions
+        What was asked for.
+    reference : int or None
+        Index of the frame that the others were normalized to; None without normalization.
+    given : PlanesGiven
+        Extensions with masks and variances that were read, and which planes were given as arrays.
+    details : dict
+        Figures of the run for logs and reports (bands, workers, seconds); no number of the image depends on them.
+    """
+
+    image: npt.NDArray[np.float32]
+    coverage: npt.NDArray[np.int32] | None = None
+    weight_map: npt.NDArray[np.float32] | None = None
+    rejected_low: npt.NDArray[np.int32] | None = None
+    rejected_high: npt.NDArray[np.int32] | None = None
+    variance: npt.NDArray[np.float32] | None = None
+    frames: tuple[FrameRecord, ...]
+    backend: str
+    options: StackOptions
+    reference: int | None = None
+    given: PlanesGiven = NO_PLANES
+    details: dict[str, Any] = field(default_factory=dict)

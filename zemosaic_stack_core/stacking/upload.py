@@ -1,0 +1,186 @@
+"""Bring the chunks of a stack to the backend: samples, masks, and what goes with every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.backends import Backend, Slot, Transfer
+from zemosaic_stack_core.frames.bands import Band, BandReader, is_viewed
+from zemosaic_stack_core.frames.chunk import Chunk
+from zemosaic_stack_core.stacking.clusters import FlagFile
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.stacking.job import StackJob
+
+
+#: Frames that normalization may take beyond this are looked at as if a sample could be missing: float32 ends at 3.4e38.
+SAFE_VALUE = 1e38
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A chunk on its way: the slot its arrays are in, and what the host knows about them.
+
+    The arrays are the samples of every frame, the masks of the frames `masked`, and where the job has them the
+    weights and the variances of every frame; then the codes of the frames `coded`. `codes`, of shape (frame, channel,
+    pixel), are those of `growth`, None in a stack's first pass.
+    """
+
+    chunk: Chunk
+    slot: Slot
+    band: Band
+    masked: list[int]
+    codes: npt.NDArray[np.uint8] | None
+    coded: list[int]
+
+
+@contextmanager
+def loading(
+    job: StackJob,
+    backend: Backend,
+    reader: BandReader,
+    transfer: Transfer,
+    chunks: Iterable[Chunk],
+    flags: FlagFile | None,
+) -> Iterator[Iterator[tuple[Chunk, Loaded | None]]]:
+    """Give the chunks as they arrive: read in place on the host, ahead on a thread elsewhere.
+
+    None stands for a chunk in which the second pass, which reads `flags`, has nothing to do.
+    """
+    if backend.is_host:
+        yield ((chunk, _load(job, reader, transfer, chunk, flags)) for chunk in chunks)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zemosaic-read") as pool:
+
+        def ahead() -> Iterator[tuple[Chunk, Loaded | None]]:
+            pending: tuple[Chunk, Future[Loaded | None]] | None = None
+            for chunk in chunks:
+                following = chunk, pool.submit(_load, job, reader, transfer, chunk, flags)
+                if pending is not None:
+                    yield pending[0], pending[1].result()
+                pending = following
+            if pending is not None:
+                yield pending[0], pending[1].result()
+
+        try:
+            yield ahead()
+        finally:
+            transfer.close()  # wakes a reading thread that waits for a slot
+
+
+def _load(job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk, flags: FlagFile | None) -> Loaded | None:
+    """Read a chunk into a slot and send it to the backend."""
+    group, options = job.group, job.options
+    codes = None
+    if flags is not None:
+        codes = flags.find_grown(chunk, options.grow_radius, options.grow_min_size)
+        if codes is None:
+            return None
+    slot = transfer.acquire()
+    rows = chunk.stop - chunk.start
+    shapes = [(group.channels, 0 if is_viewed(frame) else rows, group.columns) for frame in group.sources]
+    band = reader.read(chunk.start, chunk.stop, slot.host_arrays(shapes, [frame.dtype for frame in group.sources]))
+    samples = [_flat(planes, chunk) for planes in band.samples]
+    masks = {frame: _flat(mask, chunk) for frame, mask in enumerate(band.masks) if mask is not None}
+    if job.scale is not None:
+        _flag_large(band, job.scale, job.offset)
+    weights: list[npt.NDArray[np.float32]] = []
+    variances: list[npt.NDArray[np.float32]] = []
+    if job.sample_weights is not None or job.variances is not None:
+        weights, variances = _planes_of(job, reader, chunk, samples, masks, band)
+    coded = [] if codes is None else [frame for frame, planes in enumerate(codes) if planes.any()]
+    arrays: list[npt.NDArray[Any]] = [*samples, *masks.values(), *weights, *variances]
+    if codes is not None:
+        arrays += [codes[frame] for frame in coded]
+    transfer.upload(slot, arrays)
+    return Loaded(chunk, slot, band, list(masks), codes, coded)
+
+
+def _flat(planes: npt.NDArray[Any], chunk: Chunk) -> npt.NDArray[Any]:
+    """Give the chunk's columns of (channel, row, column) as (channel, pixel), without a copy where possible."""
+    if planes.shape[2] != chunk.last - chunk.first:
+        planes = planes[:, :, chunk.first : chunk.last]
+    return planes.reshape(planes.shape[0], -1)
+
+
+def _flag_large(band: Band, scale: npt.NDArray[np.floating[Any]], offset: npt.NDArray[np.floating[Any]] | None) -> None:
+    """Flag frames whose normalized values might overflow: the kernel then tells missing samples by looking."""
+    for frame, samples in enumerate(band.samples):
+        for channel, plane in enumerate(samples):
+            if samples.dtype.kind == "f":
+                largest = max(abs(float(plane.max())), abs(float(plane.min())))
+            else:
+                limits = np.iinfo(samples.dtype)
+                largest = float(max(-limits.min, limits.max))
+            shift = 0.0 if offset is None else abs(float(offset[frame, channel]))
+            if not largest * abs(float(scale[frame, channel])) + shift < SAFE_VALUE:
+                band.has_missing[frame, channel] = True
+
+
+def _planes_of(
+    job: StackJob,
+    reader: BandReader,
+    chunk: Chunk,
+    samples: list[npt.NDArray[Any]],
+    masks: dict[int, npt.NDArray[np.bool_]],
+    band: Band,
+) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+    """Give every frame's weights and variances, none where the kernel needs none; mask samples of no usable variance.
+
+    Shape (channel, pixel) each.
+    """
+    weights, variances = [], []
+    for frame, values in enumerate(samples):
+        variance = None
+        if job.variances is not None:
+            variance = job.variances.read_variances(frame, chunk, values, reader.files)
+            if not job.variances.is_checked and not ((variance >= 0.0) & (variance < np.inf)).all():
+                is_bad = ~((variance >= 0.0) & (variance < np.inf))
+                masks[frame] = is_bad | masks[frame] if frame in masks else is_bad
+                band.has_missing[frame] |= is_bad.any(axis=1)
+            if job.propagates:
+                variances.append(variance)
+        if job.weighs_samples:
+            weight = sample_weights(job, frame, chunk, variance)
+            band.has_missing[frame] |= ~(weight > 0.0).all(axis=1)
+            weights.append(weight)
+    return weights, variances
+
+
+def sample_weights(
+    job: StackJob, frame: int, chunk: Chunk, variance: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32]:
+    """Give the weights of a frame's samples, shape (channel, pixel), rounded to float32 once.
+
+    Parameters
+    ----------
+    job : StackJob
+        What is stacked.
+    frame : int
+        Its index.
+    chunk : Chunk
+        Which pixels.
+    variance : array of shape (channel, pixel), float32, or None
+        Of the samples as read, where the job weighs by it; a weight that is not finite is then 0, which is missing.
+    """
+    if job.sample_weights is None:
+        exact = np.broadcast_to(job.weight[frame].astype(np.float64)[:, None], (job.group.channels, chunk.pixels))
+    else:
+        exact = job.sample_weights.read_exact(frame, chunk, job.weight[frame])
+    if variance is None or not job.weighs_by_variance:
+        return exact.astype(np.float32)
+    spread = variance.astype(np.float64)
+    if job.scale is not None:
+        scale = job.scale[frame].astype(np.float64)[:, None]
+        spread *= scale * scale
+    with np.errstate(all="ignore"):
+        weight = (exact / spread).astype(np.float32)
+    weight[~np.isfinite(weight)] = 0.0
+    return weight

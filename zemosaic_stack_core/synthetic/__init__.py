@@ -1,0 +1,1 @@
+"""Nights that never were: frames of stars, satellites and cosmic rays whose truth is known."""

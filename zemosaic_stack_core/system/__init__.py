@@ -1,0 +1,1 @@
+"""The machine underneath: memory, files written whole, stamps of files, processes."""

@@ -1,0 +1,120 @@
+"""Files that appear whole or not at all: `atomic_output`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from zemosaic_stack_core.errors import InvalidInputError, OutputError
+
+_PREFIX, _SUFFIX = ".zsc-", ".tmp"
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise where `path` could not be written; call it before the work that the file is to hold.
+
+    Parameters
+    ----------
+    path : path
+        The file to be written.
+    overwrite : bool
+        An existing file may be replaced.
+
+    Raises
+    ------
+    InvalidInputError
+        The file exists and `overwrite` is false, or `path` is a folder.
+    OutputError
+        There is no folder to write it in, or no permission to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InvalidInputError(f"{target}: a folder; expected the name of a file to write")
+    if not overwrite and os.path.lexists(target):
+        raise InvalidInputError(f"{target}: the file exists; expected a new name, or overwrite")
+    folder = _folder_of(target)
+    if not folder.is_dir():
+        raise OutputError(f"{target}: {folder} is not a folder; expected one to write in")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{target}: no permission to write in {folder}; expected a folder that can be written")
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when it is whole and on the disk.
+
+    The bytes go to a temporary name in the same folder. At the end of the ``with`` block they are flushed to the disk
+    and the file is renamed; after an exception the temporary file is removed and whatever had the name before is
+    untouched. Only a killed process can leave a temporary file: see `remove_leftovers`.
+
+    Parameters
+    ----------
+    path : path
+        Name of the file; a symbolic link is followed.
+    overwrite : bool
+        An existing file may be replaced.
+
+    Yields
+    ------
+    binary file
+        Open for writing and reading, seekable.
+
+    Raises
+    ------
+    InvalidInputError
+        The file exists and `overwrite` is false, or `path` is a folder.
+    OutputError
+        The system refused: no such folder, no permission, disk full.
+    """
+    check_output(path, overwrite=overwrite)
+    target = Path(os.path.realpath(path))
+    folder = _folder_of(target)
+    temporary = folder / f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}"
+    try:
+        # O_EXCL by way of "x": never write into a file that somebody else put there.
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
+        temporary.replace(target)
+        _sync_folder(folder)
+    except OSError as error:
+        if isinstance(error, OutputError) or error.errno is None:
+            raise
+        message = f"{path}: {error.strerror} while writing; expected room and permission in {folder}"
+        raise OutputError(message) from error
+    finally:
+        with suppress(OSError):  # renamed: it is gone; never made: there is nothing
+            temporary.unlink()
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove the temporary files that killed runs left in a folder, and return their names.
+
+    Call it only where no other run writes into the folder.
+    """
+    leftovers = sorted(Path(folder).glob(f"{_PREFIX}*{_SUFFIX}"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+def _folder_of(target: Path) -> Path:
+    """Return the folder that a file is to be in, links followed."""
+    return Path(os.path.realpath(target)).parent
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable; where a system can't sync a folder (Windows), the rename has to do."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

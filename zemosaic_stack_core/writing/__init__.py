@@ -1,1 +1,0 @@
-"""Files and pictures out, each written whole or not at all."""
