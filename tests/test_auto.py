@@ -141,8 +141,8 @@ def test_the_gpu_makes_the_tile(shaky, caplog):
     assert used_gpu
     assert_same(result, stack(frames, options=RULE, maps="all"))
     assert result.backend == "cupy"
-    assert (result.details["used_gpu"], result.details["gpu_attempts"]) == (True, 1)
-    assert result.details["fallback_reason"] == ""
+    assert (result.facts.used_gpu, result.facts.gpu_attempts) == (True, 1)
+    assert result.facts.fallback_reason == ""
     assert messages(caplog) == [USING]
 
 
@@ -156,8 +156,8 @@ def test_only_the_maps_that_were_asked_for(shaky):
 def test_without_a_state_the_cpu_does_it():
     result, used_gpu = stack_auto(make_tile(1), gpu=None)
     assert not used_gpu
-    assert result.details["fallback_reason"] == ""
-    assert result.details["device"] == "CPU"
+    assert result.facts.fallback_reason == ""
+    assert result.facts.device == "CPU"
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_after_out_of_memory_the_band_is_really_smaller(shaky, plan, wrap):
     plan = wrap(plan) if isinstance(plan, ParallelPlan) else plan
     result, used_gpu = stack_auto(frames, gpu=gpu, options=RULE, plan=plan)
     assert used_gpu
-    assert result.details["gpu_attempts"] == 2
+    assert result.facts.gpu_attempts == 2
     first, second = device.bands
     assert max(second) <= first[0] / 2
     assert sum(second) == 7 * 9
     if plan == {"gpu_rows_per_chunk": 1}:
-        assert result.details["columns_per_chunk"] <= 4
+        assert result.facts.columns_per_chunk <= 4
     assert_same(result, stack(frames, options=RULE))
     assert not gpu.hard_disabled
 
@@ -200,8 +200,8 @@ def test_two_failures_and_the_cpu_does_it_and_all_that_follow(shaky, caplog):
     for frames, (result, used_gpu) in zip(tiles, made, strict=True):
         assert not used_gpu
         assert_same(result, stack(frames, options=RULE))
-        assert result.details["fallback_reason"] == "OutOfMemory: MemoryError: full again"
-    assert [result.details["gpu_attempts"] for result, _ in made] == [2, 0, 0, 0, 0]
+        assert result.facts.fallback_reason == "OutOfMemory: MemoryError: full again"
+    assert [result.facts.gpu_attempts for result, _ in made] == [2, 0, 0, 0, 0]
     assert len(device.bands) == 2
     assert (gpu.attempts, gpu.gpu_tiles, gpu.cpu_tiles) == (2, 0, 5)
     assert messages(caplog) == [
@@ -241,7 +241,7 @@ def test_the_plan_keeps_the_tile_on_the_cpu(shaky, plan):
     result, used_gpu = stack_auto(make_tile(1), gpu=gpu, plan=plan)
     assert not used_gpu
     assert device.bands == []
-    assert result.details["fallback_reason"] == "the plan says use_gpu=False"
+    assert result.facts.fallback_reason == "the plan says use_gpu=False"
     assert stack_auto(make_tile(1), gpu=gpu)[1]
 
 
@@ -328,8 +328,8 @@ def test_a_full_disk_under_cupys_kernels_costs_the_tile_and_not_the_gpu(shaky, c
     assert [used_gpu for _, used_gpu in made] == [False, True]
     for result, _ in made:
         assert_same(result, stack(frames, options=RULE))
-    assert made[0][0].details["fallback_reason"] == "HostFiles: OSError: [Errno 28] No space left on device"
-    assert (made[0][0].details["gpu_attempts"], gpu.gpu_tiles, gpu.cpu_tiles) == (1, 1, 1)
+    assert made[0][0].facts.fallback_reason == "HostFiles: OSError: [Errno 28] No space left on device"
+    assert (made[0][0].facts.gpu_attempts, gpu.gpu_tiles, gpu.cpu_tiles) == (1, 1, 1)
     assert messages(caplog, "ERROR") == []
     assert len(messages(caplog, "WARNING")) == 1
 
@@ -704,7 +704,7 @@ def test_one_failed_allocation_costs_one_retry(cupy_run, emulation, tiles, monke
     monkeypatch.setattr(gpu, "_open_backend", lambda: backend)
     results, used = run_of_tiles(gpu, frames)
     assert used == [True] * 5
-    assert results[0].details["gpu_attempts"] == 2
+    assert results[0].facts.gpu_attempts == 2
     assert_same(results[0], expected[0])
 
 
@@ -738,7 +738,7 @@ SMALL_CARD = """
     assert np.array_equal(result.image, expected.image, equal_nan=True)
     assert np.array_equal(result.variance, expected.variance, equal_nan=True)
     assert result.frames == expected.frames
-    print(used_gpu, gpu.attempts, 0.1 < result.details["columns_per_chunk"] / 4500 < 1)
+    print(used_gpu, gpu.attempts, 0.1 < result.facts.columns_per_chunk / 4500 < 1)
 """
 
 

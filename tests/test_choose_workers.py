@@ -91,6 +91,6 @@ def test_a_plan_is_a_cap(machine, group, plan, count):
     paths = [source.path for source in group.sources]
     caps = {"rows_per_chunk": 1} if plan is None else plan
     result, _ = stack_auto(group, gpu=None, plan=caps)
-    assert result.details["workers"] == count
+    assert result.facts.workers == count
     _, meta = _stack_master_tile_cpu(paths, plan=caps)
     assert meta["details"]["workers"] == count

@@ -144,7 +144,7 @@ def test_no_bit_depends_on_the_chunks(shape):
         for rows in (1, 7):
             assert_same_bits(stack(frames, options=options, maps="all", rows_per_chunk=rows), whole)
         narrow = stack(frames, options=options, maps="all", memory_limit=14_000)
-        assert narrow.details["columns_per_chunk"] < SHAPE[1]
+        assert narrow.facts.columns_per_chunk < SHAPE[1]
         assert_same_bits(narrow, whole)
 
 
@@ -155,7 +155,7 @@ def test_no_bit_depends_on_the_workers(tmp_path):
         np.save(paths[-1], frame)
     one = stack(paths, options=CASES[0], maps="all", workers=1)
     three = stack(paths, options=CASES[0], maps="all", workers=3, rows_per_chunk=2)
-    assert three.details["workers"] == 3
+    assert three.facts.workers == 3
     assert_same_bits(three, one)
 
 
@@ -198,7 +198,7 @@ def test_mode_c_grows_the_same_within_its_memory():
     gpu = Phase3Gpu(check_health=lambda: GpuHealth(usable=True))
     found, used_gpu = stack_auto(frames, gpu=gpu, options=options, maps="all", plan={"gpu_rows_per_chunk": 11})
     assert used_gpu
-    assert found.details["chunks"] == 4
+    assert found.facts.chunks == 4
     assert_same_bits(found, stack(frames, options=options, maps="all"))
     job, numbers = prepare_job(open_frames(frames), options=options, backend=backend, maps=frozenset(MAPS))
     import cupy

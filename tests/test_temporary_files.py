@@ -63,7 +63,7 @@ def test_results_go_to_memory_where_the_temporary_folder_is_full(paths, full, ca
     expected = stack(paths, options=options, maps="all", workers=1)
     caplog.clear()
     found = stack(paths, options=options, maps="all", workers=2, rows_per_chunk=7)
-    assert found.details["workers"] == 2
+    assert found.facts.workers == 2
     assert_same_bits(found, expected)
     lines = warnings_of(caplog)
     assert len(lines) == (1 if options is not GROWS else 2)
@@ -78,7 +78,7 @@ def test_results_go_to_memory_where_the_temporary_folder_is_full(paths, full, ca
 def test_one_process_goes_on_where_nothing_can_be_shared(paths, full, caplog, monkeypatch):
     monkeypatch.delattr(os, "memfd_create")
     found = stack(paths, maps="all", workers=2, rows_per_chunk=7)
-    assert found.details["workers"] == 1
+    assert found.facts.workers == 1
     assert_same_bits(found, stack(paths, maps="all", workers=1))
     [line] = warnings_of(caplog)
     assert line.startswith(f"{full}: No space left on device; expected room there for ")
@@ -127,7 +127,7 @@ several = stack(frames, maps="all", workers=2)
 one = stack(frames, maps="all", workers=1)
 for name in ("image", *MAPS):
     assert np.array_equal(getattr(several, name), getattr(one, name), equal_nan=True)
-print(several.details["workers"], several.image.nbytes * 6 > 64 << 20)
+print(several.facts.workers, several.image.nbytes * 6 > 64 << 20)
 ' "${@:3}"
 """
 

@@ -44,7 +44,7 @@ def test_the_same_bits_as_one_thread(frames, free_threaded, grow_radius):
         told.append(done)
 
     many = stack(frames, options=options, maps="all", workers=4, rows_per_chunk=1, progress=progress)
-    assert many.details["workers"] == 4
+    assert many.facts.workers == 4
     assert all(name.startswith("zemosaic-stack") for name in seen)
     assert told == sorted(told)
     assert_same_bits(stack(frames, options=options, maps="all", workers=1), many)
@@ -66,6 +66,6 @@ def test_an_error_in_one_thread_ends_all(frames, free_threaded):
 def test_arrays_in_memory_use_all_cores_where_it_pays(frames, free_threaded, monkeypatch):
     monkeypatch.setattr(workers, "usable_cores", lambda: 6)
     monkeypatch.setattr(workers, "WORTH_FORKING", 1000)
-    assert stack(frames, rows_per_chunk=1).details["workers"] == 6
+    assert stack(frames, rows_per_chunk=1).facts.workers == 6
     monkeypatch.setattr(workers, "WORTH_FORKING", np.inf)
-    assert stack(frames, rows_per_chunk=1).details["workers"] == 1
+    assert stack(frames, rows_per_chunk=1).facts.workers == 1

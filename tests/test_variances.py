@@ -210,7 +210,7 @@ def test_no_bit_depends_on_the_workers(shape, tmp_path):
     paths = write_frames(tmp_path, frames, variances, "VARIANCE")
     ways = ({"workers": 1}, {"workers": 3, "rows_per_chunk": 1})
     one, three = (stack(paths, options=BY_VARIANCE, variance_extension="VARIANCE", maps="all", **way) for way in ways)
-    assert three.details["workers"] == 3
+    assert three.facts.workers == 3
     assert_same_bits(three, one)
 
 

@@ -49,7 +49,7 @@ def test_the_same_bits_as_one_process(paths, count):
     options = StackOptions(kappa_low=2.0, kappa_high=2.0, normalization="additive")
     one = stack(paths, options=options, maps="all", workers=1)
     several = stack(paths, options=options, maps="all", workers=count, rows_per_chunk=7)
-    assert several.details["workers"] == count
+    assert several.facts.workers == count
     assert_same_bits(one, several)
     assert [record.rejected_high for record in one.frames] == [record.rejected_high for record in several.frames]
 
@@ -114,7 +114,7 @@ def test_the_same_bits_where_processes_can_not_be_forked(paths, monkeypatch):
     """As on Windows and macOS: each child imports the package anew, and gets the job by pickling."""
     monkeypatch.setattr(workers, "_can_fork", lambda: False)
     spawned = stack(paths, maps="all", workers=2, rows_per_chunk=40)
-    assert spawned.details["workers"] == 2
+    assert spawned.facts.workers == 2
     assert_same_bits(stack(paths, maps="all", workers=1), spawned)
 
 

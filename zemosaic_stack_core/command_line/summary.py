@@ -54,7 +54,7 @@ def summarize(
         "options": asdict(result.options),
         "advice": None if advice is None else advice.line,
         "problem": "" if advice is None else advice.problem,
-        "details": dict(result.details),
+        "details": asdict(result.facts),
         "frames": [_frame_summary(frame, pixels) for frame in result.frames],
     }
 

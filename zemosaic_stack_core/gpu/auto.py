@@ -73,8 +73,7 @@ def stack_auto(
     Returns
     -------
     result : StackResult
-        The same bits from either backend. ``details`` has ``used_gpu``, ``gpu_attempts``, ``fallback_reason`` (empty
-        where the GPU did it, or was not asked for) and ``device``.
+        The same bits from either backend; its ``facts`` say which one, after how many attempts, and why.
     used_gpu : bool
         True only if every band of the tile came from the GPU.
 
@@ -125,13 +124,14 @@ def stack_auto(
     if not used_gpu and gpu is not None:
         reason = reason or gpu.reason or "the plan says use_gpu=False"
     memory = None if gpu is None or gpu.health is None else gpu.health.memory
-    details = {
-        "used_gpu": used_gpu,
-        "gpu_attempts": n_attempts,
-        "fallback_reason": reason,
-        "device": "CPU" if not used_gpu else memory.name if memory is not None else "GPU",
-    }
-    result = replace(result, details={**result.details, **details})
+    facts = replace(
+        result.facts,
+        used_gpu=used_gpu,
+        gpu_attempts=n_attempts,
+        fallback_reason=reason,
+        device="CPU" if not used_gpu else memory.name if memory is not None else "GPU",
+    )
+    result = replace(result, facts=facts)
     if pcb_tile is not None:
         _send_summary(pcb_tile, result, group, tile_id, attempt=n_attempts + (not used_gpu))
     return result, used_gpu
@@ -202,20 +202,20 @@ def _send_summary(
     pcb_tile: PcbTile, result: StackResult, group: FrameGroup, tile_id: int | None, *, attempt: int
 ) -> None:
     """Tell the program how a tile was made."""
-    details = result.details
-    milliseconds = details["compute_ms"] or details["seconds"] * 1e3  # worker processes keep no clock
+    facts = result.facts
+    milliseconds = facts.compute_ms or facts.seconds * 1e3  # worker processes keep no clock
     pcb_tile(
-        GPU_SUMMARY if details["used_gpu"] else CPU_SUMMARY,
+        GPU_SUMMARY if facts.used_gpu else CPU_SUMMARY,
         prog=None,
         lvl="INFO_DETAIL",
-        rows_per_chunk=details["rows_per_chunk"],
+        rows_per_chunk=facts.rows_per_chunk,
         total_rows=group.rows,
         tile_id=tile_id,
-        duration_s=details["seconds"],
-        upload_ms=details["upload_ms"],
+        duration_s=facts.seconds,
+        upload_ms=facts.upload_ms,
         reject_ms=milliseconds,
         combine_ms=0.0,
-        download_ms=details["download_ms"],
+        download_ms=facts.download_ms,
         algo=result.options.rejection,
         n_frames=len(group.sources),
         attempt=attempt,

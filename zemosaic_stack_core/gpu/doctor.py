@@ -173,7 +173,7 @@ def compare_gpu_here(n_frames: int, rows: int, columns: int) -> dict[str, Any]:
         difference = difference or _find_difference(rule, expected, result)
     if result is None:
         raise AssertionError("no rule was compared")
-    times = {name: result.details[name] for name in ("upload_ms", "compute_ms", "download_ms")}
+    times = {name: getattr(result.facts, name) for name in ("upload_ms", "compute_ms", "download_ms")}
     gpu.release()
     return {"frames": n_frames, "rows": rows, "columns": columns, "difference": difference, **seconds, **times}
 

@@ -54,7 +54,7 @@ class MasterTile:
     Parameters
     ----------
     result : StackResult
-        Image, maps, options, backend and frames, equal to what was written; `details` is empty.
+        Image, maps, options, backend and frames, equal to what was written; `facts` are not in the file.
     rows : tuple of FrameRow
         The FRAMES table: each frame's record with its file, size, SHA-256, exposure.
     header : astropy.io.fits.Header

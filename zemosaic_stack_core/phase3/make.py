@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -245,7 +245,7 @@ class _Job:
         )
         self.set_aside.unlink(missing_ok=True)
         watch.look(now=True)
-        attempts = int(tile.result.details.get("gpu_attempts", 0))
+        attempts = tile.result.facts.gpu_attempts
         outcome = (
             TileOutcome.DONE_GPU
             if used_gpu
@@ -255,7 +255,7 @@ class _Job:
         )
         record = replace(
             self._record(outcome, tile.result),
-            reason="" if used_gpu or not attempts else str(tile.result.details.get("fallback_reason", "")),
+            reason="" if used_gpu or not attempts else tile.result.facts.fallback_reason,
             dropped=tile.dropped,
             gpu_attempts=attempts,
             check_seconds=self.check_seconds,
@@ -264,7 +264,7 @@ class _Job:
             peak_bytes=watch.peak,
             details={
                 name: value
-                for name, value in tile.result.details.items()
+                for name, value in asdict(tile.result.facts).items()
                 if (isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value)))
                 and name not in ("used_gpu", "gpu_attempts")
             }

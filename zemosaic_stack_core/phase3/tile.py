@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,12 +248,12 @@ def write_tile(
         An existing file may be replaced.
     """
     result = tile.result
-    details = result.details
+    facts = result.facts
     cards: list[tuple[str, str | int | float | bool, str]] = []
-    if details.get("gpu_attempts"):
-        cards.append(("ZSC_GATT", int(details["gpu_attempts"]), "attempts on the GPU for this tile"))
-    if details.get("gpu_attempts") and not details.get("used_gpu"):
-        cards.append(("ZSC_GWHY", _ascii(details.get("fallback_reason", "")), ""))
+    if facts.gpu_attempts:
+        cards.append(("ZSC_GATT", facts.gpu_attempts, "attempts on the GPU for this tile"))
+    if facts.gpu_attempts and not facts.used_gpu:
+        cards.append(("ZSC_GWHY", _ascii(facts.fallback_reason), ""))
     if tile.dropped:
         cards.append(("ZSC_NDRP", len(tile.dropped), "frames dropped, see the report"))
     return write_master(
@@ -359,9 +359,9 @@ def _meta(tile: StackedTile, raw_frames: int) -> dict[str, Any]:
     options = result.options
     return {
         "backend": result.backend,
-        "used_gpu": bool(result.details.get("used_gpu", False)),
-        "gpu_attempts": int(result.details.get("gpu_attempts", 0)),
-        "fallback_reason": str(result.details.get("fallback_reason", "")),
+        "used_gpu": result.facts.used_gpu,
+        "gpu_attempts": result.facts.gpu_attempts,
+        "fallback_reason": result.facts.fallback_reason,
         "normalization": options.normalization,
         "weighting": options.weighting,
         "rejection": options.rejection,
@@ -372,7 +372,7 @@ def _meta(tile: StackedTile, raw_frames: int) -> dict[str, Any]:
         "dropped": [(frame.name, frame.reason) for frame in tile.dropped],
         "notes": [(frame.name, frame.note) for frame in result.frames if frame.note],
         "result": result,
-        "details": dict(result.details),
+        "details": asdict(result.facts),
     }
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +48,30 @@ class FrameRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """How a stack was computed, for logs and reports; no number of the image depends on it."""
+
+    chunks: int = 0
+    rows_per_chunk: int = 0
+    columns_per_chunk: int = 0
+    # Processes or threads that computed chunks.
+    workers: int = 1
+    seconds: float = 0.0
+    # Milliseconds of each step, summed over the chunks. On a device they are of its own clock, and overlap. On the host
+    # nothing is copied, and what worker processes take is not counted.
+    upload_ms: float = 0.0
+    compute_ms: float = 0.0
+    download_ms: float = 0.0
+    # Every band came from the GPU.
+    used_gpu: bool = False
+    gpu_attempts: int = 0
+    # Why the CPU made it; empty where the GPU did, or was not asked for.
+    fallback_reason: str = ""
+    # Name of the GPU that made it, or "CPU"; empty for a plain `stack`.
+    device: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StackResult:
     """The stacked image, the maps that were asked for, and how they came about.
 
@@ -70,8 +93,8 @@ class StackResult:
         Index of the frame that the others were normalized to; None without normalization.
     given : PlanesGiven
         Extensions with masks and variances that were read, and which planes were given as arrays.
-    details : dict
-        Figures of the run for logs and reports (bands, workers, seconds); no number of the image depends on them.
+    facts : RunFacts
+        How it was computed (chunks, workers, seconds, GPU or CPU); nothing is known of a result read from a file.
     """
 
     image: npt.NDArray[np.float32]
@@ -85,4 +108,4 @@ class StackResult:
     options: StackOptions
     reference: int | None = None
     given: PlanesGiven = NO_PLANES
-    details: dict[str, Any] = field(default_factory=dict)
+    facts: RunFacts = RunFacts()

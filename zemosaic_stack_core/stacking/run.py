@@ -33,7 +33,7 @@ from zemosaic_stack_core.stacking.compute import FrameCounts, StepTimes, compute
 from zemosaic_stack_core.stacking.given_planes import count_planes, split_weights, variance_source, with_radial_weight
 from zemosaic_stack_core.stacking.job import StackJob
 from zemosaic_stack_core.stacking.output_planes import OutputPlanes, output_bytes
-from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
 from zemosaic_stack_core.stacking.threads import compute_in_threads, threads_run_at_once
 from zemosaic_stack_core.stacking.workers import choose_workers, compute_in_processes
 from zemosaic_stack_core.system.shared_file import SharedFile
@@ -204,7 +204,7 @@ def run_job(
     Returns
     -------
     StackResult
-        Its `details` say how it was computed.
+        Its `facts` say how it was computed.
     """
     began = time.perf_counter()
     group = job.group
@@ -238,15 +238,15 @@ def run_job(
         counts = run_pass(job)
         if grows:
             counts.add(run_pass(replace(job, is_second_pass=True)))
-    details = {
-        "chunks": len(job.plan),
-        "rows_per_chunk": job.plan.rows_per_chunk,
-        "columns_per_chunk": job.plan.columns_per_chunk,
-        "workers": count,
-        "seconds": time.perf_counter() - began,
+    facts = RunFacts(
+        chunks=len(job.plan),
+        rows_per_chunk=job.plan.rows_per_chunk,
+        columns_per_chunk=job.plan.columns_per_chunk,
+        workers=count,
+        seconds=time.perf_counter() - began,
         **asdict(times),
-    }
-    return _result(job, numbers, counts, outputs, backend.name, details)
+    )
+    return _result(job, numbers, counts, outputs, backend.name, facts)
 
 
 def prepare_job(
@@ -383,7 +383,7 @@ def _result(
     counts: FrameCounts,
     outputs: OutputPlanes,
     backend: str,
-    details: dict[str, Any],
+    facts: RunFacts,
 ) -> StackResult:
     """Put the result together."""
     group = job.group
@@ -418,5 +418,5 @@ def _result(
         options=job.options,
         reference=numbers.reference,
         given=job.given,
-        details=details,
+        facts=facts,
     )

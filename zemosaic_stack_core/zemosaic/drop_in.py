@@ -266,16 +266,16 @@ def _stack_on_gpu(
 
 def _summary(result: StackResult, total_rows: int, duration_s: float) -> dict[str, Any]:
     """Return the figures of a tile that telemetry and the runtime statistics share."""
-    details = result.details
+    facts = result.facts
     return {
-        "rows_per_chunk": details["rows_per_chunk"],
+        "rows_per_chunk": facts.rows_per_chunk,
         "total_rows": total_rows,
         "n_frames": len(result.frames),
         "duration_s": duration_s,
-        "upload_ms": details["upload_ms"],
-        "reject_ms": details["compute_ms"],
+        "upload_ms": facts.upload_ms,
+        "reject_ms": facts.compute_ms,
         "combine_ms": 0.0,
-        "download_ms": details["download_ms"],
+        "download_ms": facts.download_ms,
         "algo": result.options.rejection,
     }
 
@@ -292,7 +292,7 @@ def _meta(result: StackResult, duration_s: float) -> dict[str, Any]:
         "weight_stats": {"min": float(weights.min()), "max": float(weights.max()), "mean": float(weights.mean())},
         "reject_algo": result.options.rejection,
         "final_combine": result.options.combine,
-        "rows_per_chunk": result.details["rows_per_chunk"],
+        "rows_per_chunk": result.facts.rows_per_chunk,
         "duration_s": duration_s,
     }
 
