@@ -12,7 +12,7 @@ import pytest
 from night import leftovers, outcomes, report_of, run, tiles_of, write_night
 
 from zemosaic_stack_core.errors import OutputError
-from zemosaic_stack_core.phase3.tile import disk_is_full
+from zemosaic_stack_core.system.atomic import disk_is_full
 
 
 def _mount(*arguments: str) -> bool:

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
+from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import (
     CENTERS,
     COMBINATIONS,
     ERRORS,
+    MAPS,
     NORMALIZATIONS,
     REJECTIONS,
     UNNORMALIZABLE_ACTIONS,
     WEIGHTINGS,
     StackOptions,
+    check_choice,
 )
 
 BACKEND_CHOICES = ("cpu", "auto", "gpu")
@@ -167,6 +170,19 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a number of bytes such as 300MB or 1GB")
     return size
+
+
+def parse_maps(text: str) -> tuple[str, ...]:
+    """Read names of maps separated by commas, or ``all``, or ``none``."""
+    if text in ("all", "none"):
+        return MAPS if text == "all" else ()
+    names = tuple(name.strip().replace("-", "_") for name in text.split(","))
+    try:
+        for name in names:
+            check_choice("map", name, MAPS)
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or all, or none") from None
+    return names
 
 
 def _given(arguments: argparse.Namespace, name: str) -> Any:

@@ -13,6 +13,7 @@ from zemosaic_stack_core.command_line.arguments import (
     Settings,
     add_compute_arguments,
     add_option_arguments,
+    parse_maps,
     settings_from_arguments,
 )
 from zemosaic_stack_core.command_line.messages import say
@@ -22,7 +23,6 @@ from zemosaic_stack_core.command_line.raw_frames import (
     normalizes_by_itself,
     prepare_options,
 )
-from zemosaic_stack_core.command_line.stack import parse_maps
 from zemosaic_stack_core.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from zemosaic_stack_core.command_line.arguments import (
     Settings,
     add_compute_arguments,
     add_option_arguments,
+    parse_maps,
     settings_from_arguments,
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
@@ -33,7 +34,7 @@ from zemosaic_stack_core.command_line.raw_frames import (
     refuse_with,
 )
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.options import MAPS, check_choice
+from zemosaic_stack_core.options import MAPS
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.frames.group import FrameGroup
@@ -95,25 +96,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_compute_arguments(parser)
     add_prepare_arguments(parser, has_reference=True)
     add_option_arguments(parser)
-
-
-def parse_maps(text: str) -> tuple[str, ...]:
-    """Read names of maps, separated by commas.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        A name is unknown.
-    """
-    if text in ("all", "none"):
-        return MAPS if text == "all" else ()
-    names = tuple(name.strip().replace("-", "_") for name in text.split(","))
-    try:
-        for name in names:
-            check_choice("map", name, MAPS)
-    except InvalidInputError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or all, or none") from None
-    return names
 
 
 @dataclass(frozen=True, kw_only=True)

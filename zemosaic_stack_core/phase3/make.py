@@ -27,9 +27,10 @@ from zemosaic_stack_core.phase3.plan import PREPARED_FOLDER, TileSpec
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, tile_pictures
 from zemosaic_stack_core.phase3.raw_tile import choose_tile_frames, tile_is_raw
 from zemosaic_stack_core.phase3.signature import inputs_to_json, is_whole, tile_signature
-from zemosaic_stack_core.phase3.tile import StackSettings, disk_is_full, stack_frames, write_tile
+from zemosaic_stack_core.phase3.tile import StackSettings, stack_frames, write_tile
 from zemosaic_stack_core.phase3.watch import MemoryWatch
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.system.atomic import disk_is_full
 from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp
 
 _LOGGER = logging.getLogger(__name__)

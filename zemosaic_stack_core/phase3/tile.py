@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup, group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
@@ -450,12 +450,3 @@ def _open(frames: Sequence[object], scratch: ScratchFolder) -> tuple[FrameGroup,
     choice = choose_frames([Path(os.fspath(frame)) for frame in frames], scratch=scratch)  # type: ignore[call-overload]
     _check_enough(choice.frames, choice.dropped, StackSettings(options=StackOptions()))
     return group_frames(choice.frames), choice.dropped
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Say whether an error means that no file can be written any more, not only this one."""
-    import errno
-
-    cause = error.__cause__ if isinstance(error, OutputError) else error
-    fatal = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
-    return isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in fatal

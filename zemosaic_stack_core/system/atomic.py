@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from typing import BinaryIO
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
 
 _PREFIX, _SUFFIX = ".zsc-", ".tmp"
+_NO_FILE_FITS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -101,6 +103,12 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Return whether an error of `atomic_output` means that no other file can be written either."""
+    cause = error.__cause__
+    return isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in _NO_FILE_FITS
 
 
 def _folder_of(target: Path) -> Path:
