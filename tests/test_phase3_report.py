@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from night import report_of, run, tiles_of, write_frame, write_night
 from PIL import Image
 
 from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
 from zemosaic_stack_core.phase3.previews import tile_pictures
-from zemosaic_stack_core.phase3.report.charts import Series, bar_chart
+from zemosaic_stack_core.phase3.report.charts import Chart, Series
 from zemosaic_stack_core.phase3.run import preview_size
 from zemosaic_stack_core.stacking.result import StackResult
 
@@ -125,7 +126,7 @@ def test_the_page_holds_all_it_needs(finished: Path) -> None:
     assert "What went wrong</h2><ul><li>Tile 9 (lost) failed: " in text
     assert "<li>Tile 1 (tile 1) is without 1 of 6 frames</li></ul>" in text
     assert "1 of 4 tiles is missing" in text
-    assert html.escape(NASTY) in text
+    assert str(escape(NASTY)) in text
     assert NASTY not in text
     for link in page.links:
         if link.startswith("data:image"):
@@ -174,13 +175,25 @@ def test_pictures_shrink_where_tiles_are_many() -> None:
 
 
 def test_charts_stack_their_series() -> None:
-    chart = bar_chart("Time", "s", ["1", "<2>"], [Series("a", "red", [1.0, 0.0]), Series("b", "blue", [1.0, 2.0])])
-    bars = re.findall(r'<path fill="(\w+)" d="([^"]*)"', chart)
+    chart = Chart("Time", "s", ["1", "2"], [Series("a", "red", [1.0, 0.0]), Series("b", "blue", [1.0, 2.0])])
+    bars = [(one.color, path) for one, path in chart.bars()]
     assert [(color, path.count("z")) for color, path in bars] == [("red", 1), ("blue", 2)]
     heights = [float(value) for value in re.findall(r"v(-[\d.]+)", bars[1][1])]
     assert heights[1] == pytest.approx(2 * heights[0])
-    assert "&lt;2&gt;" in chart
-    assert bar_chart("Empty", "s", [], [Series("a", "red", [])]).count("<figure") == 1
+    assert [text for _, text in chart.ticks()] == ["0", "0.5", "1", "1.5", "2"]
+    assert [label for _, label in chart.names()] == ["1", "2"]
+
+
+def test_a_chart_of_nothing_and_one_of_many_tiles() -> None:
+    empty = Chart("Empty", "s", [], [Series("a", "red", [])])
+    assert [path for _, path in empty.bars()] == [""]
+    labels = [str(number) for number in range(1000)]
+    many = Chart("Many", "s", labels, [Series("a", "red", [1.0] * 1000)])
+    names = list(many.names())
+    assert len(names) <= 16
+    assert many.left < names[0][0] < names[-1][0] < many.right
+    ((_, path),) = many.bars()
+    assert path.count("z") == 1000
 
 
 def test_a_report_that_can_not_be_written_costs_no_tile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

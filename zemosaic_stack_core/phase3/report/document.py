@@ -19,22 +19,12 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.phase3.night import Night, RunReport
 
 
+# The number is raised whenever a field changes its meaning or goes.
 SCHEMA = "zemosaic-run-report/1"
-"""Raised with the number behind the slash whenever a field changes its meaning or goes."""
 
 
 def report_json(night: Night, report: RunReport, inputs: Mapping[int, list[list[Any]]]) -> dict[str, Any]:
-    """Return the report of a run as JSON values.
-
-    Parameters
-    ----------
-    night : Night
-        What was to be done.
-    report : RunReport
-        What was done.
-    inputs : mapping
-        Per tile, the rows of `inputs_to_json`.
-    """
+    """Return the report of a run as JSON values; `inputs` are the rows of `inputs_to_json` per tile."""
     from zemosaic_stack_core import __version__
 
     settings = night.settings
@@ -74,13 +64,7 @@ def report_json(night: Night, report: RunReport, inputs: Mapping[int, list[list[
 
 
 def write_json(path: Path, values: dict[str, Any]) -> Path:
-    """Write a report, whole or not at all.
-
-    Raises
-    ------
-    OutputError
-        The system refused.
-    """
+    """Write a report, whole or not at all; raise OutputError where the system refuses."""
     with atomic_output(path, overwrite=True) as file:
         file.write(json.dumps(values, indent=1, allow_nan=False).encode("utf-8"))
         file.write(b"\n")
