@@ -1,4 +1,4 @@
-"""The command line as a whole: parser, options, sizes, messages, exit codes, progress, start-up."""
+"""The command line as a whole: parser, options, sizes, messages, exit codes, start-up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from zemosaic_stack_core.command_line.messages import (
     size_text,
     time_text,
 )
-from zemosaic_stack_core.command_line.progress import progress_display
 from zemosaic_stack_core.command_line.termination import term_is_interrupt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutOfMemoryError, OutputError
 from zemosaic_stack_core.options import StackOptions
@@ -381,37 +380,3 @@ def test_who_reads_the_answer_may_go(tmp_path: Path) -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == ExitCode.FAILED
-
-
-class TestProgress:
-    def test_elsewhere_a_line_now_and_then(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        clock = iter([0.0, 1.0, 6.0, 7.0, 12.0, 30.0])
-        monkeypatch.setattr("zemosaic_stack_core.command_line.progress.time.monotonic", lambda: next(clock))
-        with progress_display("stacking") as progress:
-            for done in (10, 20, 30, 60, 100):
-                progress(done, 100)
-        assert capsys.readouterr().err == (
-            "stacking: 20 of 100 rows (20 %), about 24 s left\nstacking: 60 of 100 rows (60 %), about 8 s left\n"
-        )
-
-    def test_a_bar_on_a_terminal_starts_no_thread(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setenv("COLUMNS", "100")
-        before = threading.active_count()
-        with progress_display("stacking", "tiles") as progress:
-            progress(3, 4)
-            assert threading.active_count() == before  # a second thread would keep a stack from forking
-            progress(4, 4)
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "4/4" in captured.err
-
-    def test_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with progress_display("stacking", is_quiet=True) as progress:
-            progress(1, 2)
-        assert capsys.readouterr().err == ""

@@ -214,17 +214,14 @@ class TestBackend:
 
 INTERRUPTED = """
 import os, signal, sys
-from contextlib import contextmanager
-from zemosaic_stack_core.command_line import main, stack
+from zemosaic_stack_core.command_line import main
+from zemosaic_stack_core.command_line.progress import LineDisplay
 
-@contextmanager
-def display(label):
-    def progress(done, total):
-        os.kill(os.getpid(), signal.SIGINT)
-    yield progress
+def interrupt(display, done, total):
+    os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-stack.progress_display = display
+LineDisplay.show = interrupt
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer, time_text
-from zemosaic_stack_core.command_line.progress import progress_display
+from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     options = StackOptions(rejection="winsorized_sigma_clip", normalization="linear_fit", weighting="noise_variance")
     group = open_frames(paths)
-    with progress_display("stacking") as progress:
-        result, _ = stack_auto(group, gpu=None, options=options, maps="all", progress=progress)
+    with open_display() as display:
+        result, _ = stack_auto(group, gpu=None, options=options, maps="all", progress=display.step("stacking"))
     stacked = time.perf_counter()
     write_master(master, result, overwrite=arguments.overwrite)
     missing = 100.0 * sum(sum(frame.missing) for frame in result.frames) / (len(paths) * result.image.size)

@@ -7,7 +7,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from zemosaic_stack_core.prepare.options import (
 )
 
 if TYPE_CHECKING:
+    from zemosaic_stack_core.command_line.progress import Display
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
 
@@ -144,7 +144,7 @@ def prepare(
     cache_folder: Path,
     workers: int | None,
     tell: Callable[[str], None],
-    display: Callable[[str], AbstractContextManager[Callable[[int, int], None]]],
+    display: Display,
 ) -> PreparedGroup:
     """Prepare frames, with progress.
 
@@ -154,38 +154,15 @@ def prepare(
         See `prepare_frames`.
     tell : callable
         Gets lines for the user.
-    display : callable
-        Takes the name of a step and gives the context of its progress display.
+    display : Display
+        Where the steps are shown.
     """
     from zemosaic_stack_core.prepare.pipeline import prepare_frames
     from zemosaic_stack_core.prepare.report import describe_frame
 
-    shown: dict[str, AbstractContextManager[Callable[[int, int], None]]] = {}
-    current: dict[str, Callable[[int, int], None]] = {}
-
-    def close() -> None:
-        for context in shown.values():
-            context.__exit__(None, None, None)
-        shown.clear()
-        current.clear()
-
-    def progress(step: str, done: int, total: int) -> None:
-        if step not in current:
-            close()
-            shown[step] = display(step)
-            current[step] = shown[step].__enter__()
-        current[step](done, total)
-
-    def report(line: str) -> None:
-        close()
-        tell(line)
-
-    try:
-        group = prepare_frames(
-            paths, options, cache_folder=cache_folder, workers=workers, progress=progress, report=report
-        )
-    finally:
-        close()
+    group = prepare_frames(
+        paths, options, cache_folder=cache_folder, workers=workers, progress=display.show_frames, report=tell
+    )
     for frame in group.frames:
         tell(f"  {describe_frame(frame)}")
     if group.dropped:

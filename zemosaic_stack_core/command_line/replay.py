@@ -7,7 +7,7 @@ import argparse
 from zemosaic_stack_core.command_line.arguments import parse_size, positive
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer, answer_json
-from zemosaic_stack_core.command_line.progress import progress_display
+from zemosaic_stack_core.command_line.progress import open_display
 
 _MOST_LINES = 20
 
@@ -36,13 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     from zemosaic_stack_core.backends import resolve_backend
     from zemosaic_stack_core.master.replay import replay_master
 
-    with progress_display("replaying") as progress:
+    with open_display() as display:
         replay = replay_master(
             arguments.master,
             backend=resolve_backend(arguments.backend),
             workers=arguments.workers,
             memory_limit=arguments.memory,
-            progress=progress,
+            progress=display.step("replaying"),
         )
     if arguments.json:
         answer_json(

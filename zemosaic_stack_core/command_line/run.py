@@ -17,6 +17,7 @@ from zemosaic_stack_core.command_line.arguments import (
     settings_from_arguments,
 )
 from zemosaic_stack_core.command_line.messages import say
+from zemosaic_stack_core.command_line.progress import RunDisplay
 from zemosaic_stack_core.command_line.raw_frames import (
     LEVEL_BY_DEFAULT,
     add_prepare_arguments,
@@ -93,7 +94,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Make the tiles, with everything set up for talking."""
-    from zemosaic_stack_core.command_line.run_progress import run_progress
     from zemosaic_stack_core.phase3.cluster import ClusterChoice
     from zemosaic_stack_core.phase3.night import Night
     from zemosaic_stack_core.phase3.plan import parse_shard, read_run_plan
@@ -118,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
         shard=None if arguments.shard is None else parse_shard(arguments.shard),
         cluster=cluster,
     )
-    progress = run_progress(lambda text: _tell(arguments, text), is_quiet=arguments.quiet)
+    progress = RunDisplay(lambda text: _tell(arguments, text), is_quiet=arguments.quiet)
     report = run_night(night, progress=progress, pcb_tile=_telemetry)
     _tell(arguments, _summary(report))
     if report.interrupted:
@@ -158,10 +158,9 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
 
 def _summary(report: RunReport) -> str:
     """Return the line that says how it went."""
-    from zemosaic_stack_core.command_line.run_progress import OUTCOME_TEXT
     from zemosaic_stack_core.phase3.outcome import TileOutcome
 
-    counts = ", ".join(f"{number} {OUTCOME_TEXT[TileOutcome(name)]}" for name, number in report.counts.items())
+    counts = ", ".join(f"{number} {TileOutcome(name).text}" for name, number in report.counts.items())
     where = f"; see {report.page_path}" if report.page_path is not None else ""
     tiles = "1 tile" if len(report.records) == 1 else f"{len(report.records)} tiles"
     return f"{tiles}: {counts}, in {report.seconds:.1f} s{where}"

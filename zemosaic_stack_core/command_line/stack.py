@@ -22,7 +22,7 @@ from zemosaic_stack_core.command_line.arguments import (
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer, answer_json, say
-from zemosaic_stack_core.command_line.progress import progress_display
+from zemosaic_stack_core.command_line.progress import Display, open_display
 from zemosaic_stack_core.command_line.raw_frames import (
     LEVEL_BY_DEFAULT,
     add_prepare_arguments,
@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _show_raw_plan(arguments, asked, paths)
         prepared, settings = _prepare(arguments, settings, asked, paths)
         paths = list(prepared.paths)
-    with ScratchFolder() as scratch:
+    with ScratchFolder() as scratch, open_display() as display:
         group = open_frames(
             paths,
             mask_extension=arguments.mask_extension,
@@ -153,7 +153,8 @@ def run(arguments: argparse.Namespace) -> int:
         if advice.problem:
             say(advice.line)
         names = None if prepared is None else [frame.name for frame in prepared.kept]
-        result = _compute(arguments, settings, group, names)
+        result = _compute(arguments, settings, group, names, display)
+        display.close()
         _write(arguments, outputs, result, prepared)
     summary = summarize(
         result,
@@ -211,8 +212,8 @@ def _prepare(
 ) -> tuple[PreparedGroup, Settings]:
     """Prepare raw frames; their levels are matched unless something else was asked for."""
     cache = Path(arguments.cache_folder) if arguments.cache_folder else cache_beside(Path(arguments.output))
-    prepared = prepare(asked, paths, cache_folder=cache, workers=arguments.workers, tell=say,
-                       display=lambda step: progress_display(step, "frames"))  # fmt: skip
+    with open_display() as display:
+        prepared = prepare(asked, paths, cache_folder=cache, workers=arguments.workers, tell=say, display=display)
     is_level = prepared.levels != "none" or prepared.alignment == "none"
     if not is_level and normalizes_by_itself(arguments, settings):
         say(f"normalization {LEVEL_BY_DEFAULT}: the sky of raw frames drifts (--normalization none leaves it)")
@@ -234,25 +235,25 @@ def _show_raw_plan(arguments: argparse.Namespace, asked: PrepareOptions, paths: 
 
 
 def _compute(
-    arguments: argparse.Namespace, settings: Settings, group: FrameGroup, names: list[str] | None
+    arguments: argparse.Namespace, settings: Settings, group: FrameGroup, names: list[str] | None, display: Display
 ) -> StackResult:
     """Stack, with progress on standard error."""
     from zemosaic_stack_core.command_line.computing import compute_stack
 
     writer: list[threading.Thread] = []
-    with progress_display(f"stacking {len(group.sources)} frames") as show:
+    show = display.step(f"stacking {len(group.sources)} frames")
 
-        def progress(done: int, total: int) -> None:
-            if not writer and done < total:  # the workers are under way: forking needs a single thread
-                writer.append(threading.Thread(target=_load_writer))
-                writer[0].start()
-            show(done, total)
+    def progress(done: int, total: int) -> None:
+        if not writer and done < total:  # the workers are under way: forking needs a single thread
+            writer.append(threading.Thread(target=_load_writer))
+            writer[0].start()
+        show(done, total)
 
-        try:
-            return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress, names=names)
-        finally:
-            for thread in writer:  # two threads must not import the same modules at once
-                thread.join()
+    try:
+        return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress, names=names)
+    finally:
+        for thread in writer:  # two threads must not import the same modules at once
+            thread.join()
 
 
 def _load_writer() -> None:

@@ -57,6 +57,26 @@ class TileOutcome(enum.StrEnum):
         """Whether the tile's file is there and right."""
         return self not in (TileOutcome.FAILED, TileOutcome.CANCELLED)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run made the tile's file."""
+        return self.is_made and self is not TileOutcome.REUSED
+
+    @property
+    def text(self) -> str:
+        """The outcome as a run says it."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    TileOutcome.DONE_GPU: "made on the GPU",
+    TileOutcome.DONE_CPU: "made on the CPU",
+    TileOutcome.DONE_CPU_AFTER_GPU_FAILURE: "made on the CPU after the GPU failed",
+    TileOutcome.REUSED: "reused",
+    TileOutcome.FAILED: "FAILED",
+    TileOutcome.CANCELLED: "cancelled",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DroppedFrame:
