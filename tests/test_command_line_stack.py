@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from PIL import Image
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.command_line import ExitCode, main
 from zemosaic_stack_core.command_line.stack import _load_writer
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.master.pictures import color_map, stretch
 from zemosaic_stack_core.master.tile import read_master
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
@@ -258,6 +260,14 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert len(list((folder / "frames").iterdir())) == 6
     result = read_master(folder / "master.fits").result
     assert all(getattr(result, name) is not None for name in ("coverage", "weight_map", "rejected_low", "variance"))
+    with Image.open(folder / "demo.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    # The maps are below the frame and the master, row 0 at the bottom.
+    panels = [pixels[92:132, 36:92], pixels[92:132, 128:184], pixels[224:264, 36:92], pixels[224:264, 128:184]]
+    rejected = result.rejected_low + result.rejected_high
+    assert np.array_equal(panels[1][::-1], stretch(result.image))
+    assert np.array_equal(panels[3][::-1], color_map(rejected.max(axis=2), 0, 4))
+    assert pixels.shape == (300, 220, 3)
     assert f"zemosaic-worker explain {folder / 'master.fits'} 20 28" in said
     assert main(["explain", str(folder / "master.fits"), "20", "28"]) == ExitCode.DONE
     assert main(["demo", str(folder)]) == ExitCode.BAD_INPUT

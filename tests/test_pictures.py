@@ -3,12 +3,12 @@ import pytest
 from PIL import Image
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
-from zemosaic_stack_core.master.panels import Panel, color_map, save_panels
 from zemosaic_stack_core.master.pictures import (
     MISSING_COLOR,
     Stretch,
     apply_stretch,
     bin_down,
+    color_map,
     find_stretch,
     save_preview,
     stretch,
@@ -74,14 +74,18 @@ def test_one_channel_of_three_axes_is_gray_and_more_than_three_are_cut():
     assert np.array_equal(stretch(image), stretch(image[..., :3]))
 
 
-@pytest.mark.parametrize("image", [
-    np.full((4, 5), np.nan, np.float32),
-    np.zeros((4, 5), np.float32),
-    np.full((4, 5), 1e30, np.float32),
-    np.eye(5, dtype=np.uint16),
-    np.array([[1.0]]),
-    np.array([[-5.0, np.nan]]),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((4, 5), np.nan, np.float32),
+        np.zeros((4, 5), np.float32),
+        np.full((4, 5), 1e30, np.float32),
+        np.eye(5, dtype=np.uint16),
+        np.array([[1.0]]),
+        np.array([[-5.0, np.nan]]),
+    ],
+    ids=str,
+)
 def test_strange_images_give_a_picture(image):
     picture = stretch(image)
     finite = np.isfinite(image)
@@ -137,48 +141,6 @@ def test_a_color_map_goes_from_dark_to_bright():
     assert colors[3].tolist() == list(MISSING_COLOR)
     assert (colors[4] == colors[0]).all()
     assert (colors[5] == colors[2]).all()
-    ramp = color_map(np.linspace(0, 1, 256)[np.newaxis], 0.0, 1.0)[0] @ (0.299, 0.587, 0.114)
+    ramp = color_map(np.linspace(0, 1, 100)[np.newaxis], 0.0, 1.0)[0] @ (0.299, 0.587, 0.114)
     assert (np.diff(ramp) > 0).all()
     assert color_map(np.full((2, 2), 7), 7.0, 7.0).shape == (2, 2, 3)
-
-
-def test_panels_are_side_by_side_with_the_image_s_own_colors(tmp_path):
-    image = sky((60, 90, 3))
-    coverage = np.full((60, 90), 24)
-    coverage[:, :45] = 5
-    panels = [
-        Panel(title="One frame", subtitle="10 s", image=image),
-        Panel(title="Coverage", image=coverage, kind="map", unit="frames"),
-    ]
-    picture = read(save_panels(tmp_path / "a.png", panels, title="Title", footer="footer", width=800))
-    assert picture.size[0] == 800
-    pixels = np.asarray(picture).astype(int)
-    low, high = color_map(np.array([[5, 24]]), 5, 24)[0].astype(int)
-    assert (abs(pixels - low).max(axis=2) <= 1).sum() > 10000
-    assert (abs(pixels - high).max(axis=2) <= 1).sum() > 10000
-    columns = np.nonzero(abs(pixels - high).max(axis=2) <= 1)[1]
-    assert columns.min() > 500
-
-
-def test_panels_wrap_into_rows(tmp_path):
-    panels = [Panel(title=str(index), image=sky((20, 30))) for index in range(3)]
-    one = read(save_panels(tmp_path / "a.png", panels[:2], width=600, columns=2))
-    two = read(save_panels(tmp_path / "b.png", panels, width=600, columns=2))
-    assert two.size[1] > 1.7 * one.size[1]
-
-
-def test_a_map_without_values_and_a_map_of_channels_can_be_drawn(tmp_path):
-    panels = [
-        Panel(title="nothing", image=np.full((9, 12), np.nan), kind="map"),
-        Panel(title="channels", image=np.ones((9, 12, 3), np.int32), kind="map"),
-        Panel(title="limits", image=np.ones((9, 12), np.int32), kind="map", limits=(0.0, 4.0)),
-    ]
-    assert read(save_panels(tmp_path / "a.png", panels)).size[0] == 1920
-
-
-@pytest.mark.parametrize(("panels", "width", "columns"), [(0, 800, None), (1, 100, None), (1, 800, -1)])
-def test_impossible_panels_are_refused(tmp_path, panels, width, columns):
-    listed = [Panel(title="", image=sky())] * panels
-    with pytest.raises(InvalidInputError, match="expected at least 1, 1 and 400 pixels"):
-        save_panels(tmp_path / "a.png", listed, width=width, columns=columns)
-    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Make the picture of docs/prepare.md from our own raw night: ``python docs/figures/prepare.py``.
 
-Writes ``docs/images/prepare.jpg``: a raw frame, the master of all, and how many frames each pixel of it has.
+Writes ``docs/images/prepare.jpg``: a raw frame, the master of all, and how many frames each pixel of it has. Needs the
+extra ``docs``.
 """
 
 from __future__ import annotations
@@ -9,19 +10,26 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from side_by_side import Panel, draw
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.master.panels import Panel, save_panels
+from zemosaic_stack_core.master.pictures import color_map, stretch
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.headers.inventory import read_pixels
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 TARGET = Path(__file__).parents[1] / "images" / "prepare.jpg"
 NIGHT = RawNight(
-    n_frames=16, shape=(360, 480), n_stars=1500, pattern="GRBG", turn=24.0, shift=14.0, hot_fraction=0.003, trails=(5,),
+    n_frames=16,
+    shape=(360, 480),
+    n_stars=1500,
+    pattern="GRBG",
+    turn=24.0,
+    shift=14.0,
+    hot_fraction=0.003,
+    trails=(5,),
     brightest=250000.0,
-)  # fmt: skip
+)
 
 
 def main() -> None:
@@ -35,24 +43,16 @@ def main() -> None:
         master = stack(group.paths, options=options, maps=("coverage",))
         if master.coverage is None:
             raise AssertionError("the coverage was asked for")
-        panels = [
-            Panel(title="A raw frame", subtitle="Bayer mosaic, hot pixels, a satellite", image=read_pixels(paths[5])),
-            Panel(
-                title="The master",
-                subtitle="16 frames over 24 degrees, --levels plane",
-                image=master.image,
-            ),
-            Panel(
-                title="Coverage",
-                subtitle="frames at each pixel of the canvas",
-                image=master.coverage.min(axis=2).astype(np.int32),
-                kind="map",
-                unit="frames",
-            ),
-        ]
-        drawn = save_panels(folder / "prepare.png", panels, width=1680)
-        with Image.open(drawn) as picture:
-            picture.convert("RGB").save(TARGET, quality=84, optimize=True, progressive=True)
+        most = int(master.coverage.max())
+        coverage = color_map(np.where(master.coverage > 0, master.coverage, np.nan).min(axis=2), 0, most)
+        draw(
+            TARGET,
+            [
+                Panel("A raw frame", "Bayer mosaic, hot pixels, a satellite", stretch(read_pixels(paths[5]))),
+                Panel("The master", "16 frames over 24 degrees, --levels plane", stretch(master.image)),
+                Panel("Coverage", f"frames at each pixel of the canvas, up to {most}", coverage),
+            ],
+        )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """Make the picture at the top of the README from the synthetic night: ``python docs/figures/readme_picture.py``.
 
-Writes ``docs/images/demo.jpg``, the same bytes for the same versions of this program and of Pillow.
+Writes ``docs/images/demo.jpg`` and needs the extra ``docs``.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from PIL import Image
+from side_by_side import Panel, draw
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.master.panels import Panel, save_panels
+from zemosaic_stack_core.master.pictures import bin_down, color_map, stretch
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 TARGET = Path(__file__).parents[1] / "images" / "demo.jpg"
@@ -25,23 +24,16 @@ def main() -> None:
     result = stack(frames, options=options, maps=("coverage",))
     if result.coverage is None:
         raise AssertionError("the coverage was asked for")
-    index = night.satellite_frames[0]
-    panels = [
-        Panel(title="A single frame", subtitle="dithered, with a satellite", image=frames[index]),
-        Panel(title="The master", subtitle=f"{night.n_frames} frames", image=result.image),
-        Panel(
-            title="Coverage",
-            subtitle="samples combined at each pixel",
-            image=result.coverage.min(axis=2),
-            kind="map",
-            unit="frames",
-        ),
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = save_panels(Path(folder) / "demo.png", panels, width=1680)
-        with Image.open(drawn) as picture:
-            TARGET.parent.mkdir(parents=True, exist_ok=True)
-            picture.convert("RGB").save(TARGET, quality=84, optimize=True, progressive=True)
+    index, most = night.satellite_frames[0], int(result.coverage.max())
+    coverage = color_map(result.coverage.min(axis=2), 0, most)
+    draw(
+        TARGET,
+        [
+            Panel("A single frame", "dithered, with a satellite", stretch(bin_down(frames[index], 600))),
+            Panel("The master", f"{night.n_frames} frames", stretch(bin_down(result.image, 600))),
+            Panel("Coverage", f"samples combined at each pixel, up to {most}", coverage),
+        ],
+    )
 
 
 if __name__ == "__main__":

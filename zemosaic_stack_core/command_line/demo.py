@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 
+# Of the picture: pixels between and above its panels, and colors.
+_MARGIN, _HEADING = 36, 92
+_PAPER, _BRIGHT, _DIM = (16, 18, 24), (236, 239, 244), (152, 160, 176)
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
     parser = subparsers.add_parser(
@@ -31,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make, stack, write, tell."""
+    """Make the night, stack it, write the master and the picture."""
     from zemosaic_stack_core.frames.group import open_frames
     from zemosaic_stack_core.gpu.auto import stack_auto
     from zemosaic_stack_core.master.tile import write_master
@@ -80,53 +85,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwrite: bool) -> Path:
-    """Draw a single frame, the master, the coverage and the rejected samples beside each other.
-
-    Parameters
-    ----------
-    path : Path
-        The PNG file.
-    night : SyntheticNight
-        Where the single frame comes from: the first that a satellite crossed.
-    result : StackResult
-        With all maps.
-    overwrite : bool
-        An existing file may be replaced.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
+    """Draw a frame that a satellite crossed, the master, the coverage and the rejected samples beside each other."""
     import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
 
-    from zemosaic_stack_core.master.panels import Panel, save_panels
+    from zemosaic_stack_core.master.pictures import color_map, stretch
+    from zemosaic_stack_core.system.atomic import atomic_output
 
     if result.coverage is None or result.rejected_high is None or result.rejected_low is None:
         raise AssertionError("the maps were not asked for")
-    options = result.options
     index = night.satellite_frames[0]
-    coverage = result.coverage.min(axis=2) if result.coverage.ndim == 3 else result.coverage
-    rejected = result.rejected_high + result.rejected_low
-    rejected = rejected.max(axis=2) if rejected.ndim == 3 else rejected
-    panels = [
-        Panel(
-            title="A single frame",
-            subtitle=f"frame {index + 1} of {night.n_frames}; violet: the camera did not look there",
-            image=night.frame(index),
-        ),
-        Panel(
-            title="The master",
-            subtitle=f"{night.n_frames} frames, normalized ({options.normalization}), {options.rejection}",
-            image=result.image,
-        ),
-        Panel(title="Coverage", subtitle="samples combined at each pixel", image=coverage, kind="map", unit="frames"),
-        Panel(
-            title="Rejected",
-            subtitle="samples rejected at each pixel",
-            image=np.minimum(rejected, 4),
-            kind="map",
-            unit="frames (4 and more)",
-        ),
-    ]
-    return save_panels(path, panels, columns=2, overwrite=overwrite)
+    coverage = result.coverage.min(axis=2)
+    rejected = (result.rejected_low + result.rejected_high).max(axis=2)
+    frame_line = f"number {index + 1} of {night.n_frames}, with a satellite; violet: the camera did not look there"
+    master_line = f"{night.n_frames} frames, normalization {result.options.normalization}, {result.options.rejection}"
+    coverage_line = f"samples combined at each pixel, {coverage.min()} to {coverage.max()}: the brighter, the more"
+    panels = (
+        ("A single frame", frame_line, stretch(night.frame(index))),
+        ("The master", master_line, stretch(result.image)),
+        ("Coverage", coverage_line, color_map(coverage, 0, coverage.max())),
+        ("Rejected", "samples rejected at each pixel, 0 to 4 and more", color_map(rejected, 0, 4)),
+    )
+    rows, columns = night.shape
+    title, line = (ImageFont.load_default(size) for size in (26, 18))
+    canvas = Image.new("RGB", (2 * columns + 3 * _MARGIN, 2 * (rows + _HEADING) + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for place, (name, words, picture) in enumerate(panels):
+        left = _MARGIN + place % 2 * (columns + _MARGIN)
+        top = place // 2 * (rows + _HEADING) + _HEADING
+        draw.text((left, top - 38), name, fill=_BRIGHT, font=title, anchor="ls")
+        draw.text((left, top - 13), words, fill=_DIM, font=line, anchor="ls")
+        canvas.paste(Image.fromarray(np.ascontiguousarray(picture[::-1])), (left, top))
+    with atomic_output(path, overwrite=overwrite) as file:
+        canvas.save(file, format="PNG")
+    return path

@@ -17,63 +17,46 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.system.atomic import atomic_output
 
-MISSING_COLOR = (46, 16, 66)
-"""Red, green, blue of a pixel without a value."""
-
 _Image = npt.NDArray[Any]
 _Picture = npt.NDArray[np.uint8]
 
-_SHADOWS = -2.8  # black point, in spreads from the median; PixInsight's STF and Siril use the same
-_TARGET = 0.17  # where the median lands, 0 black to 1 white
-_WHITE_PERCENTILE = 99.97  # of the pixels; a few hundred star cores are white in a megapixel
+# Red, green, blue of a pixel without a value.
+MISSING_COLOR = (46, 16, 66)
+# Colors of a map from low to high: dark blue over teal to green, evenly brighter.
+_MAP_COLORS = ((20, 28, 54), (28, 58, 98), (34, 96, 126), (40, 130, 138), (66, 160, 146), (134, 204, 168))
+# Black point, in spreads from the median; PixInsight's STF and Siril use the same.
+_SHADOWS = -2.8
+# Where the median lands, 0 black to 1 white.
+_TARGET = 0.17
+# Of the pixels: a few hundred star cores are white in a megapixel.
+_WHITE_PERCENTILE = 99.97
 _STATISTICS_SAMPLES = 2**18
 _CURVE_STEPS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """How data values become brightness, per channel.
+    """How data values become brightness, per channel."""
 
-    Parameters
-    ----------
-    black, white : tuple of float
-        Data values of black and white.
-    midtones : tuple of float
-        Midtones balance, 0 to 1, of the transfer function.
-    """
-
+    # Data values.
     black: tuple[float, ...]
     white: tuple[float, ...]
+    # Balance of the transfer function, 0 to 1.
     midtones: tuple[float, ...]
 
 
 def stretch(image: _Image, *, linked: bool = False) -> _Picture:
-    """Return a picture in which both the background's noise and the bright stars can be seen.
+    """Return a picture, (row, column, 3), in which both the background's noise and the bright stars can be seen.
 
-    Parameters
-    ----------
-    image : array of shape (row, column) or (row, column, channel)
-        1 channel is gray, 3 or more are red, green, blue and not shown. Not finite means missing.
-    linked : bool
-        Stretch all channels alike, which keeps colors; otherwise each by itself, which takes out the sky's color.
-
-    Returns
-    -------
-    array of shape (row, column, 3), uint8
-        In the image's own orientation, row 0 first.
+    The image is (row, column[, channel]): 1 channel is gray, 3 or more are red, green, blue and not shown; not finite
+    is missing. Linked channels are stretched alike, which keeps colors; otherwise each by itself, which takes out the
+    sky's color.
     """
     return apply_stretch(image, find_stretch(image, linked=linked))
 
 
 def find_stretch(image: _Image, *, linked: bool = False) -> Stretch:
-    """Return the automatic stretch of an image.
-
-    Parameters
-    ----------
-    image : array of shape (row, column) or (row, column, channel)
-        Statistics are taken on at most 2**18 pixels of a regular grid.
-    linked : bool
-        As in `stretch`.
+    """Return the automatic stretch of an image, from at most 2**18 pixels of a regular grid.
 
     Notes
     -----
@@ -114,19 +97,7 @@ def _midtones(value: float, balance: float) -> float:
 
 
 def apply_stretch(image: _Image, how: Stretch) -> _Picture:
-    """Return the picture of an image under a given stretch, which may be another image's.
-
-    Parameters
-    ----------
-    image : array of shape (row, column) or (row, column, channel)
-        As in `stretch`.
-    how : Stretch
-        For as many channels as are shown, or for one.
-
-    Returns
-    -------
-    array of shape (row, column, 3), uint8
-    """
+    """Return the picture, (row, column, 3), of an image under a stretch of as many channels or of one."""
     channels = _channels(image)
     count = channels.shape[2]
     if len(how.black) not in (1, count):
@@ -163,17 +134,23 @@ def _channels(image: _Image) -> _Image:
     return planes[..., :3] if planes.shape[2] >= 3 else planes[..., :1]
 
 
+def color_map(values: _Image, low: float, high: float) -> _Picture:
+    """Return the colors, (row, column, 3), of a map (row, column) between two values; not finite is missing."""
+    is_missing = ~np.isfinite(values)
+    scaled = (np.where(is_missing, low, values).astype(np.float64) - low) / ((high - low) or 1.0)
+    places = np.clip(scaled, 0.0, 1.0) * (len(_MAP_COLORS) - 1)
+    anchors = np.arange(len(_MAP_COLORS))
+    channels = [np.rint(np.interp(places, anchors, channel)) for channel in np.transpose(_MAP_COLORS)]
+    colors = np.stack(channels, axis=-1).astype(np.uint8)
+    colors[is_missing] = MISSING_COLOR
+    return colors
+
+
 def bin_down(image: _Image, largest: int) -> _Image:
-    """Return an image shrunk by a whole factor, so that neither side is longer than `largest`.
+    """Return an image shrunk by a whole factor, so that neither side is longer than `largest` pixels.
 
-    Each pixel is the mean of the finite ones it covers; NaN where there are none. Memory is that of the result.
-
-    Parameters
-    ----------
-    image : array of shape (row, column) or (row, column, channel)
-        Not written to; returned as it is where it is small enough.
-    largest : int
-        Pixels, at least 1.
+    Each pixel is the mean of the finite ones it covers; NaN where there are none. Memory is that of the result. An
+    image that is small enough is returned as it is.
     """
     factor = -(-max(image.shape[:2]) // largest)
     if factor <= 1:
@@ -196,32 +173,10 @@ def bin_down(image: _Image, largest: int) -> _Image:
 def save_preview(
     path: str | os.PathLike[str], image: _Image, *, max_size: int = 1600, linked: bool = False, overwrite: bool = False
 ) -> Path:
-    """Write a stretched PNG of an image, row 0 at the bottom.
+    """Write a stretched PNG of an image, row 0 at the bottom, no side longer than `max_size` pixels.
 
-    Parameters
-    ----------
-    path : path
-        The file to write.
-    image : array of shape (row, column) or (row, column, channel)
-        Any size; shrunk by `bin_down` before it is stretched.
-    max_size : int
-        Longest side of the picture, pixels.
-    linked : bool
-        As in `stretch`.
-    overwrite : bool
-        An existing file may be replaced.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    InvalidInputError
-        The file exists and `overwrite` is false, or the image is not one.
-    OutputError
-        The file can't be written.
+    Raises InvalidInputError where the file exists and `overwrite` is false, or the image is not one; OutputError where
+    the file can't be written.
     """
     from PIL import Image
 
