@@ -34,8 +34,10 @@ from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.phase3 import StackSettings
 from zemosaic_stack_core.stacking.clusters import FlagFile
-from zemosaic_stack_core.stacking.limits import ParallelPlan
-from zemosaic_stack_core.stacking.run import plan_job, stack
+from zemosaic_stack_core.stacking.job import StackRequest, plan_job
+from zemosaic_stack_core.stacking.limits import Limits
+from zemosaic_stack_core.stacking.run import stack
+from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
 
 USING = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 RULE = StackOptions(rejection="kappa_sigma", kappa_low=2.0, kappa_high=2.0)
@@ -574,15 +576,9 @@ def test_the_device_never_holds_more_than_was_planned(cupy_run, rule, n_frames):
     options = StackOptions(rejection=rule)
     stack_auto(list(cube), gpu=gpu, options=options, weights=ones, variances=ones, maps="all", plan=tile_plan)
     gpu.close()
+    request = StackRequest(options=options, maps=frozenset(MAPS))
     planned = plan_job(
-        open_frames(list(cube)),
-        options,
-        gpu._open_backend(),
-        planes=2,
-        rows_per_chunk=8,
-        workers=1,
-        memory_limit=None,
-        maps=frozenset(MAPS),
+        open_frames(list(cube)), request, gpu._open_backend(), Limits(workers=1, rows_per_chunk=8), planes=2
     )
     hook = Peak()
     with hook:
@@ -787,7 +783,7 @@ RUN_WITHOUT = """
     import numpy as np
     {hide}
     from zemosaic_stack_core.gpu.auto import Phase3Gpu, stack_auto
-    from zemosaic_stack_core.stacking.run import plan_job, stack
+    from zemosaic_stack_core.stacking.run import stack
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     frames = [np.full((3, 4), value, np.float32) for value in (1, 2, 3, 9)]
     gpu = Phase3Gpu()

@@ -13,6 +13,8 @@ from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.gpu.auto import stack_auto
 from zemosaic_stack_core.phase3 import _stack_master_tile_cpu
 from zemosaic_stack_core.stacking import workers as module
+from zemosaic_stack_core.stacking.limits import Limits
+from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.stacking.workers import choose_workers
 
 
@@ -56,33 +58,33 @@ def machine(monkeypatch):
 )
 def test_as_many_as_pay(machine, group, can_fork, worth, workers, at_most, count):
     machine(can_fork=can_fork, worth=worth)
-    assert choose_workers(group, workers, is_host=True, at_most=at_most) == count
+    assert choose_workers(group, Limits(workers=workers, most_workers=at_most), is_host=True) == count
 
 
 def test_a_gpu_is_driven_by_one_process(machine, group):
     machine(can_fork=True)
-    assert choose_workers(group, 4, is_host=False, at_most=4) == 1
+    assert choose_workers(group, Limits(workers=4, most_workers=4), is_host=False) == 1
 
 
 def test_arrays_are_inherited_or_stay(machine):
     group = open_frames([np.ones((4, 5), np.float32)] * 3)
     machine(can_fork=True)
-    assert choose_workers(group, 2, is_host=True) == 2
+    assert choose_workers(group, Limits(workers=2), is_host=True) == 2
     machine(can_fork=False)
-    assert choose_workers(group, 2, is_host=True) == 1
+    assert choose_workers(group, Limits(workers=2), is_host=True) == 1
 
 
 def test_a_process_that_may_have_no_children(machine, group, monkeypatch):
     """A worker of a cluster is a daemon: Python refuses to start a process in it."""
     machine(can_fork=False)
     monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
-    assert choose_workers(group, 3, is_host=True, at_most=3) == 1
+    assert choose_workers(group, Limits(workers=3, most_workers=3), is_host=True) == 1
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
 def test_what_is_no_number_of_processes(group, workers):
     with pytest.raises(InvalidInputError, match=r"workers is .*; expected a whole number of at least 1"):
-        choose_workers(group, workers, is_host=True)
+        stack([source.path for source in group.sources], workers=workers)
 
 
 @pytest.mark.parametrize(("plan", "count"), [(None, 4), ({"cpu_workers": 1}, 1), (SimpleNamespace(cpu_workers=1), 1)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zemosaic_stack_core.errors import InvalidInputError, OutOfMemoryError, ZemosaicError
+from zemosaic_stack_core.errors import OutOfMemoryError, ZemosaicError
 from zemosaic_stack_core.stacking.chunk_plan import (
     CHUNK_PIXELS,
     STRIP_PIXELS,
@@ -16,6 +16,7 @@ from zemosaic_stack_core.stacking.chunk_plan import (
     host_strip,
     plan_chunks,
 )
+from zemosaic_stack_core.stacking.limits import Limits
 
 
 def workload(frames=30, rows=700, columns=900, channels=1, sample_bytes=None, **more):
@@ -115,16 +116,10 @@ def test_where_memory_is_short_it_goes_to_what_saves_more():
 
 
 def test_the_budget():
-    assert chunk_budget(1000, 4, None) == 250
-    assert chunk_budget(1000, 1, 800) == 560  # a device keeps some of its memory
-    assert chunk_budget(100, 1, 800) == 100
-    assert 0 < chunk_budget(None, 1, None) <= WORKER_BYTES
-
-
-@pytest.mark.parametrize("limit", [0, -5, 1.5])
-def test_a_limit_that_is_none_is_refused(limit):
-    with pytest.raises(InvalidInputError, match=r"memory_limit is .*; expected a whole number of bytes above 0"):
-        chunk_budget(limit, 1, None)
+    assert chunk_budget(Limits(memory_limit=1000, workers=4), None) == 250
+    assert chunk_budget(Limits(memory_limit=1000, workers=1), 800) == 560  # a device keeps some of its memory
+    assert chunk_budget(Limits(memory_limit=100, workers=1), 800) == 100
+    assert 0 < chunk_budget(Limits(workers=1), None) <= WORKER_BYTES
 
 
 def test_out_of_memory_is_one_of_ours():

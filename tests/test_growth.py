@@ -21,7 +21,9 @@ from zemosaic_stack_core.kernel.regrow import pack_rejected
 from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.stacking.clusters import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
-from zemosaic_stack_core.stacking.run import prepare_job, run_job
+from zemosaic_stack_core.stacking.job import StackRequest, prepare_job
+from zemosaic_stack_core.stacking.limits import Limits
+from zemosaic_stack_core.stacking.run import run_job
 
 SHAPE = (23, 29)
 
@@ -200,7 +202,8 @@ def test_mode_c_grows_the_same_within_its_memory():
     assert used_gpu
     assert found.facts.chunks == 4
     assert_same_bits(found, stack(frames, options=options, maps="all"))
-    job, numbers = prepare_job(open_frames(frames), options=options, backend=backend, maps=frozenset(MAPS))
+    request = StackRequest(options=options, maps=frozenset(MAPS))
+    job, numbers = prepare_job(open_frames(frames), request, backend, Limits(workers=1))
     import cupy
 
     pool, peak = cupy.get_default_memory_pool(), [0]
@@ -214,7 +217,7 @@ def test_mode_c_grows_the_same_within_its_memory():
 
     with Watch():
         run_job(job, numbers, backend)
-    assert 0 < peak[0] <= job.plan.chunk_bytes
+    assert 0 < peak[0] <= job.chunk_plan.chunk_bytes
 
 
 def test_nothing_grows_where_no_cluster_is_large_enough():

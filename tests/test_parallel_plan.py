@@ -9,11 +9,12 @@ import pytest
 from zemosaic_stack_core.backends.cuda import GpuMemory
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.gpu import health
-from zemosaic_stack_core.stacking.limits import ParallelPlan, read_plan
+from zemosaic_stack_core.stacking.limits import Limits, read_limits
 from zemosaic_stack_core.system import memory as system_memory
 from zemosaic_stack_core.system.memory import available_memory, usable_cores
 from zemosaic_stack_core.zemosaic.parallel_plan import (
     ParallelCapabilities,
+    ParallelPlan,
     allows_gpu,
     auto_tune_parallel_plan,
     detect_parallel_capabilities,
@@ -37,34 +38,55 @@ WITH_GPU = ParallelCapabilities(
 
 @pytest.mark.parametrize("make", [dict, SimpleNamespace, ParallelPlan])
 def test_a_plan_is_read_the_same_way_whatever_it_comes_as(make):
-    plan = read_plan(make(use_gpu=False, gpu_rows_per_chunk=7, gpu_max_chunk_bytes=1 << 20, rows_per_chunk=None))
-    assert plan == ParallelPlan(use_gpu=False, gpu_rows_per_chunk=7, gpu_max_chunk_bytes=1 << 20)
+    plan = make(use_gpu=False, gpu_rows_per_chunk=7, gpu_max_chunk_bytes=1 << 20, rows_per_chunk=None)
+    assert read_limits(plan) == Limits(use_gpu=False, gpu_rows_per_chunk=7, gpu_chunk_bytes=1 << 20)
 
 
 def test_no_plan_forbids_nothing():
-    assert read_plan(None) == read_plan({}) == ParallelPlan()
-    assert read_plan(None).use_gpu
+    assert read_limits(None) == read_limits({}) == read_limits(ParallelPlan()) == Limits()
+    assert read_limits(None).use_gpu
 
 
 def test_what_is_no_field_of_a_plan_is_ignored():
-    assert read_plan({"colour": "red", "cpu_workers": 3}) == ParallelPlan(cpu_workers=3)
+    assert read_limits({"colour": "red", "cpu_workers": 3}) == Limits(most_workers=3)
 
 
 @pytest.mark.parametrize("value", [0, -5])
 def test_zero_means_no_limit(value):
-    assert read_plan({"gpu_rows_per_chunk": value}).gpu_rows_per_chunk is None
+    assert ParallelPlan(gpu_rows_per_chunk=value).gpu_rows_per_chunk is None
+    assert read_limits({"gpu_rows_per_chunk": value}).gpu_rows_per_chunk is None
 
 
 @pytest.mark.parametrize("value", ["many", 2.5, float("nan"), [1]])
 def test_a_size_that_is_no_whole_number_is_refused(value):
     with pytest.raises(InvalidInputError, match=r"gpu_rows_per_chunk .* is .*; expected a whole number"):
-        read_plan({"gpu_rows_per_chunk": value})
+        read_limits({"gpu_rows_per_chunk": value})
 
 
 def test_a_size_may_be_text_or_a_whole_float():
-    assert read_plan({"gpu_rows_per_chunk": "12", "rows_per_chunk": 5.0}) == ParallelPlan(
+    assert read_limits({"gpu_rows_per_chunk": "12", "rows_per_chunk": 5.0}) == Limits(
         gpu_rows_per_chunk=12, rows_per_chunk=5
     )
+
+
+def test_what_the_caller_says_comes_before_the_plan():
+    plan = ParallelPlan(cpu_workers=4, max_chunk_bytes=100, rows_per_chunk=7, gpu_max_chunk_bytes=50)
+    limits = read_limits(plan)
+    assert limits.shared_by(3) == Limits(workers=3, memory_limit=300, rows_per_chunk=7)
+    assert limits.on_gpu() == Limits(workers=1, memory_limit=50)
+    asked = read_limits(plan, workers=2, memory_limit=1000)
+    assert (asked.workers, asked.shared_by(2).memory_limit, asked.on_gpu()) == (2, 1000, limits.on_gpu())
+    assert read_limits(limits) == limits
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("workers", "a whole number of at least 1"), ("memory_limit", "a whole number of bytes above 0")],
+)
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_a_limit_that_is_no_whole_number_is_refused(name, expected, value):
+    with pytest.raises(InvalidInputError, match=rf"{name} is .*; expected {expected}"):
+        Limits(**{name: value})
 
 
 def test_a_plan_without_a_gpu():

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.gpu.doctor import diagnose_gpu
     from zemosaic_stack_core.gpu.health import gpu_is_usable
     from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-    from zemosaic_stack_core.stacking.limits import ParallelPlan
     from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
     from zemosaic_stack_core.stacking.run import stack
     from zemosaic_stack_core.zemosaic.drop_in import (
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     )
     from zemosaic_stack_core.zemosaic.parallel_plan import (
         ParallelCapabilities,
+        ParallelPlan,
         auto_tune_parallel_plan,
         detect_parallel_capabilities,
     )
@@ -68,8 +68,8 @@ __version__ = "0.1.0"
 _ON_DEMAND = {
     "FrameRecord": "stacking.result",
     "ParallelCapabilities": "zemosaic.parallel_plan",
-    "ParallelPlan": "stacking.limits",
-    "Phase3Gpu": "gpu.auto",
+    "ParallelPlan": "zemosaic.parallel_plan",
+    "Phase3Gpu": "gpu.phase3_gpu",
     "StackResult": "stacking.result",
     "apply_tile_photometric_scaling": "zemosaic.drop_in",
     "auto_tune_parallel_plan": "zemosaic.parallel_plan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
@@ -41,6 +41,16 @@ def check_choice(name: str, value: object, known: Collection[str]) -> None:
     """Raise `InvalidInputError` that lists the known names unless `value` is one of them."""
     if not isinstance(value, str) or value not in known:
         raise InvalidInputError(f"{name} is {value!r}; expected one of: {', '.join(known)}")
+
+
+def check_maps(maps: Sequence[str] | str) -> frozenset[str]:
+    """Return the maps asked for as a set; ``"all"`` is all of them. An unknown name raises `InvalidInputError`."""
+    if maps == "all":
+        return frozenset(MAPS)
+    names = (maps,) if isinstance(maps, str) else tuple(maps)
+    for name in names:
+        check_choice("maps", name, MAPS)
+    return frozenset(names)
 
 
 def is_whole(value: object, low: int) -> TypeGuard[int]:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import Settings
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.gpu.auto import stack_auto
+from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.options import check_maps
 from zemosaic_stack_core.per_frame.weighting import read_weights_csv
-from zemosaic_stack_core.stacking.limits import ParallelPlan
+from zemosaic_stack_core.stacking.job import StackRequest
+from zemosaic_stack_core.stacking.limits import Limits, read_limits
+from zemosaic_stack_core.stacking.telemetry import Telemetry
 from zemosaic_stack_core.system.memory import usable_cores
-from zemosaic_stack_core.zemosaic.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities
+from zemosaic_stack_core.zemosaic.parallel_plan import (
+    ParallelPlan,
+    auto_tune_parallel_plan,
+    detect_parallel_capabilities,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,27 +44,30 @@ def wants_gpu(arguments: argparse.Namespace, settings: Settings) -> bool:
     return arguments.backend != "cpu" and settings.use_gpu
 
 
-def parallel_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> ParallelPlan:
-    """Return the caps of arguments and configuration."""
-    rows = arguments.rows_per_chunk
+def read_compute_limits(arguments: argparse.Namespace, settings: Settings, group: FrameGroup | None = None) -> Limits:
+    """Return the limits of arguments and configuration; what the arguments say comes first.
+
+    Without a group, for stacks of any size, the configuration says nothing of rows.
+    """
     use_gpu = wants_gpu(arguments, settings)
-    if not settings.parallel:
-        return ParallelPlan(cpu_workers=usable_cores(), rows_per_chunk=rows, gpu_rows_per_chunk=rows, use_gpu=use_gpu)
-    tuned = auto_tune_parallel_plan(
-        "stack_master_tiles",
-        (group.rows, group.columns),
-        len(group.sources),
-        4 * group.channels,
-        settings.parallel,
-        detect_parallel_capabilities(probe_gpu=use_gpu),
-    )
-    return ParallelPlan(
-        cpu_workers=tuned.cpu_workers,
-        max_chunk_bytes=tuned.max_chunk_bytes,
-        rows_per_chunk=rows if rows is not None else tuned.rows_per_chunk,
+    rows = arguments.rows_per_chunk
+    plan: ParallelPlan | None = None
+    if settings.parallel:
+        plan = auto_tune_parallel_plan(
+            "stack_master_tiles",
+            None if group is None else (group.rows, group.columns),
+            1 if group is None else len(group.sources),
+            4 if group is None else 4 * group.channels,
+            settings.parallel,
+            detect_parallel_capabilities(probe_gpu=use_gpu),
+        )
+    limits = read_limits(plan, workers=arguments.workers, memory_limit=arguments.memory)
+    return replace(
+        limits,
+        most_workers=limits.most_workers or usable_cores(),
+        rows_per_chunk=rows or limits.rows_per_chunk,
         use_gpu=use_gpu,
-        gpu_rows_per_chunk=rows if rows is not None else tuned.gpu_rows_per_chunk,
-        gpu_max_chunk_bytes=tuned.gpu_max_chunk_bytes,
+        gpu_rows_per_chunk=rows or limits.gpu_rows_per_chunk,
     )
 
 
@@ -88,21 +99,12 @@ def compute_stack(
     ZemosaicError
         As `zemosaic_stack_core.gpu.auto.stack_auto`.
     """
-    plan = parallel_plan(arguments, settings, group)
-    gpu = Phase3Gpu(plan, is_required=arguments.backend == "gpu") if plan.use_gpu else None
+    limits = read_compute_limits(arguments, settings, group)
+    weights = table_weights(arguments, group, names)
+    request = StackRequest(options=settings.options, maps=check_maps(maps), weights=weights)
+    gpu = Phase3Gpu(limits, is_required=arguments.backend == "gpu") if limits.use_gpu else None
     try:
-        result, _ = stack_auto(
-            group,
-            gpu=gpu,
-            options=settings.options,
-            weights=table_weights(arguments, group, names),
-            maps=maps,
-            plan=plan,
-            workers=arguments.workers,
-            memory_limit=arguments.memory,
-            progress=progress,
-        )
+        return stack_tile(group, request, gpu, limits, Telemetry(progress=progress))
     finally:
         if gpu is not None:
             gpu.close()
-    return result

@@ -7,20 +7,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
-from zemosaic_stack_core.command_line.computing import parallel_plan
+from zemosaic_stack_core.command_line.computing import read_compute_limits
 from zemosaic_stack_core.command_line.messages import size_text
 from zemosaic_stack_core.gpu.health import gpu_health
+from zemosaic_stack_core.options import check_maps
 from zemosaic_stack_core.stacking.adviser import advise, rule_text
 from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
-from zemosaic_stack_core.stacking.given_planes import count_planes
+from zemosaic_stack_core.stacking.job import StackRequest, count_planes, plan_job
 from zemosaic_stack_core.stacking.output_planes import output_bytes
-from zemosaic_stack_core.stacking.run import check_maps, plan_job
-from zemosaic_stack_core.stacking.workers import choose_workers
+from zemosaic_stack_core.stacking.workers import settle_limits
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.command_line.arguments import Settings
     from zemosaic_stack_core.frames.group import FrameGroup
-    from zemosaic_stack_core.stacking.limits import ParallelPlan
 
 
 PROCESS_BYTES = 60_000_000
@@ -72,32 +71,19 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
         Not even one pixel of all frames fits the memory limit.
     """
     options = settings.options
-    caps = parallel_plan(arguments, settings, group)
-    workers = choose_workers(group, arguments.workers, is_host=True, at_most=caps.cpu_workers)
-    backend, device = _choose_backend(caps, is_required=arguments.backend == "gpu")
-    if not backend.is_host:
-        workers = 1
+    limits = read_compute_limits(arguments, settings, group)
+    backend, device = _choose_backend(use_gpu=limits.use_gpu, is_required=arguments.backend == "gpu")
+    limits = settle_limits(limits, group, backend) if backend.is_host else limits.on_gpu()
     maps = check_maps(arguments.maps)
-    memory = arguments.memory if backend.is_host or caps.gpu_max_chunk_bytes is None else caps.gpu_max_chunk_bytes
-    if memory is None and backend.is_host and caps.max_chunk_bytes is not None:
-        memory = caps.max_chunk_bytes * workers
-    plan = plan_job(
-        group,
+    planes = count_planes(
         options,
-        backend,
-        planes=count_planes(
-            options,
-            maps,
-            has_weights=options.radial_feather_fraction is not None,
-            has_variances=group.variances is not None or options.errors == "detector",
-        ),
-        rows_per_chunk=caps.rows_per_chunk if backend.is_host else caps.gpu_rows_per_chunk,
-        workers=workers,
-        memory_limit=memory,
-        maps=maps,
+        maps,
+        has_weights=options.radial_feather_fraction is not None,
+        has_variances=group.variances is not None or options.errors == "detector",
     )
+    plan = plan_job(group, StackRequest(options=options, maps=maps), backend, limits, planes=planes)
     estimates = options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm")
-    workers = min(workers, len(plan))
+    workers = min(limits.workers or 1, len(plan))
     advice = advise(len(group.sources), options, is_thorough=True)
     return {
         "n_frames": len(group.sources),
@@ -115,7 +101,7 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
         "chunk_bytes": plan.chunk_bytes,
         "predicted_peak_bytes": predict_peak(
             plan,
-            workers if backend.is_host else 1,
+            workers,
             maps,
             has_radial_weight=options.radial_feather_fraction is not None,
             estimates=estimates,
@@ -127,9 +113,9 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
     }
 
 
-def _choose_backend(caps: ParallelPlan, *, is_required: bool) -> tuple[Backend, str]:
+def _choose_backend(*, use_gpu: bool, is_required: bool) -> tuple[Backend, str]:
     """Return the backend that the stack would start on, and what it is in words."""
-    if not caps.use_gpu:
+    if not use_gpu:
         return numpy_backend(), "CPU"
     health = gpu_health()
     if health.usable or is_required:  # required and not usable: this says why

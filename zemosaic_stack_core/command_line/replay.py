@@ -35,13 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Replay and compare."""
     from zemosaic_stack_core.backends import resolve_backend
     from zemosaic_stack_core.master.replay import replay_master
+    from zemosaic_stack_core.stacking.limits import Limits
 
     with open_display() as display:
         replay = replay_master(
             arguments.master,
             backend=resolve_backend(arguments.backend),
-            workers=arguments.workers,
-            memory_limit=arguments.memory,
+            limits=Limits(workers=arguments.workers, memory_limit=arguments.memory),
             progress=display.step("replaying"),
         )
     if arguments.json:

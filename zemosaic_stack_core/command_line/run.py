@@ -130,26 +130,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackSettings:
     """Return how the tiles are to be made."""
-    from dataclasses import replace
-
+    from zemosaic_stack_core.command_line.computing import read_compute_limits
     from zemosaic_stack_core.phase3.tile import StackSettings
-    from zemosaic_stack_core.stacking.limits import ParallelPlan
-    from zemosaic_stack_core.system.memory import usable_cores
-    from zemosaic_stack_core.zemosaic.parallel_plan import auto_tune_parallel_plan, detect_parallel_capabilities
 
-    caps = ParallelPlan(cpu_workers=usable_cores())
-    if settings.parallel:
-        machine = detect_parallel_capabilities(probe_gpu=arguments.backend != "cpu" and settings.use_gpu)
-        caps = auto_tune_parallel_plan("stack_master_tiles", None, 1, 4, settings.parallel, machine)
     return StackSettings(
         options=settings.options,
         maps=tuple(sorted({*arguments.maps, "coverage"})),
         min_frames=arguments.min_frames,
         strict=arguments.strict,
         saturation=arguments.saturation,
-        plan=replace(caps, rows_per_chunk=arguments.rows_per_chunk or caps.rows_per_chunk, use_gpu=settings.use_gpu),
-        workers=arguments.workers,
-        memory_limit=arguments.memory,
+        limits=read_compute_limits(arguments, settings),
         prepare=prepare_options(arguments),
         cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
         raw_normalization=LEVEL_BY_DEFAULT if normalizes_by_itself(arguments, settings) else None,

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from zemosaic_stack_core.backends import Backend, numpy_backend
 from zemosaic_stack_core.backends.faults import walk_chain
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
-from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.gpu.phase3_gpu import NOT_PLANNED, Phase3Gpu, find_invalid
+from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
 from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
-from zemosaic_stack_core.stacking.given_planes import count_planes
-from zemosaic_stack_core.stacking.job import StackJob
-from zemosaic_stack_core.stacking.limits import ParallelPlan, read_plan
+from zemosaic_stack_core.stacking.job import StackJob, StackRequest, plan_job, prepare_job
+from zemosaic_stack_core.stacking.limits import Limits, read_limits
 from zemosaic_stack_core.stacking.result import StackResult
-from zemosaic_stack_core.stacking.run import check_maps, plan_job, prepare_job, run_job
-from zemosaic_stack_core.stacking.workers import choose_workers
+from zemosaic_stack_core.stacking.run import run_job
+from zemosaic_stack_core.stacking.telemetry import QUIET, PcbTile, Progress, Telemetry
+from zemosaic_stack_core.stacking.workers import settle_limits
 
 GPU_SUMMARY = "phase3_gpu_chunk_summary"
 CPU_SUMMARY = "phase3_cpu_chunk_summary"
-
-Progress = Callable[[int, int], None]
-PcbTile = Callable[..., Any]
 
 
 def stack_auto(
@@ -84,57 +80,59 @@ def stack_auto(
     BackendUnavailableError, GPUStackingError
         The GPU is required (see `Phase3Gpu`) and can't be used or failed.
     """
-    if isinstance(frames, FrameGroup) and masks is not None:
-        raise InvalidInputError("masks with frames that are open already; expected them where the frames were opened")
-    caps = read_plan(plan)
-    chosen = StackOptions() if options is None else options
-    group = frames if isinstance(frames, FrameGroup) else open_frames(frames, masks)
-    if gpu is not None and gpu.is_required:
-        gpu.may_try(caps)  # says why it can't be used before all frames are read for their statistics
-    count = choose_workers(group, workers, is_host=True, at_most=caps.cpu_workers)
-    if memory_limit is None and caps.max_chunk_bytes is not None:
-        memory_limit = caps.max_chunk_bytes * count
-    wanted = check_maps(maps)
-    job, numbers = prepare_job(
-        group,
-        options=chosen,
-        backend=numpy_backend(),
+    limits = read_limits(plan, workers=workers, memory_limit=memory_limit)
+    request = StackRequest(
+        options=StackOptions() if options is None else options,
+        maps=check_maps(maps),
         weights=weights,
         variances=variances,
         exposures=exposures,
-        maps=wanted,
-        rows_per_chunk=caps.rows_per_chunk,
-        workers=count,
-        memory_limit=memory_limit,
     )
-    watched = None if progress is None else _Watched(progress, [])
+    if isinstance(frames, FrameGroup):
+        if masks is not None:
+            raise InvalidInputError(
+                "masks with frames that are open already; expected them where the frames were opened"
+            )
+        group = frames
+    else:
+        group = open_frames(frames, masks)
+    telemetry = Telemetry(progress=progress, pcb_tile=pcb_tile, tile_id=tile_id)
+    result = stack_tile(group, request, gpu, limits, telemetry)
+    return result, result.facts.used_gpu
+
+
+def stack_tile(
+    group: FrameGroup,
+    request: StackRequest,
+    gpu: Phase3Gpu | None,
+    limits: Limits,
+    telemetry: Telemetry = QUIET,
+) -> StackResult:
+    """Stack frames that are open already; see `stack_auto`."""
+    if gpu is not None and gpu.is_required:
+        gpu.may_try(limits)  # says why it can't be used before all frames are read for their statistics
+    host = numpy_backend()
+    job, numbers = prepare_job(group, request, host, settle_limits(limits, group, host))
     result: StackResult | None = None
-    n_attempts, reason = 0, ""
-    if gpu is not None and gpu.may_try(caps):
-        tile = _GpuTile(job, numbers, caps, watched)
+    attempts, reason = 0, ""
+    if gpu is not None and gpu.may_try(limits):
+        tile = _GpuTile(job, numbers, request, limits, telemetry.progress)
         outcome = gpu.stack(tile.attempt, tile.find_invalid, tile.is_callers)
-        made, n_attempts, reason = outcome
+        made, attempts, reason = outcome
         if made is not None:
-            result = made if "coverage" in wanted else replace(made, coverage=None)
+            result = made if "coverage" in request.maps else replace(made, coverage=None)
     used_gpu = result is not None
     if result is None:
-        result = run_job(job, numbers, numpy_backend(), workers=count, progress=progress)
+        result = run_job(job, numbers, host, progress=telemetry.progress)
         if gpu is not None:
             gpu.count_cpu_tile()
-    if not used_gpu and gpu is not None:
-        reason = reason or gpu.reason or "the plan says use_gpu=False"
-    memory = None if gpu is None or gpu.health is None else gpu.health.memory
-    facts = replace(
-        result.facts,
-        used_gpu=used_gpu,
-        gpu_attempts=n_attempts,
-        fallback_reason=reason,
-        device="CPU" if not used_gpu else memory.name if memory is not None else "GPU",
-    )
+            reason = reason or gpu.reason or NOT_PLANNED
+    device = "CPU" if gpu is None or not used_gpu else gpu.device
+    facts = replace(result.facts, used_gpu=used_gpu, gpu_attempts=attempts, fallback_reason=reason, device=device)
     result = replace(result, facts=facts)
-    if pcb_tile is not None:
-        _send_summary(pcb_tile, result, group, tile_id, attempt=n_attempts + (not used_gpu))
-    return result, used_gpu
+    if telemetry.pcb_tile is not None:
+        _send_summary(telemetry.pcb_tile, result, total_rows=group.rows, tile_id=telemetry.tile_id)
+    return result
 
 
 @dataclass
@@ -156,35 +154,29 @@ class _Watched:
 class _GpuTile:
     """A tile's attempts on the GPU: the second one's band is half of the first's where memory ran out."""
 
-    def __init__(self, job: StackJob, numbers: FrameNumbers, caps: ParallelPlan, progress: _Watched | None) -> None:
-        self._job = replace(job, maps=job.maps | {"coverage"})  # the check of the result needs it
+    def __init__(
+        self,
+        job: StackJob,
+        numbers: FrameNumbers,
+        request: StackRequest,
+        limits: Limits,
+        progress: Progress | None,
+    ) -> None:
+        maps = request.maps | {"coverage"}  # the check of the result needs it
+        self._job = replace(job, maps=maps, workers=1)
+        self._request = replace(request, maps=maps)
         self._numbers = numbers
-        self._caps = caps
-        self._progress = progress
+        self._limits = limits.on_gpu()
+        self._progress = None if progress is None else _Watched(progress, [])
         self._planned: ChunkPlan | None = None
 
     def attempt(self, backend: Backend, smaller: bool) -> StackResult:
         """Stack the whole tile on the GPU."""
-        job = self._job
-        limit = self._caps.gpu_max_chunk_bytes
+        job, limits = self._job, self._limits
         if smaller and self._planned is not None:
-            limit = max(self._planned.chunk_bytes // 2, 1)
-        self._planned = plan_job(
-            job.group,
-            job.options,
-            backend,
-            planes=count_planes(
-                job.options,
-                job.maps,
-                has_weights=job.sample_weights is not None,
-                has_variances=job.variances is not None,
-            ),
-            rows_per_chunk=self._caps.gpu_rows_per_chunk,
-            workers=1,
-            memory_limit=limit,
-            maps=job.maps,
-        )
-        return run_job(replace(job, plan=self._planned), self._numbers, backend, progress=self._progress)
+            limits = replace(limits, memory_limit=max(self._planned.chunk_bytes // 2, 1))
+        self._planned = plan_job(job.group, self._request, backend, limits, planes=job.planes)
+        return run_job(replace(job, chunk_plan=self._planned), self._numbers, backend, progress=self._progress)
 
     def find_invalid(self, result: StackResult) -> str:
         """Say what can't be right about the tile."""
@@ -198,10 +190,8 @@ class _GpuTile:
         return any(link is mine for link in walk_chain(error) for mine in raised)
 
 
-def _send_summary(
-    pcb_tile: PcbTile, result: StackResult, group: FrameGroup, tile_id: int | None, *, attempt: int
-) -> None:
-    """Tell the program how a tile was made."""
+def _send_summary(pcb_tile: PcbTile, result: StackResult, *, total_rows: int, tile_id: int | None) -> None:
+    """Report how a tile was made."""
     facts = result.facts
     milliseconds = facts.compute_ms or facts.seconds * 1e3  # worker processes keep no clock
     pcb_tile(
@@ -209,7 +199,7 @@ def _send_summary(
         prog=None,
         lvl="INFO_DETAIL",
         rows_per_chunk=facts.rows_per_chunk,
-        total_rows=group.rows,
+        total_rows=total_rows,
         tile_id=tile_id,
         duration_s=facts.seconds,
         upload_ms=facts.upload_ms,
@@ -217,7 +207,7 @@ def _send_summary(
         combine_ms=0.0,
         download_ms=facts.download_ms,
         algo=result.options.rejection,
-        n_frames=len(group.sources),
-        attempt=attempt,
+        n_frames=len(result.frames),
+        attempt=facts.gpu_attempts + (not facts.used_gpu),
         backend=result.backend,
     )

@@ -22,7 +22,7 @@ from zemosaic_stack_core.errors import (
     ScratchError,
 )
 from zemosaic_stack_core.gpu.health import GpuHealth, gpu_health, reset_gpu_health
-from zemosaic_stack_core.stacking.limits import read_plan
+from zemosaic_stack_core.stacking.limits import read_limits
 from zemosaic_stack_core.stacking.result import StackResult
 
 USING_GPU = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
@@ -32,6 +32,7 @@ SECOND_FAILED = "[P3][GPU] Second GPU attempt failed; disabling Phase 3 GPU for 
 DEVICE_LOST = "[P3][GPU] GPU lost, no second attempt is possible; disabling Phase 3 GPU for this run: %s"
 HOST_FAILED = "[P3][GPU] The host's files failed, not the GPU; this tile is made on the CPU: %s"
 NOT_RELEASED = "[P3][GPU] The GPU's memory could not be given back: %s"
+NOT_PLANNED = "the plan says use_gpu=False"
 NOT_USABLE = "[P3][GPU] GPU not usable, Phase 3 runs on the CPU: %s"
 
 _NOT_THE_GPUS = (InvalidInputError, FrameReadError, ScratchError)
@@ -119,7 +120,7 @@ class Phase3Gpu:
 
     Parameters
     ----------
-    plan : ParallelPlan, mapping, object or None
+    plan : ParallelPlan, mapping, object, Limits, or None
         ``use_gpu=False`` forbids the GPU.
     logger : logging.Logger, optional
         Gets the lines that tell of the GPU; default the logger of this module.
@@ -158,7 +159,7 @@ class Phase3Gpu:
         self.attempts = 0
         self.gpu_tiles = 0
         self.cpu_tiles = 0
-        self._is_planned = read_plan(plan).use_gpu
+        self._is_planned = read_limits(plan).use_gpu
         self._check_health = check_health
         self._open_backend = open_backend
         self._health: GpuHealth | None = None
@@ -171,7 +172,7 @@ class Phase3Gpu:
         """The plan does not forbid the GPU and its health check passed; checked at the first look."""
         with self._state:
             if not self._is_planned:
-                self.reason = self.reason or "the plan says use_gpu=False"
+                self.reason = self.reason or NOT_PLANNED
                 return False
             if self._health is None:
                 self._health = self._check_health()
@@ -185,6 +186,12 @@ class Phase3Gpu:
         """Outcome of the health check, None where it was not made."""
         return self._health
 
+    @property
+    def device(self) -> str:
+        """Name of the GPU, as far as it is known."""
+        memory = None if self._health is None else self._health.memory
+        return "GPU" if memory is None else memory.name
+
     def may_try(self, plan: object = None) -> bool:
         """Say whether a tile with this plan goes to the GPU.
 
@@ -193,9 +200,9 @@ class Phase3Gpu:
         BackendUnavailableError
             The GPU is required and not usable.
         """
-        may = read_plan(plan).use_gpu and not self.hard_disabled and self.allowed
+        may = read_limits(plan).use_gpu and not self.hard_disabled and self.allowed
         if self.is_required and not may:
-            reason = self.reason or "the plan says use_gpu=False"
+            reason = self.reason or NOT_PLANNED
             raise BackendUnavailableError(f"the GPU is required and can't be used: {reason}")
         return may
 

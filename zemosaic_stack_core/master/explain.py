@@ -28,7 +28,6 @@ from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob
 from zemosaic_stack_core.stacking.output_planes import OutputPlanes
-from zemosaic_stack_core.stacking.upload import sample_weights
 
 KEPT, LOW, HIGH, MISSING = "kept", "rejected low", "rejected high", "missing"
 Fate = str
@@ -302,7 +301,7 @@ def _weights(
         if job.variances is not None:
             value = planes[:, :1, pixel.first].reshape(job.group.channels, 1)
             variance = job.variances.read_variances(frame, pixel, value, reader.files)
-        weights[frame] = sample_weights(job, frame, pixel, variance)[:, 0]
+        weights[frame] = job.weights_of(frame, pixel, variance)[:, 0]
     return weights
 
 

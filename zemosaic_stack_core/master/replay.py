@@ -24,10 +24,11 @@ from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.master.tile import MasterTile, read_master
 from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
-from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.job import StackJob, StackRequest, prepare_job
+from zemosaic_stack_core.stacking.limits import NO_LIMITS, ONE_WORKER, Limits
 from zemosaic_stack_core.stacking.result import StackResult
-from zemosaic_stack_core.stacking.run import prepare_job, run_job
-from zemosaic_stack_core.stacking.workers import choose_workers
+from zemosaic_stack_core.stacking.run import run_job
+from zemosaic_stack_core.stacking.workers import settle_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,6 @@ class OpenMaster:
         Goes with the job.
     backend : Backend
         Where the job's plan is for.
-    workers : int
-        Processes that the plan is for.
     """
 
     tile: MasterTile
@@ -55,7 +54,6 @@ class OpenMaster:
     job: StackJob
     numbers: FrameNumbers
     backend: Backend
-    workers: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +90,7 @@ def open_master(
     scratch: ScratchFolder,
     maps: frozenset[str] | None = None,
     backend: Backend | None = None,
-    workers: int | None = 1,
-    memory_limit: int | None = None,
+    limits: Limits = ONE_WORKER,
     verifies_sha256: bool = True,
 ) -> OpenMaster:
     """Read a master and find its frames again.
@@ -108,8 +105,8 @@ def open_master(
         Maps that the job is to make; by default those that the master has.
     backend : Backend, optional
         Where the job is to be computed; by default NumPy.
-    workers, memory_limit : int, optional
-        As for `zemosaic_stack_core.stack`.
+    limits : Limits
+        By default one worker.
     verifies_sha256 : bool
         Compare each file's SHA-256 where the master has it: reads every file once. The size is always compared.
 
@@ -151,8 +148,8 @@ def open_master(
     weighting = result.options.weighting if result.options.weighting == "inverse_variance" else "none"
     plain = replace(result.options, normalization="none", weighting=weighting, reference="auto")
     has = frozenset(name for name in MAPS if getattr(result, name) is not None) if maps is None else maps
-    count = choose_workers(group, workers, is_host=where.is_host)
-    job, numbers = prepare_job(group, options=plain, backend=where, maps=has, workers=count, memory_limit=memory_limit)
+    request = StackRequest(options=plain, maps=has)
+    job, numbers = prepare_job(group, request, where, settle_limits(limits, group, where))
     is_normalized = result.options.normalization != "none"
     job = replace(
         job,
@@ -161,7 +158,7 @@ def open_master(
         scale=_column(tile, "scale") if is_normalized else None,
         offset=_column(tile, "offset") if is_normalized else None,
     )
-    return OpenMaster(tile=tile, group=group, job=job, numbers=numbers, backend=where, workers=count)
+    return OpenMaster(tile=tile, group=group, job=job, numbers=numbers, backend=where)
 
 
 def _find_frame(master: str, row: Any, *, verifies_sha256: bool) -> Path:
@@ -191,8 +188,7 @@ def replay_master(
     path: str | os.PathLike[str],
     *,
     backend: Backend | None = None,
-    workers: int | None = None,
-    memory_limit: int | None = None,
+    limits: Limits = NO_LIMITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """Make a master again from its own header and FRAMES table, and compare every bit.
@@ -203,7 +199,9 @@ def replay_master(
         A master tile.
     backend : Backend, optional
         By default NumPy; another one must give the same bits.
-    workers, memory_limit, progress
+    limits : Limits
+        By default as many workers as pay.
+    progress
         As for `zemosaic_stack_core.stack`.
 
     Returns
@@ -217,8 +215,8 @@ def replay_master(
         As `open_master`.
     """
     with ScratchFolder() as scratch:
-        opened = open_master(path, scratch=scratch, backend=backend, workers=workers, memory_limit=memory_limit)
-        result = run_job(opened.job, opened.numbers, opened.backend, workers=opened.workers, progress=progress)
+        opened = open_master(path, scratch=scratch, backend=backend, limits=limits)
+        result = run_job(opened.job, opened.numbers, opened.backend, progress=progress)
     compared = []
     differences = []
     for name in ("image", *MAPS):

@@ -224,7 +224,7 @@ def _gpu_of_worker(settings: StackSettings, backend: str) -> Phase3Gpu | None:
     worker = get_worker()
     gpu: Phase3Gpu | None = getattr(worker, _STATE, None)
     if gpu is None:
-        gpu = Phase3Gpu(settings.plan, is_required=backend == "gpu")
+        gpu = Phase3Gpu(settings.limits, is_required=backend == "gpu")
         setattr(worker, _STATE, gpu)
     return gpu
 

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +19,6 @@ import numpy as np
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 from zemosaic_stack_core.fits.cards import read_first_cards
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.gpu.auto import PcbTile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.tile import read_master
 from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, MadeTile, TileOutcome, TileRecord
@@ -30,6 +29,7 @@ from zemosaic_stack_core.phase3.signature import inputs_to_json, is_whole, tile_
 from zemosaic_stack_core.phase3.tile import StackSettings, stack_frames, write_tile
 from zemosaic_stack_core.phase3.watch import MemoryWatch
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.stacking.telemetry import QUIET, Telemetry
 from zemosaic_stack_core.system.atomic import disk_is_full
 from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp
 
@@ -39,8 +39,6 @@ _LOGGER = logging.getLogger(__name__)
 _FAILURES = (ZemosaicError, OSError, MemoryError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
 _WORST = 5
 _OLD = ".old"
-
-Progress = Callable[[int, int], None]
 
 
 def make_tile(
@@ -53,8 +51,7 @@ def make_tile(
     resume: bool = True,
     earlier: TileRecord | None = None,
     preview_size: int = PREVIEW_SIZE,
-    pcb_tile: PcbTile | None = None,
-    progress: Progress | None = None,
+    telemetry: Telemetry = QUIET,
 ) -> MadeTile:
     """Make a tile of a run, or reuse it.
 
@@ -76,8 +73,8 @@ def make_tile(
         What an earlier run said of this tile.
     preview_size : int
         Longest side of the report's pictures.
-    pcb_tile, progress : callable, optional
-        See `stack_auto`.
+    telemetry : Telemetry
+        Callbacks of the run.
 
     Returns
     -------
@@ -86,7 +83,7 @@ def make_tile(
     """
     began = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    job = _Job(spec, output, settings, gpu, hashes, preview_size, pcb_tile, progress)
+    job = _Job(spec, output, settings, gpu, hashes, preview_size, telemetry)
     stops = False
     try:
         made = job.reuse(earlier) if resume else None
@@ -114,11 +111,10 @@ class _Job:
         gpu: Phase3Gpu | None,
         hashes: InputHashes,
         preview_size: int,
-        pcb_tile: PcbTile | None,
-        progress: Progress | None,
+        telemetry: Telemetry,
     ) -> None:
         self.spec, self.settings, self.gpu, self.hashes = spec, settings, gpu, hashes
-        self.preview_size, self.pcb_tile, self.progress = preview_size, pcb_tile, progress
+        self.preview_size, self.telemetry = preview_size, replace(telemetry, tile_id=spec.tile_id)
         self.target = output / spec.file_name
         self.set_aside = output / (spec.file_name + _OLD)
         self.dropped: tuple[DroppedFrame, ...] = ()
@@ -202,8 +198,8 @@ class _Job:
 
         def progress(done: int, total: int) -> None:
             watch.look()
-            if self.progress is not None:
-                self.progress(done, total)
+            if self.telemetry.progress is not None:
+                self.telemetry.progress(done, total)
 
         for attempt in range(2):
             began = time.perf_counter()
@@ -218,14 +214,8 @@ class _Job:
                 self.check_seconds += time.perf_counter() - began
                 self.dropped, self.given = chosen.choice.dropped, chosen.given
                 began = time.perf_counter()
-                tile, used_gpu = stack_frames(
-                    chosen.choice,
-                    chosen.settings,
-                    gpu=self.gpu,
-                    tile_id=self.spec.tile_id,
-                    pcb_tile=self.pcb_tile,
-                    progress=progress,
-                )
+                telemetry = replace(self.telemetry, progress=progress)
+                tile = stack_frames(chosen.choice, chosen.settings, gpu=self.gpu, telemetry=telemetry)
                 self.dropped = tile.dropped
             stacked = time.perf_counter()
             changed = self._changed_inputs()
@@ -246,7 +236,8 @@ class _Job:
         )
         self.set_aside.unlink(missing_ok=True)
         watch.look(now=True)
-        attempts = tile.result.facts.gpu_attempts
+        facts = tile.result.facts
+        used_gpu, attempts = facts.used_gpu, facts.gpu_attempts
         outcome = (
             TileOutcome.DONE_GPU
             if used_gpu
@@ -256,7 +247,7 @@ class _Job:
         )
         record = replace(
             self._record(outcome, tile.result),
-            reason="" if used_gpu or not attempts else tile.result.facts.fallback_reason,
+            reason="" if used_gpu or not attempts else facts.fallback_reason,
             dropped=tile.dropped,
             gpu_attempts=attempts,
             check_seconds=self.check_seconds,
@@ -265,7 +256,7 @@ class _Job:
             peak_bytes=watch.peak,
             details={
                 name: value
-                for name, value in asdict(tile.result.facts).items()
+                for name, value in asdict(facts).items()
                 if (isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value)))
                 and name not in ("used_gpu", "gpu_attempts")
             }

@@ -101,7 +101,7 @@ def choose_tile_frames(
 
     folder = settings.cache_folder or cache
     paths = [frame.path for frame in choice.frames]
-    group = prepare_frames(paths, settings.prepare, cache_folder=folder, report=tell, workers=settings.workers)
+    group = prepare_frames(paths, settings.prepare, cache_folder=folder, report=tell, workers=settings.limits.workers)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
     if settings.raw_normalization is not None and group.levels == "none" and group.alignment != "none":

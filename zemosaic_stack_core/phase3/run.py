@@ -19,6 +19,7 @@ from zemosaic_stack_core.phase3.night import Night, RunProgress, RunReport
 from zemosaic_stack_core.phase3.outcome import MadeTile, TileOutcome, TileRecord
 from zemosaic_stack_core.phase3.plan import TileSpec
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, TilePictures
+from zemosaic_stack_core.stacking.telemetry import Telemetry
 from zemosaic_stack_core.system.file_stamps import InputHashes
 
 _LOGGER = logging.getLogger(__name__)
@@ -83,10 +84,11 @@ def _run_locked(
     earlier = earlier_runs(night.output) if night.resume else earlier_runs(None)
     is_own = gpu is None
     if is_own and night.backend != "cpu" and night.cluster is None:
-        gpu = Phase3Gpu(night.settings.plan, is_required=night.backend == "gpu")
+        gpu = Phase3Gpu(night.settings.limits, is_required=night.backend == "gpu")
         if night.backend == "gpu":
             gpu.may_try()  # without it, the run ends here
     size = preview_size(len(specs))
+    telemetry = Telemetry(progress=None if progress is None else progress.rows, pcb_tile=pcb_tile)
     made: dict[int, MadeTile] = {}
     interrupted, stopped = False, ""
     if progress is not None:
@@ -107,8 +109,7 @@ def _run_locked(
                     resume=night.resume,
                     earlier=earlier.records.get(spec.tile_id),
                     preview_size=size,
-                    pcb_tile=pcb_tile,
-                    progress=None if progress is None else progress.rows,
+                    telemetry=telemetry,
                 )
 
         source = (

@@ -19,14 +19,17 @@ from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup, group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.gpu.auto import PcbTile, Progress, stack_auto
+from zemosaic_stack_core.gpu.auto import stack_auto, stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.master_header import TileFacts, reference_header
 from zemosaic_stack_core.master.tile import write_master
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.outcome import DroppedFrame
+from zemosaic_stack_core.stacking.job import StackRequest
+from zemosaic_stack_core.stacking.limits import NO_LIMITS, Limits
 from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.telemetry import QUIET, PcbTile, Progress, Telemetry
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -50,12 +53,8 @@ class StackSettings:
         A bad frame fails its tile.
     saturation : float or None
         Saturation level, input units; None for that of the frame's type.
-    plan : ParallelPlan, mapping, object or None
-        Caps on memory and rows, see `stack_auto`.
-    workers : int or None
-        Worker processes for a tile; None for the cores, where that pays.
-    memory_limit : int or None
-        Bytes of the working set of all workers.
+    limits : Limits
+        What a tile may take of the machine; `read_limits` makes them of a plan of ZeMosaic's.
     prepare : PrepareOptions or None
         How raw frames are calibrated, registered and resampled before they are stacked, where they are raw; None where
         all frames are aligned.
@@ -70,9 +69,7 @@ class StackSettings:
     min_frames: int = 1
     strict: bool = False
     saturation: float | None = None
-    plan: object = None
-    workers: int | None = None
-    memory_limit: int | None = None
+    limits: Limits = NO_LIMITS
     prepare: PrepareOptions | None = None
     cache_folder: Path | None = None
     raw_normalization: str | None = None
@@ -148,18 +145,14 @@ def stack_frames(
     settings: StackSettings,
     *,
     gpu: Phase3Gpu | None = None,
-    tile_id: int | None = None,
-    pcb_tile: PcbTile | None = None,
-    progress: Progress | None = None,
-) -> tuple[StackedTile, bool]:
+    telemetry: Telemetry = QUIET,
+) -> StackedTile:
     """Stack chosen frames; a frame that turns out to be unreadable on the way is dropped too.
 
     Returns
     -------
-    tile : StackedTile
+    StackedTile
         With every frame that was dropped, the choice's included.
-    used_gpu : bool
-        Every band came from the GPU.
 
     Raises
     ------
@@ -167,22 +160,12 @@ def stack_frames(
         Fewer good frames than `settings.min_frames`; or a bad one, and `settings.strict`.
     """
     frames, dropped = list(choice.frames), list(choice.dropped)
+    request = StackRequest(options=settings.options, maps=check_maps(settings.maps))
     while True:
         _check_enough(frames, dropped, settings)
         group = group_frames(frames)
         try:
-            result, used_gpu = stack_auto(
-                group,
-                gpu=gpu,
-                options=settings.options,
-                maps=settings.maps,
-                plan=settings.plan,
-                workers=settings.workers,
-                memory_limit=settings.memory_limit,
-                tile_id=tile_id,
-                pcb_tile=pcb_tile,
-                progress=progress,
-            )
+            result = stack_tile(group, request, gpu, settings.limits, telemetry)
         except FrameReadError as error:
             bad = _named_in(str(error), frames)
             if bad is None:
@@ -191,7 +174,7 @@ def stack_frames(
             reason = " ".join(str(error).removeprefix(f"{bad.name}: ").split())
             dropped.append(DroppedFrame(name=bad.name, reason=reason))
             continue
-        return StackedTile(result=result, dropped=tuple(dropped)), used_gpu
+        return StackedTile(result=result, dropped=tuple(dropped))
 
 
 def _check_enough(frames: Sequence[FileFrame], dropped: Sequence[DroppedFrame], settings: StackSettings) -> None:
@@ -346,7 +329,8 @@ def create_master_tile(
     paths = [Path(frame) for frame in frames]
     with ScratchFolder() as scratch:
         choice = choose_frames(paths, scratch=scratch, saturation=chosen.saturation)
-        tile, _ = stack_frames(choice, chosen, gpu=gpu, tile_id=tile_id, pcb_tile=pcb_tile, progress=progress)
+        telemetry = Telemetry(progress=progress, pcb_tile=pcb_tile, tile_id=tile_id)
+        tile = stack_frames(choice, chosen, gpu=gpu, telemetry=telemetry)
         for step in after_stack:
             tile = step(tile)
         written = write_tile(output, tile, tile_id=tile_id, raw_frames=len(paths), overwrite=overwrite)

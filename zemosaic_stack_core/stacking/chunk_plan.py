@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from zemosaic_stack_core.errors import InvalidInputError, OutOfMemoryError
+from zemosaic_stack_core.errors import OutOfMemoryError
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.kernel.columns import windows_of
 from zemosaic_stack_core.kernel.rules import RULES
-from zemosaic_stack_core.options import is_whole
+from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.system.memory import available_memory
 
 #: Without a limit from the caller: this part of the free memory, and at most so much for each worker.
@@ -23,25 +23,17 @@ WORKER_BYTES = 1 << 30
 DEVICE_SHARE = 0.7
 
 
-def chunk_budget(memory_limit: int | None, workers: int, device_bytes: int | None) -> int:
-    """Give the bytes that the working set of one worker's chunk may take.
+def chunk_budget(limits: Limits, device_bytes: int | None) -> int:
+    """Return the bytes that the working set of one worker's chunk may take.
 
-    Parameters
-    ----------
-    memory_limit : int or None
-        For all workers together; None for a quarter of the free memory, at most 1 GiB a worker.
-    workers : int
-        Number of workers.
-    device_bytes : int or None
-        Free memory of the device, None on the host.
+    `device_bytes` is the free memory of the device, None on the host.
     """
-    if memory_limit is not None and not is_whole(memory_limit, 1):
-        raise InvalidInputError(f"memory_limit is {memory_limit!r}; expected a whole number of bytes above 0")
     if device_bytes is not None:
         free = int(device_bytes * DEVICE_SHARE)
-        return free if memory_limit is None else min(free, memory_limit)
-    if memory_limit is not None:
-        return memory_limit // workers
+        return free if limits.memory_limit is None else min(free, limits.memory_limit)
+    workers = limits.workers or 1
+    if limits.memory_limit is not None:
+        return limits.memory_limit // workers
     return min(available_memory()[1] // FREE_SHARE // workers, WORKER_BYTES)
 
 

@@ -197,7 +197,7 @@ class _Work:
                 of_used = [row(codes[frame]) if frame in codes else None for frame in used]
                 partial.numbers[:] = 0
                 # The samples of these pixels are copied: a strip at a time.
-                for some in _strips(pixels, job.plan.strip_pixels or chunk.pixels):
+                for some in _strips(pixels, job.chunk_plan.strip_pixels or chunk.pixels):
                     self._stack_again(samples, of_used, some, chunk, partial)
             parts.append(partial)
         return parts
@@ -211,7 +211,7 @@ class _Work:
             job.options,
             maps=job.maps | {"bounds"} if self.flags is not None else job.maps,
             critical_values=self.critical_values,
-            strip_pixels=job.plan.strip_pixels,
+            strip_pixels=job.chunk_plan.strip_pixels,
         )
         pairs = []
         for name, plane in self.outputs.planes.items():
@@ -238,7 +238,7 @@ class _Work:
         """Combine again the pixels of a channel where a cluster takes samples along."""
         backend, job = self.backend, self.job
         lane = backend.upload(pixels.astype(np.int64))
-        grown = stack_grown(backend.xp, samples, codes, lane, job.options, job.maps, job.plan.strip_pixels)
+        grown = stack_grown(backend.xp, samples, codes, lane, job.options, job.maps, job.chunk_plan.strip_pixels)
         has_changed = np.empty(pixels.shape, np.bool_)
         numbers = np.empty_like(partial.numbers)
         fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.outputs.planes.items()}

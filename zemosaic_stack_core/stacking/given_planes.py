@@ -81,11 +81,3 @@ def variance_source(variances: object | None, group: FrameGroup, options: StackO
             "or errors 'detector'"
         )
     return sources[0][1] if sources else None
-
-
-def count_planes(options: StackOptions, maps: frozenset[str], *, has_weights: bool, has_variances: bool) -> int:
-    """Count the float32 numbers that go with every sample to the kernel.
-
-    `has_weights`: weights per sample, `has_variances`: variances, of whatever source.
-    """
-    return (has_weights or options.weighting == "inverse_variance") + (has_variances and "variance" in maps)

@@ -1,64 +1,71 @@
-"""One stack, ready to be computed: `StackJob`, and the loop that computes chunks of it on one backend.
+"""One stack, ready to be computed: from a request and its frames to a `StackJob` with a chunk plan.
 
-A job holds no file and no array of a backend: it is made once, and travels to worker processes as it is.
+A job holds no open file and no array of a backend: it is made once, and travels to worker processes as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.backends import N_SLOTS, Backend
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import NO_PLANES, FrameGroup, PlanesGiven
+from zemosaic_stack_core.frames.masks import ArrayMask
 from zemosaic_stack_core.frames.planes import PlaneStack
 from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
-from zemosaic_stack_core.stacking.clusters import RejectedFlags
+from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
+from zemosaic_stack_core.stacking.chunk_plan import (
+    ChunkPlan,
+    Workload,
+    chunk_budget,
+    device_working_bytes,
+    host_strip,
+    plan_chunks,
+)
+from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
+from zemosaic_stack_core.stacking.given_planes import split_weights, variance_source, with_radial_weight
+from zemosaic_stack_core.stacking.limits import Limits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StackRequest:
+    """What to make of a group of frames: options, maps, and what the caller gives besides; see `stack`."""
+
+    options: StackOptions
+    maps: frozenset[str] = frozenset({"coverage"})
+    weights: object | None = None
+    variances: object | None = None
+    exposures: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackJob:
-    """Everything that decides the numbers of one stack.
-
-    Parameters
-    ----------
-    group : FrameGroup
-        The frames.
-    options : StackOptions
-        Rule and combination.
-    maps : frozenset of str
-        Maps that are wanted.
-    weight : array of shape (frame, channel), float32
-        A frame of zero weight takes part in nothing.
-    scale, offset : array of shape (frame, channel), float32, or None
-        Normalization.
-    sample_weights : PlaneStack or None
-        Weights of single samples.
-    variances : VarianceSource or None
-        Variances of single samples.
-    plan : ChunkPlan
-        Chunks; no number depends on it.
-    given : PlanesGiven
-        What the frames' masks, weights and variances came from.
-    flags : RejectedFlags or None
-        Where the rejected samples are noted, of a stack whose clusters grow.
-    is_second_pass : bool
-        Let the clusters in `flags` grow, and combine again the pixels that lose a sample.
-    """
+    """Everything that decides the numbers of one stack, and its chunk plan, on which none depends."""
 
     group: FrameGroup
     options: StackOptions
     maps: frozenset[str]
+    # Shape (frame, channel), float32. A frame of zero weight takes part in nothing. Without normalization scale and
+    # offset are None.
     weight: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32] | None
     offset: npt.NDArray[np.float32] | None
+    # Weights and variances of single samples.
     sample_weights: PlaneStack | None
     variances: VarianceSource | None
-    plan: ChunkPlan
+    chunk_plan: ChunkPlan
+    # Processes or threads that compute it, at most.
+    workers: int = 1
     given: PlanesGiven = NO_PLANES
+    # Where the rejected samples are noted, of a stack whose clusters grow.
     flags: RejectedFlags | None = None
+    # Let the clusters in `flags` grow, and combine again the pixels that lose a sample.
     is_second_pass: bool = False
 
     @property
@@ -80,3 +87,120 @@ class StackJob:
     def is_weighted(self) -> bool:
         """Whether the samples that take part have different weights."""
         return self.weighs_samples or bool(((self.weight != 1.0) & (self.weight != 0.0)).any())
+
+    @property
+    def planes(self) -> int:
+        """How many float32 numbers go with every sample to the kernel."""
+        has_weights, has_variances = self.sample_weights is not None, self.variances is not None
+        return count_planes(self.options, self.maps, has_weights=has_weights, has_variances=has_variances)
+
+    def weights_of(self, frame: int, chunk: Chunk, variance: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+        """Return the weights of a frame's samples, shape (channel, pixel), rounded to float32 once.
+
+        `variance`, of that shape, is of the samples as read, where the job weighs by it; a weight that is not finite is
+        then 0, which is missing.
+        """
+        if self.sample_weights is None:
+            exact = np.broadcast_to(self.weight[frame].astype(np.float64)[:, None], (self.group.channels, chunk.pixels))
+        else:
+            exact = self.sample_weights.read_exact(frame, chunk, self.weight[frame])
+        if variance is None or not self.weighs_by_variance:
+            return exact.astype(np.float32)
+        spread = variance.astype(np.float64)
+        if self.scale is not None:
+            scale = self.scale[frame].astype(np.float64)[:, None]
+            spread *= scale * scale
+        with np.errstate(all="ignore"):
+            weight = (exact / spread).astype(np.float32)
+        weight[~np.isfinite(weight)] = 0.0
+        return weight
+
+
+def prepare_job(
+    group: FrameGroup, request: StackRequest, backend: Backend, limits: Limits
+) -> tuple[StackJob, FrameNumbers]:
+    """Check everything, estimate the frames' numbers and plan the chunks: all that comes before the first chunk.
+
+    `limits` are those of this backend: see `settle_limits`.
+    """
+    options, maps = request.options, request.maps
+    if options.combine != "mean" and request.weights is not None:
+        raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
+    per_frame, per_sample = split_weights(request.weights, group)
+    arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
+    arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
+    if options.radial_feather_fraction is not None:
+        per_sample = with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
+    variances = variance_source(request.variances, group, options)
+    planes = count_planes(options, maps, has_weights=per_sample is not None, has_variances=variances is not None)
+    chunk_plan = plan_job(group, request, backend, limits, planes=planes)
+    workers = limits.workers or 1
+    numbers = estimate_frame_numbers(
+        group, options, manual_weights=per_frame, exposures=request.exposures, workers=workers
+    )
+    if not (numbers.weight > 0.0).any(axis=0).all():
+        raise InvalidInputError("no frame of positive weight is left; expected at least one")
+    job = StackJob(
+        group=group,
+        options=options,
+        maps=maps,
+        weight=numbers.weight,
+        scale=numbers.scale,
+        offset=numbers.offset,
+        sample_weights=per_sample,
+        variances=variances,
+        chunk_plan=chunk_plan,
+        workers=workers,
+        given=replace(group.given, arrays=tuple(sorted(name for name, is_given in arrays.items() if is_given))),
+    )
+    return job, numbers
+
+
+def count_planes(options: StackOptions, maps: frozenset[str], *, has_weights: bool, has_variances: bool) -> int:
+    """Count the float32 numbers that go with every sample to the kernel.
+
+    `has_weights`: weights per sample, `has_variances`: variances, of whatever source.
+    """
+    return (has_weights or options.weighting == "inverse_variance") + (has_variances and "variance" in maps)
+
+
+def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits: Limits, *, planes: int) -> ChunkPlan:
+    """Plan the chunks of a stack on a backend, whose `limits` are; `planes` are those of `count_planes`."""
+    options, maps = request.options, request.maps
+    frames = len(group.sources)
+    sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
+    if backend.is_host:
+        is_float32 = all(source.dtype == np.float32 for source in group.sources)
+        converts = options.normalization != "none" or not is_float32
+        need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=planes, converts=converts)._asdict()
+    else:
+        need = {"working_bytes": device_working_bytes(options.rejection, sorts=sorts)}
+    workload = Workload(
+        frames=frames,
+        rows=group.rows,
+        columns=group.columns,
+        channels=group.channels,
+        sample_bytes=_sample_bytes(group, options, planes),
+        buffers=1 if backend.is_host else N_SLOTS,
+        reach=growth_reach(options.grow_radius, options.grow_min_size),
+        maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
+        **need,
+    )
+    return plan_chunks(
+        workload,
+        budget=chunk_budget(limits, backend.free_memory()),
+        rows_cap=limits.rows_per_chunk,
+        in_strips=backend.is_host,
+        shares=limits.workers or 1,
+    )
+
+
+def _sample_bytes(group: FrameGroup, options: StackOptions, planes: int) -> int:
+    """Return the bytes that one pixel of one channel of all frames takes, with what goes with its samples."""
+    frames = len(group.sources)
+    size = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * frames
+    # A sample without a usable variance is masked.
+    size += frames if group.variances is not None else sum(bool(masks) for masks in group.masks)
+    if options.grow_radius > 0.0:  # codes, and the masks made of them
+        size += 2 * frames
+    return size

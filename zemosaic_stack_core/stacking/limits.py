@@ -1,98 +1,135 @@
-"""What a stack may take: workers, rows of a chunk, memory."""
+"""What a stack may take of the machine: workers, rows of a chunk, memory, the GPU."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.options import is_whole
 
 
-@dataclass(frozen=True)
-class ParallelPlan:
-    """What of the machine a stack may use. Every size is a cap, never a floor.
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What of the machine a stack may take. Every size is a cap, never a floor; no number of the result depends on it.
 
     Parameters
     ----------
-    cpu_workers : int or None
+    workers : int or None
         Worker processes; None for as many as pay.
-    use_memmap : bool
-        Frames are worth leaving in files: together they exceed the memory budget.
-    max_chunk_bytes : int or None
-        Largest working set of one worker.
+    most_workers : int or None
+        Cap on as many as pay. Only a program that is made for several processes has one, so that they may be spawned
+        where they can't be forked.
+    memory_limit : int or None
+        Bytes that the working sets of all workers take together; None for `chunk_bytes` each, or a quarter of what is
+        free.
+    chunk_bytes : int or None
+        Bytes that the working set of one worker takes, where `memory_limit` is None.
     rows_per_chunk : int or None
-        Most rows of one band on the CPU.
-    tiles_per_chunk : int or None
-        Kept for programs that set it; no number of this library depends on it.
+        Most rows of a chunk.
     use_gpu : bool
         False forbids the GPU; True allows it where its health check passes.
-    gpu_rows_per_chunk : int or None
-        Most rows of one band on the GPU.
-    gpu_max_chunk_bytes : int or None
-        Largest working set of one band on the GPU.
+    gpu_chunk_bytes, gpu_rows_per_chunk : int or None
+        Working set and most rows of a chunk on the GPU.
+
+    Raises
+    ------
+    InvalidInputError
+        A number is not a whole one above 0.
     """
 
-    cpu_workers: int | None = None
-    use_memmap: bool = False
-    max_chunk_bytes: int | None = None
+    workers: int | None = None
+    most_workers: int | None = None
+    memory_limit: int | None = None
+    chunk_bytes: int | None = None
     rows_per_chunk: int | None = None
-    tiles_per_chunk: int | None = None
     use_gpu: bool = True
+    gpu_chunk_bytes: int | None = None
     gpu_rows_per_chunk: int | None = None
-    gpu_max_chunk_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("use_memmap", "use_gpu"):
-                checked: Any = bool(value)
-            else:
-                checked = _size_or_none(field.name, value)
-            object.__setattr__(self, field.name, checked)
+        for name in ("workers", "most_workers", "rows_per_chunk", "gpu_rows_per_chunk"):
+            if (value := getattr(self, name)) is not None and not is_whole(value, 1):
+                raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least 1")
+        for name in ("memory_limit", "chunk_bytes", "gpu_chunk_bytes"):
+            if (value := getattr(self, name)) is not None and not is_whole(value, 1):
+                raise InvalidInputError(f"{name} is {value!r}; expected a whole number of bytes above 0")
+
+    def shared_by(self, workers: int) -> Limits:
+        """Return the limits of a stack that so many workers compute."""
+        memory = self.memory_limit
+        if memory is None and self.chunk_bytes is not None:
+            memory = self.chunk_bytes * workers
+        return Limits(workers=workers, memory_limit=memory, rows_per_chunk=self.rows_per_chunk)
+
+    def on_gpu(self) -> Limits:
+        """Return the limits of a stack on the GPU."""
+        return Limits(workers=1, memory_limit=self.gpu_chunk_bytes, rows_per_chunk=self.gpu_rows_per_chunk)
 
 
-def _size_or_none(name: str, value: Any) -> int | None:
-    """Return a positive integer; None for None and for 0 and less, which existing programs use for "no limit"."""
-    if value is None:
-        return None
-    try:
-        size = float(value)
-        is_whole = math.isfinite(size) and size == math.floor(size)
-    except (TypeError, ValueError):
-        is_whole = False
-    if not is_whole:
-        raise InvalidInputError(f"{name} of the parallel plan is {value!r}; expected a whole number or None")
-    return int(size) if size > 0 else None
+NO_LIMITS = Limits()
+ONE_WORKER = Limits(workers=1)
+
+# A field of ZeMosaic's parallel plan, and what it limits here.
+_OF_PLAN = {
+    "cpu_workers": "most_workers",
+    "max_chunk_bytes": "chunk_bytes",
+    "rows_per_chunk": "rows_per_chunk",
+    "gpu_rows_per_chunk": "gpu_rows_per_chunk",
+    "gpu_max_chunk_bytes": "gpu_chunk_bytes",
+}
 
 
-def read_plan(plan: object) -> ParallelPlan:
-    """Return a plan in this library's own form.
+def read_limits(plan: object, *, workers: int | None = None, memory_limit: int | None = None) -> Limits:
+    """Return the limits that a parallel plan of ZeMosaic's sets, and those of the caller.
 
     Parameters
     ----------
-    plan : ParallelPlan, mapping, object with attributes, or None
-        What is not there has its default; what is not a field of `ParallelPlan` is ignored.
+    plan : ParallelPlan, mapping, object with attributes, Limits, or None
+        ``cpu_workers``, ``max_chunk_bytes``, ``rows_per_chunk``, ``use_gpu``, ``gpu_rows_per_chunk`` and
+        ``gpu_max_chunk_bytes`` are read; what is absent or None, or a size of 0 and less, is no limit.
+    workers, memory_limit : int, optional
+        As of `Limits`.
 
     Returns
     -------
-    ParallelPlan
-        With all caps validated.
+    Limits
+        Validated.
 
     Raises
     ------
     InvalidInputError
         A size is not a whole number.
     """
-    if plan is None:
-        return ParallelPlan()
-    if isinstance(plan, ParallelPlan):
-        return plan
-    names = [field.name for field in dataclasses.fields(ParallelPlan)]
-    if isinstance(plan, Mapping):
-        found = {name: plan[name] for name in names if plan.get(name) is not None}
+    if isinstance(plan, Limits):
+        limits = plan
     else:
-        found = {name: getattr(plan, name) for name in names if getattr(plan, name, None) is not None}
-    return ParallelPlan(**found)
+        use_gpu = setting(plan, "use_gpu")
+        sizes = {ours: size_or_none(theirs, setting(plan, theirs)) for theirs, ours in _OF_PLAN.items()}
+        limits = Limits(use_gpu=use_gpu is None or bool(use_gpu), **sizes)
+    return replace(
+        limits,
+        workers=limits.workers if workers is None else workers,
+        memory_limit=limits.memory_limit if memory_limit is None else memory_limit,
+    )
+
+
+def setting(settings: object, name: str) -> Any:
+    """Return an item of a mapping or an attribute of an object, None where it is absent."""
+    return settings.get(name) if isinstance(settings, Mapping) else getattr(settings, name, None)
+
+
+def size_or_none(name: str, value: Any) -> int | None:
+    """Return a positive integer; None for None and for 0 and less, which existing programs use for "no limit"."""
+    if value is None:
+        return None
+    try:
+        size = float(value)
+        is_integer = math.isfinite(size) and size == math.floor(size)
+    except (TypeError, ValueError):
+        is_integer = False
+    if not is_integer:
+        raise InvalidInputError(f"{name} of the parallel plan is {value!r}; expected a whole number or None")
+    return int(size) if size > 0 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,35 +12,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.backends import N_SLOTS, Backend, resolve_backend
+from zemosaic_stack_core.backends import Backend, resolve_backend
 from zemosaic_stack_core.errors import InvalidInputError, ScratchError
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
-from zemosaic_stack_core.frames.masks import ArrayMask
-from zemosaic_stack_core.options import MAPS, StackOptions, check_choice, is_whole
-from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
-from zemosaic_stack_core.stacking.chunk_plan import (
-    ChunkPlan,
-    Workload,
-    chunk_budget,
-    device_working_bytes,
-    host_strip,
-    plan_chunks,
-)
-from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
+from zemosaic_stack_core.options import StackOptions, check_maps
+from zemosaic_stack_core.per_frame.numbers import FrameNumbers
+from zemosaic_stack_core.stacking.clusters import RejectedFlags
 from zemosaic_stack_core.stacking.compute import FrameCounts, StepTimes, compute_chunks
-from zemosaic_stack_core.stacking.given_planes import count_planes, split_weights, variance_source, with_radial_weight
-from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.job import StackJob, StackRequest, prepare_job
+from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.output_planes import OutputPlanes, output_bytes
 from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
+from zemosaic_stack_core.stacking.telemetry import Progress
 from zemosaic_stack_core.stacking.threads import compute_in_threads, threads_run_at_once
-from zemosaic_stack_core.stacking.workers import choose_workers, compute_in_processes
+from zemosaic_stack_core.stacking.workers import compute_in_processes, settle_limits
 from zemosaic_stack_core.system.shared_file import SharedFile
 
 _LOGGER = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 
 def stack(
@@ -134,85 +124,33 @@ def stack(
     if not isinstance(chosen, StackOptions):
         raise InvalidInputError(f"options is {type(chosen).__name__}; expected StackOptions")
     resolved = resolve_backend(backend)
+    limits = Limits(workers=workers, memory_limit=memory_limit, rows_per_chunk=rows_per_chunk)
+    request = StackRequest(
+        options=chosen, maps=check_maps(maps), weights=weights, variances=variances, exposures=exposures
+    )
     group = open_frames(
         frames, masks, mask_extension=mask_extension, dq_bits=dq_bits, variance_extension=variance_extension
     )
-    return stack_group(
-        group,
-        options=chosen,
-        weights=weights,
-        variances=variances,
-        exposures=exposures,
-        maps=maps,
-        backend=resolved,
-        rows_per_chunk=rows_per_chunk,
-        workers=workers,
-        memory_limit=memory_limit,
-        progress=progress,
-    )
+    return stack_group(group, request, resolved, limits, progress=progress)
 
 
 def stack_group(
-    group: FrameGroup,
-    *,
-    options: StackOptions,
-    backend: Backend,
-    weights: object | None = None,
-    variances: object | None = None,
-    exposures: Sequence[float] | None = None,
-    maps: Sequence[str] | str = ("coverage",),
-    rows_per_chunk: int | None = None,
-    workers: int | None = None,
-    memory_limit: int | None = None,
-    progress: Progress | None = None,
+    group: FrameGroup, request: StackRequest, backend: Backend, limits: Limits, *, progress: Progress | None = None
 ) -> StackResult:
     """Combine frames that are open already; see `stack`."""
-    count = choose_workers(group, workers, is_host=backend.is_host)
-    job, numbers = prepare_job(
-        group,
-        options=options,
-        backend=backend,
-        weights=weights,
-        variances=variances,
-        exposures=exposures,
-        maps=check_maps(maps),
-        rows_per_chunk=rows_per_chunk,
-        workers=count,
-        memory_limit=memory_limit,
-    )
-    return run_job(job, numbers, backend, workers=count, progress=progress)
+    job, numbers = prepare_job(group, request, backend, settle_limits(limits, group, backend))
+    return run_job(job, numbers, backend, progress=progress)
 
 
-def run_job(
-    job: StackJob, numbers: FrameNumbers, backend: Backend, *, workers: int = 1, progress: Progress | None = None
-) -> StackResult:
-    """Compute a job that is prepared, and put its result together.
-
-    Parameters
-    ----------
-    job : StackJob
-        With a plan for this backend.
-    numbers : FrameNumbers
-        Of the job's frames.
-    backend : Backend
-        Where to compute.
-    workers : int
-        Processes, at most; 1 off the host.
-    progress : callable, optional
-        As in `stack`.
-
-    Returns
-    -------
-    StackResult
-        Its `facts` say how it was computed.
-    """
+def run_job(job: StackJob, numbers: FrameNumbers, backend: Backend, *, progress: Progress | None = None) -> StackResult:
+    """Compute a job whose chunk plan is made for this backend, and put its result together."""
     began = time.perf_counter()
     group = job.group
     grows = job.options.grow_radius > 0.0
     report = _Rows(group.rows, progress, passes=1 + grows)
     times = StepTimes()
     shape = (group.channels, group.rows, group.columns)
-    count = min(workers, len(job.plan))
+    count = min(job.workers, len(job.chunk_plan))
     with ExitStack() as stack:
         in_threads = count > 1 and threads_run_at_once()
         shared = None
@@ -230,7 +168,7 @@ def run_job(
             if in_threads:
                 return compute_in_threads(job, count, outputs, report.done)
             with BandReader(group) as reader:
-                return compute_chunks(job, backend, reader, job.plan, outputs, report.done, times)
+                return compute_chunks(job, backend, reader, job.chunk_plan, outputs, report.done, times)
 
         if grows:
             flags = stack.enter_context(RejectedFlags.made(len(group.sources), *shape))
@@ -239,125 +177,14 @@ def run_job(
         if grows:
             counts.add(run_pass(replace(job, is_second_pass=True)))
     facts = RunFacts(
-        chunks=len(job.plan),
-        rows_per_chunk=job.plan.rows_per_chunk,
-        columns_per_chunk=job.plan.columns_per_chunk,
+        chunks=len(job.chunk_plan),
+        rows_per_chunk=job.chunk_plan.rows_per_chunk,
+        columns_per_chunk=job.chunk_plan.columns_per_chunk,
         workers=count,
         seconds=time.perf_counter() - began,
         **asdict(times),
     )
     return _result(job, numbers, counts, outputs, backend.name, facts)
-
-
-def prepare_job(
-    group: FrameGroup,
-    *,
-    options: StackOptions,
-    backend: Backend,
-    weights: object | None = None,
-    variances: object | None = None,
-    exposures: Sequence[float] | None = None,
-    maps: frozenset[str] = frozenset({"coverage"}),
-    rows_per_chunk: int | None = None,
-    workers: int = 1,
-    memory_limit: int | None = None,
-) -> tuple[StackJob, FrameNumbers]:
-    """Check everything, estimate the frames' numbers and plan the chunks: all that comes before the first chunk."""
-    if options.combine != "mean" and weights is not None:
-        raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
-    per_frame, per_sample = split_weights(weights, group)
-    arrays = {"weights": per_sample is not None, "variances": variances is not None}
-    arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
-    if options.radial_feather_fraction is not None:
-        per_sample = with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
-    spread = variance_source(variances, group, options)
-    plan = plan_job(
-        group,
-        options,
-        backend,
-        planes=count_planes(options, maps, has_weights=per_sample is not None, has_variances=spread is not None),
-        rows_per_chunk=rows_per_chunk,
-        workers=workers,
-        memory_limit=memory_limit,
-        maps=maps,
-    )
-    numbers = estimate_frame_numbers(group, options, manual_weights=per_frame, exposures=exposures, workers=workers)
-    weight = numbers.weight.copy()
-    weight[list(numbers.excluded)] = 0.0
-    if not (weight > 0.0).any(axis=0).all():
-        raise InvalidInputError("no frame of positive weight is left; expected at least one")
-    job = StackJob(
-        group=group,
-        options=options,
-        maps=maps,
-        weight=weight,
-        scale=numbers.scale,
-        offset=numbers.offset,
-        sample_weights=per_sample,
-        variances=spread,
-        plan=plan,
-        given=replace(group.given, arrays=tuple(sorted(name for name, is_given in arrays.items() if is_given))),
-    )
-    return job, numbers
-
-
-def plan_job(
-    group: FrameGroup,
-    options: StackOptions,
-    backend: Backend,
-    *,
-    planes: int,
-    rows_per_chunk: int | None,
-    workers: int,
-    memory_limit: int | None,
-    maps: frozenset[str],
-) -> ChunkPlan:
-    """Plan the chunks of a stack; `planes` counts the float32 planes that go with every sample."""
-    if rows_per_chunk is not None and not is_whole(rows_per_chunk, 1):
-        raise InvalidInputError(f"rows_per_chunk is {rows_per_chunk!r}; expected a whole number of at least 1")
-    sample_bytes = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * len(group.sources)
-    if group.variances is not None:  # a sample without a usable variance is masked
-        sample_bytes += len(group.sources)
-    else:
-        sample_bytes += sum(bool(masks) for masks in group.masks)
-    if options.grow_radius > 0.0:  # codes, and the masks made of them
-        sample_bytes += 2 * len(group.sources)
-    sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
-    frames = len(group.sources)
-    if backend.is_host:
-        is_float32 = all(source.dtype == np.float32 for source in group.sources)
-        converts = options.normalization != "none" or not is_float32
-        need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=planes, converts=converts)._asdict()
-    else:
-        need = {"working_bytes": device_working_bytes(options.rejection, sorts=sorts)}
-    workload = Workload(
-        frames=frames,
-        rows=group.rows,
-        columns=group.columns,
-        channels=group.channels,
-        sample_bytes=sample_bytes,
-        buffers=1 if backend.is_host else N_SLOTS,
-        reach=growth_reach(options.grow_radius, options.grow_min_size),
-        maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
-        **need,
-    )
-    return plan_chunks(
-        workload,
-        budget=chunk_budget(memory_limit, workers, backend.free_memory()),
-        rows_cap=rows_per_chunk,
-        in_strips=backend.is_host,
-        shares=workers,
-    )
-
-
-def check_maps(maps: Sequence[str] | str) -> frozenset[str]:
-    """Give the maps asked for as a set; ``"all"`` is all of them."""
-    if maps == "all":
-        return frozenset(MAPS)
-    names = (maps,) if isinstance(maps, str) else tuple(maps)
-    for name in names:
-        check_choice("maps", name, MAPS)
-    return frozenset(names)
 
 
 class _Rows:

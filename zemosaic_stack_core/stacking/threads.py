@@ -46,7 +46,7 @@ def compute_in_threads(
         Whatever a thread or `done` raised first; the others end after the chunk they are at.
     """
     lock, failed = threading.Lock(), threading.Event()
-    waiting = iter(job.plan)
+    waiting = iter(job.chunk_plan)
 
     def chunks() -> Iterator[Chunk]:
         while not failed.is_set():

@@ -148,39 +148,7 @@ def _planes_of(
             if job.propagates:
                 variances.append(variance)
         if job.weighs_samples:
-            weight = sample_weights(job, frame, chunk, variance)
+            weight = job.weights_of(frame, chunk, variance)
             band.has_missing[frame] |= ~(weight > 0.0).all(axis=1)
             weights.append(weight)
     return weights, variances
-
-
-def sample_weights(
-    job: StackJob, frame: int, chunk: Chunk, variance: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32]:
-    """Give the weights of a frame's samples, shape (channel, pixel), rounded to float32 once.
-
-    Parameters
-    ----------
-    job : StackJob
-        What is stacked.
-    frame : int
-        Its index.
-    chunk : Chunk
-        Which pixels.
-    variance : array of shape (channel, pixel), float32, or None
-        Of the samples as read, where the job weighs by it; a weight that is not finite is then 0, which is missing.
-    """
-    if job.sample_weights is None:
-        exact = np.broadcast_to(job.weight[frame].astype(np.float64)[:, None], (job.group.channels, chunk.pixels))
-    else:
-        exact = job.sample_weights.read_exact(frame, chunk, job.weight[frame])
-    if variance is None or not job.weighs_by_variance:
-        return exact.astype(np.float32)
-    spread = variance.astype(np.float64)
-    if job.scale is not None:
-        scale = job.scale[frame].astype(np.float64)[:, None]
-        spread *= scale * scale
-    with np.errstate(all="ignore"):
-        weight = (exact / spread).astype(np.float32)
-    weight[~np.isfinite(weight)] = 0.0
-    return weight

@@ -25,15 +25,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zemosaic_stack_core.backends import numpy_backend
-from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
+from zemosaic_stack_core.backends import Backend, numpy_backend
+from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup
-from zemosaic_stack_core.options import is_whole
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob
+from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.output_planes import OutputPlanes
 from zemosaic_stack_core.stacking.threads import threads_run_at_once
 from zemosaic_stack_core.system.memory import keep_freed_memory, usable_cores
@@ -53,48 +53,31 @@ WORTH_SPAWNING = 1 << 27
 AHEAD = 2
 
 
-def choose_workers(group: FrameGroup, workers: int | None, *, is_host: bool, at_most: int | None = None) -> int:
-    """Give the number of processes for a stack.
+def settle_limits(limits: Limits, group: FrameGroup, backend: Backend) -> Limits:
+    """Return the limits of a stack of these frames on this backend, the number of workers chosen."""
+    return limits.shared_by(choose_workers(group, limits, is_host=backend.is_host))
 
-    Parameters
-    ----------
-    group : FrameGroup
-        The frames.
-    workers : int or None
-        What the caller asked for; None for as many as pay.
-    is_host : bool
-        Whether the backend is NumPy; a GPU is driven by one process.
-    at_most : int, optional
-        A plan's cap on as many as pay. Only a program that is made for several processes has such a plan, so that they
-        may be spawned where they can't be forked.
 
-    Returns
-    -------
-    int
-        1 where the frames are in memory and can't be inherited, where the job is small, on a device, and in a process
-        that may have no children, as a worker of a cluster. Threads, where they run at once, need none of that.
+def choose_workers(group: FrameGroup, limits: Limits, *, is_host: bool) -> int:
+    """Return the number of processes, or threads where they run at once, for a stack.
 
-    Raises
-    ------
-    InvalidInputError
-        `workers` is not a whole number of at least 1.
+    It is 1 where the frames are in memory and can't be inherited, where the job is small, on a device, and in a process
+    that may have no children, as a worker of a cluster. Threads, where they run at once, need none of that.
     """
-    if workers is not None and not is_whole(workers, 1):
-        raise InvalidInputError(f"workers is {workers!r}; expected a whole number of at least 1")
-    if not is_host or workers == 1 or multiprocessing.current_process().daemon:
+    if not is_host or limits.workers == 1 or multiprocessing.current_process().daemon:
         return 1
     at_once = threads_run_at_once()
     can_travel = at_once or (all(isinstance(source, FileFrame) for source in group.sources) and not any(group.masks))
     if not (_can_fork() or can_travel):
         return 1
-    if workers is not None:
-        return workers
+    if limits.workers is not None:
+        return limits.workers
     samples = len(group.sources) * group.rows * group.columns * group.channels
     if samples < (WORTH_FORKING if at_once or _can_fork() else WORTH_SPAWNING):
         return 1
     # A spawned child runs the caller's main module again: only a program that is made for it asks for that.
-    paying = usable_cores() if at_once or _can_fork() or at_most is not None else 1
-    return paying if at_most is None else min(paying, at_most)
+    paying = usable_cores() if at_once or _can_fork() or limits.most_workers is not None else 1
+    return min(paying, limits.most_workers or paying)
 
 
 def _can_fork() -> bool:
@@ -135,7 +118,7 @@ def compute_in_processes(
         Whatever a worker raised, and whatever `done` raises; the workers are ended first.
     """
     counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
-    waiting = list(enumerate(job.plan))[::-1]
+    waiting = list(enumerate(job.chunk_plan))[::-1]
     lost: list[Chunk] = []
     with _started(job, workers, path) as crew:
         for worker in crew:

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +33,8 @@ from zemosaic_stack_core.gpu.health import gpu_health, gpu_is_usable
 from zemosaic_stack_core.gpu.phase3_gpu import find_invalid
 from zemosaic_stack_core.options import COMBINATIONS, StackOptions, check_choice
 from zemosaic_stack_core.stacking.chunk_plan import Workload, plan_chunks
-from zemosaic_stack_core.stacking.limits import read_plan
+from zemosaic_stack_core.stacking.job import StackRequest
+from zemosaic_stack_core.stacking.limits import read_limits
 from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.stacking.run import stack, stack_group
 from zemosaic_stack_core.zemosaic.config import settings_from_stacking_params
@@ -88,14 +90,14 @@ def _resolve_rows_per_chunk(height: int, width: int, channels: int, n_frames: in
 
     The plan's ``gpu_rows_per_chunk`` and ``gpu_max_chunk_bytes`` are caps; the stack also looks at what is free.
     """
-    caps = read_plan(plan)
-    rows = caps.gpu_rows_per_chunk
-    if rows is None and caps.gpu_max_chunk_bytes is None:
+    limits = read_limits(plan).on_gpu()
+    rows = limits.rows_per_chunk
+    if rows is None and limits.memory_limit is None:
         rows = DEFAULT_GPU_ROWS_PER_CHUNK
     workload = Workload(
         frames=max(n_frames, 1), rows=height, columns=width, channels=channels, sample_bytes=4 * max(n_frames, 1)
     )
-    budget = caps.gpu_max_chunk_bytes or DEFAULT_GPU_MAX_CHUNK_BYTES
+    budget = limits.memory_limit or DEFAULT_GPU_MAX_CHUNK_BYTES
     try:
         return plan_chunks(workload, budget=budget, rows_cap=rows, in_strips=False).rows_per_chunk
     except OutOfMemoryError:
@@ -228,21 +230,16 @@ def _stack_on_gpu(
     settings = settings_from_stacking_params(stacking_params, zconfig)
     for note in settings.notes:
         logger.warning("[P3][GPU] %s", note)
-    caps = read_plan(plan)
+    limits = read_limits(plan).on_gpu()
+    if rows:
+        limits = replace(limits, rows_per_chunk=rows)
     group = open_frames([frame for frame in frames if frame is not None])
     if not gpu_is_usable(logger):
         raise GPUStackingError(f"the GPU can't be used: {gpu_health().reason}")
     began = time.perf_counter()
     try:
         backend = cupy_backend()
-        result = stack_group(
-            group,
-            options=settings.options,
-            backend=backend,
-            maps=("coverage",),
-            rows_per_chunk=rows or caps.gpu_rows_per_chunk,
-            memory_limit=caps.gpu_max_chunk_bytes,
-        )
+        result = stack_group(group, StackRequest(options=settings.options), backend, limits)
         backend.release()  # the program's other phases use the GPU in their own way
     except (InvalidInputError, FrameReadError):
         raise

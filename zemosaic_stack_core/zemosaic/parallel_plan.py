@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.stacking.limits import ParallelPlan, _size_or_none, read_plan
+from zemosaic_stack_core.stacking.limits import read_limits, setting, size_or_none
 from zemosaic_stack_core.system.memory import available_memory, usable_cores
 
 MIN_CHUNK_BYTES = 32 * 1024**2
@@ -19,6 +19,49 @@ RESERVED_MEMORY_FRACTION = 0.05
 
 GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
 """ZeMosaic's settings that allow or forbid the GPU, the more special first."""
+
+
+@dataclass(frozen=True)
+class ParallelPlan:
+    """What of the machine a stack may use. Every size is a cap, never a floor.
+
+    Parameters
+    ----------
+    cpu_workers : int or None
+        Worker processes; None for as many as pay.
+    use_memmap : bool
+        Frames are worth leaving in files: together they exceed the memory budget.
+    max_chunk_bytes : int or None
+        Largest working set of one worker.
+    rows_per_chunk : int or None
+        Most rows of one band on the CPU.
+    tiles_per_chunk : int or None
+        Kept for programs that set it; no number of this library depends on it.
+    use_gpu : bool
+        False forbids the GPU; True allows it where its health check passes.
+    gpu_rows_per_chunk : int or None
+        Most rows of one band on the GPU.
+    gpu_max_chunk_bytes : int or None
+        Largest working set of one band on the GPU.
+    """
+
+    cpu_workers: int | None = None
+    use_memmap: bool = False
+    max_chunk_bytes: int | None = None
+    rows_per_chunk: int | None = None
+    tiles_per_chunk: int | None = None
+    use_gpu: bool = True
+    gpu_rows_per_chunk: int | None = None
+    gpu_max_chunk_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("use_memmap", "use_gpu"):
+                checked: Any = bool(value)
+            else:
+                checked = size_or_none(field.name, value)
+            object.__setattr__(self, field.name, checked)
 
 
 @dataclass(frozen=True)
@@ -89,7 +132,7 @@ def detect_parallel_capabilities(*, probe_gpu: bool = True) -> ParallelCapabilit
 
 def _setting(config: object, name: str, default: Any) -> Any:
     """Return a setting of a mapping or an object, the default where it is absent or None."""
-    value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+    value = setting(config, name)
     return default if value is None else value
 
 
@@ -108,7 +151,7 @@ def allows_gpu(config: object) -> bool:
         True where none is there.
     """
     for name in GPU_SWITCHES:
-        value = _setting(config, name, None)
+        value = setting(config, name)
         if value is not None:
             return bool(value)
     return True
@@ -166,8 +209,8 @@ def auto_tune_parallel_plan(
     """
     del kind
     caps = caps if caps is not None else detect_parallel_capabilities()
-    given = read_plan(config)
-    max_workers = _size_or_none("parallel_max_cpu_workers", _setting(config, "parallel_max_cpu_workers", 0))
+    given = read_limits(config)
+    max_workers = size_or_none("parallel_max_cpu_workers", _setting(config, "parallel_max_cpu_workers", 0))
     workers = caps.cpu_logical_cores
     if _setting(config, "parallel_autotune_enabled", True):
         workers = round(workers * _fraction(config, "parallel_target_cpu_load", 0.95))
@@ -179,7 +222,7 @@ def auto_tune_parallel_plan(
 
     free = caps.ram_available_bytes * (1 - RESERVED_MEMORY_FRACTION)
     ram_budget = int(min(caps.ram_total_bytes * _fraction(config, "parallel_target_ram_fraction", 0.9), free))
-    chunk_bytes = _smaller(max(ram_budget // workers, MIN_CHUNK_BYTES), given.max_chunk_bytes)
+    chunk_bytes = _smaller(max(ram_budget // workers, MIN_CHUNK_BYTES), given.chunk_bytes)
 
     use_gpu = caps.gpu_available and allows_gpu(config)
     gpu_chunk_bytes = None
@@ -188,7 +231,7 @@ def auto_tune_parallel_plan(
         vram = int((caps.gpu_vram_total_bytes or 0) * fraction)
         if caps.gpu_vram_free_bytes is not None:
             vram = min(vram, int(caps.gpu_vram_free_bytes * (1 - RESERVED_MEMORY_FRACTION)))
-        gpu_chunk_bytes = _smaller(max(vram, MIN_CHUNK_BYTES), given.gpu_max_chunk_bytes)
+        gpu_chunk_bytes = _smaller(max(vram, MIN_CHUNK_BYTES), given.gpu_chunk_bytes)
     return ParallelPlan(
         cpu_workers=workers,
         use_memmap=row_bytes is not None and row_bytes * height > ram_budget,
