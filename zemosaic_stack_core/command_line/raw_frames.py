@@ -1,4 +1,4 @@
-"""Frames as the telescope wrote them, on the command line: arguments, the decision, and what is said on the way."""
+"""Arguments about frames as the telescope wrote them, and the policy that they make."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import argparse
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.command_line.arguments import Settings, parse_size
-from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.headers.recognize import decide
+from zemosaic_stack_core.command_line.arguments import parse_size
 from zemosaic_stack_core.prepare.options import (
     ALIGNMENTS,
     BAYER_PATTERNS,
@@ -24,13 +22,8 @@ from zemosaic_stack_core.prepare.options import (
 )
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.command_line.progress import Display
-    from zemosaic_stack_core.prepare.records import PreparedGroup
+    from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
-
-LEVEL_BY_DEFAULT = "additive"
-"""Normalization of raw frames where none was asked for: their sky drifts, and what differs in level looks like an
-outlier."""
 
 _WORDS = {
     "--align": ("align", ALIGNMENTS),
@@ -87,15 +80,10 @@ def add_prepare_arguments(parser: argparse.ArgumentParser, *, has_reference: boo
     )  # fmt: skip
 
 
-def prepare_options(arguments: argparse.Namespace) -> PrepareOptions:
-    """Return what the arguments ask for.
-
-    Raises
-    ------
-    InvalidInputError
-        A value is out of range, or calibration frames can't be listed.
-    """
+def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
+    """Return what the arguments ask for; raise `InvalidInputError` where it is out of range or can't be listed."""
     from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
     given: dict[str, Any] = {
         name.removeprefix("prepare_"): value for name, value in vars(arguments).items() if name.startswith("prepare_")
@@ -103,71 +91,12 @@ def prepare_options(arguments: argparse.Namespace) -> PrepareOptions:
     for kind in ("darks", "flats", "biases"):
         if kind in given:
             given[kind] = tuple(expand_frame_arguments(given[kind]))
-    return PrepareOptions(**given)
-
-
-def is_raw(options: PrepareOptions, paths: Sequence[Path], tell: Callable[[str], None]) -> bool:
-    """Decide whether frames are prepared, and say why.
-
-    Parameters
-    ----------
-    options : PrepareOptions
-        What was asked for: anything but the defaults says that the frames are raw.
-    paths : sequence of Path
-        The frames.
-    tell : callable
-        Gets the line.
-    """
-    found = decide(options, paths)
-    if found.is_open:
-        from zemosaic_stack_core.prepare.look import look_at_stars
-
-        found = look_at_stars(found, paths)
-        if found.line:
-            tell(found.line)
-    if found.is_raw:
-        hint = "" if options != PrepareOptions() else " (--align none stacks them as they are)"
-        tell(f"raw frames: {found.why}; they are registered first{hint}")
-    return found.is_raw
-
-
-def normalizes_by_itself(arguments: argparse.Namespace, settings: Settings) -> bool:
-    """Say whether raw frames get a normalization that nobody asked for: where nobody asked for another either."""
-    is_asked = arguments.config is not None or hasattr(arguments, "normalization")
-    return not is_asked and settings.options.normalization == "none"
-
-
-def prepare(
-    options: PrepareOptions,
-    paths: Sequence[Path],
-    *,
-    cache_folder: Path,
-    workers: int | None,
-    tell: Callable[[str], None],
-    display: Display,
-) -> PreparedGroup:
-    """Prepare frames, with progress.
-
-    Parameters
-    ----------
-    options, paths, cache_folder, workers
-        See `prepare_frames`.
-    tell : callable
-        Gets lines for the user.
-    display : Display
-        Where the steps are shown.
-    """
-    from zemosaic_stack_core.prepare.pipeline import prepare_frames
-    from zemosaic_stack_core.prepare.report import describe_frame
-
-    group = prepare_frames(
-        paths, options, cache_folder=cache_folder, workers=workers, progress=display.show_frames, report=tell
+    policy = RawPolicy(
+        options=PrepareOptions(**given),
+        cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
     )
-    for frame in group.frames:
-        tell(f"  {describe_frame(frame)}")
-    if group.dropped:
-        tell(f"{len(group.dropped)} of {len(group.frames)} frames dropped")
-    return group
+    asks_for_normalization = arguments.config is not None or hasattr(arguments, "normalization")
+    return replace(policy, normalization=None) if asks_for_normalization else policy
 
 
 def _percent(text: str) -> float:
@@ -188,17 +117,3 @@ def _descriptions() -> dict[str, str]:
         for name in names.split(","):
             found[name.strip()] = first[:1].lower() + first[1:]
     return found
-
-
-def cache_beside(output: Path) -> Path:
-    """Return where the aligned frames of a master are kept by default."""
-    return output.with_name(f"{output.stem}.prepared")
-
-
-def refuse_with(options: PrepareOptions, given: dict[str, Any]) -> None:
-    """Raise where an argument needs frames that are aligned already."""
-    for flag, value in given.items():
-        if value is not None:
-            raise InvalidInputError(
-                f"{flag} with raw frames; expected aligned ones (--align none says that they are), not {options.align}"
-            )

@@ -18,12 +18,7 @@ from zemosaic_stack_core.command_line.arguments import (
 )
 from zemosaic_stack_core.command_line.messages import say
 from zemosaic_stack_core.command_line.progress import RunDisplay
-from zemosaic_stack_core.command_line.raw_frames import (
-    LEVEL_BY_DEFAULT,
-    add_prepare_arguments,
-    normalizes_by_itself,
-    prepare_options,
-)
+from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -140,9 +135,7 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
         strict=arguments.strict,
         saturation=arguments.saturation,
         limits=read_compute_limits(arguments, settings),
-        prepare=prepare_options(arguments),
-        cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
-        raw_normalization=LEVEL_BY_DEFAULT if normalizes_by_itself(arguments, settings) else None,
+        raw_policy=raw_policy(arguments),
     )
 
 

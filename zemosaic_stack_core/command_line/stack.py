@@ -23,22 +23,14 @@ from zemosaic_stack_core.command_line.arguments import (
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer, answer_json, say
 from zemosaic_stack_core.command_line.progress import Display, open_display
-from zemosaic_stack_core.command_line.raw_frames import (
-    LEVEL_BY_DEFAULT,
-    add_prepare_arguments,
-    cache_beside,
-    is_raw,
-    normalizes_by_itself,
-    prepare,
-    prepare_options,
-    refuse_with,
-)
+from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import MAPS
+from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.frames.group import FrameGroup
-    from zemosaic_stack_core.prepare.options import PrepareOptions
+    from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
     from zemosaic_stack_core.stacking.result import StackResult
 
@@ -124,15 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = _check_outputs(arguments, paths)
     for line in _odd_frames(paths):
         say(line)
-    asked = prepare_options(arguments)
-    raw = is_raw(asked, paths, say)
+    policy = raw_policy(arguments)
     prepared: PreparedGroup | None = None
-    if raw:
-        refuse_with(asked, {"--mask-extension": arguments.mask_extension,
-                            "--variance-extension": arguments.variance_extension})  # fmt: skip
+    if _are_raw(arguments, policy, paths):
         if arguments.dry_run:
-            return _show_raw_plan(arguments, asked, paths)
-        prepared, settings = _prepare(arguments, settings, asked, paths)
+            return _show_raw_plan(arguments, policy.options, paths)
+        prepared, settings = _prepare(arguments, settings, policy, paths)
         paths = list(prepared.paths)
     with ScratchFolder() as scratch, open_display() as display:
         group = open_frames(
@@ -207,18 +196,44 @@ def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Output
     return outputs
 
 
+def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, paths: list[Path]) -> bool:
+    """Decide whether the frames are prepared, and say why; raise where an argument needs aligned ones."""
+    found = policy.by_stars(policy.by_headers(paths), paths)
+    if found.line:
+        is_asked = policy.options != PrepareOptions()
+        say(found.line + (" (--align none stacks them as they are)" if found.is_raw and not is_asked else ""))
+    for flag in ("mask_extension", "variance_extension"):
+        if found.is_raw and getattr(arguments, flag) is not None:
+            raise InvalidInputError(
+                f"--{flag.replace('_', '-')} with raw frames; expected aligned ones (--align none says that they are), "
+                f"not {policy.options.align}"
+            )
+    return found.is_raw
+
+
 def _prepare(
-    arguments: argparse.Namespace, settings: Settings, asked: PrepareOptions, paths: list[Path]
+    arguments: argparse.Namespace, settings: Settings, policy: RawPolicy, paths: list[Path]
 ) -> tuple[PreparedGroup, Settings]:
-    """Prepare raw frames; their levels are matched unless something else was asked for."""
-    cache = Path(arguments.cache_folder) if arguments.cache_folder else cache_beside(Path(arguments.output))
+    """Prepare raw frames, and return the settings that they are stacked with."""
+    from zemosaic_stack_core.prepare.report import describe_frame
+
+    output = Path(arguments.output)
     with open_display() as display:
-        prepared = prepare(asked, paths, cache_folder=cache, workers=arguments.workers, tell=say, display=display)
-    is_level = prepared.levels != "none" or prepared.alignment == "none"
-    if not is_level and normalizes_by_itself(arguments, settings):
-        say(f"normalization {LEVEL_BY_DEFAULT}: the sky of raw frames drifts (--normalization none leaves it)")
-        settings = replace(settings, options=replace(settings.options, normalization=LEVEL_BY_DEFAULT))
-    return prepared, settings
+        prepared = policy.prepare(
+            paths,
+            output.with_name(f"{output.stem}.prepared"),
+            workers=arguments.workers,
+            progress=display.show_frames,
+            report=say,
+        )
+    for frame in prepared.frames:
+        say(f"  {describe_frame(frame)}")
+    if prepared.dropped:
+        say(f"{len(prepared.dropped)} of {len(prepared.frames)} frames dropped")
+    options = policy.stack_options(settings.options, prepared)
+    if options != settings.options:
+        say(f"normalization {options.normalization}: the sky of raw frames drifts (--normalization none leaves it)")
+    return prepared, replace(settings, options=options)
 
 
 def _show_raw_plan(arguments: argparse.Namespace, asked: PrepareOptions, paths: list[Path]) -> int:

@@ -126,7 +126,7 @@ class _Job:
     @cached_property
     def is_raw(self) -> bool:
         """Whether the frames are to be prepared; their headers are looked at when the tile's turn has come."""
-        return tile_is_raw(self.spec.frames, self.settings)
+        return tile_is_raw(self.spec.frames, self.settings.raw_policy)
 
     @property
     def input_rows(self) -> list[list[Any]]:
@@ -148,13 +148,14 @@ class _Job:
 
     def _preparation(self) -> dict[str, Any]:
         """Return what the preparation of raw frames depends on; nothing of aligned ones."""
-        options = self.settings.prepare
-        if not self.is_raw or options is None:
+        policy = self.settings.raw_policy
+        if not self.is_raw or policy is None:
             return {}
+        options = policy.options
         named = [Path(path) for path in (*options.darks, *options.flats, *options.biases)]
         calibration = [item.sha256 for item in self.hashes.look(named)]
         plain = replace(options, darks=(), flats=(), biases=(), cache_limit=None)
-        return {"prepare": repr(plain), "calibration": calibration, "levels": self.settings.raw_normalization}
+        return {"prepare": repr(plain), "calibration": calibration, "levels": policy.normalization}
 
     def reuse(self, earlier: TileRecord | None) -> MadeTile | None:
         """Return the tile where its file is right, None where it has to be made."""

@@ -13,10 +13,9 @@ from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.outcome import DroppedFrame
 from zemosaic_stack_core.phase3.tile import StackSettings
-from zemosaic_stack_core.prepare.headers.recognize import decide
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.prepare.options import PrepareOptions
+    from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
 
@@ -64,25 +63,9 @@ class RawChoice:
         return {"prepared": group_facts(self.group)}
 
 
-def tile_is_raw(frames: Sequence[Path], settings: StackSettings) -> bool:
-    """Say whether a tile's frames are to be prepared."""
-    return settings.prepare is not None and decide(settings.prepare, frames).is_raw
-
-
-def _have_moved(frames: Sequence[Path], options: PrepareOptions) -> bool:
-    """Say whether frames whose headers leave it open are not aligned, by their stars.
-
-    Only where a tile is made: what the stars say of the same files never changes, so its signature can do without.
-    """
-    found = decide(options, frames)
-    if not found.is_open:
-        return False
-    from zemosaic_stack_core.prepare.look import look_at_stars
-
-    found = look_at_stars(found, frames)
-    if found.is_raw or found.line:
-        _LOGGER.info("prepare: %s", f"{found.why}; they are registered first" if found.is_raw else found.line)
-    return found.is_raw
+def tile_is_raw(frames: Sequence[Path], policy: RawPolicy | None) -> bool:
+    """Return whether a tile's frames are to be prepared, as far as their headers and the options say it."""
+    return policy is not None and policy.by_headers(frames).is_raw
 
 
 def choose_tile_frames(
@@ -90,21 +73,25 @@ def choose_tile_frames(
 ) -> RawChoice:
     """Open the frames of a tile, prepared where they are raw; bad ones are left out."""
     choice = choose_frames(frames, scratch=scratch, saturation=settings.saturation)
-    if not is_raw and settings.prepare is not None:
-        is_raw = _have_moved([frame.path for frame in choice.frames], settings.prepare)
-    if not is_raw or not choice.frames:
+    policy = settings.raw_policy
+    paths = [frame.path for frame in choice.frames]
+    if not is_raw and policy is not None:
+        # By the stars only where a tile is made: what they say of the same files never changes, so that its signature
+        # can do without.
+        found = policy.by_headers(paths)
+        if found.is_open:
+            found = policy.by_stars(found, paths)
+            is_raw = found.is_raw
+            if found.line:
+                _LOGGER.info("prepare: %s", found.line)
+    if not is_raw or policy is None or not paths:
         return RawChoice(choice, None, len(frames), settings)
-    from zemosaic_stack_core.prepare.pipeline import prepare_frames
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         _LOGGER.info("prepare: %s", line)
 
-    folder = settings.cache_folder or cache
-    paths = [frame.path for frame in choice.frames]
-    group = prepare_frames(paths, settings.prepare, cache_folder=folder, report=tell, workers=settings.limits.workers)
+    group = policy.prepare(paths, cache, workers=settings.limits.workers, report=report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
-    if settings.raw_normalization is not None and group.levels == "none" and group.alignment != "none":
-        options = replace(settings.options, normalization=settings.raw_normalization)
-        settings = replace(settings, options=options)
+    settings = replace(settings, options=policy.stack_options(settings.options, group))
     return RawChoice(FrameChoice(good, tuple(dropped)), group, len(group.frames) + len(choice.dropped), settings)

@@ -34,7 +34,7 @@ from zemosaic_stack_core.stacking.telemetry import QUIET, PcbTile, Progress, Tel
 if TYPE_CHECKING:
     from astropy.io import fits
 
-    from zemosaic_stack_core.prepare.options import PrepareOptions
+    from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,9 @@ class StackSettings:
         Saturation level, input units; None for that of the frame's type.
     limits : Limits
         What a tile may take of the machine; `read_limits` makes them of a plan of ZeMosaic's.
-    prepare : PrepareOptions or None
-        How raw frames are calibrated, registered and resampled before they are stacked, where they are raw; None where
-        all frames are aligned.
-    cache_folder : Path or None
-        Where aligned frames are kept; None for ``prepared`` in the output folder.
-    raw_normalization : str or None
-        Normalization of tiles of raw frames in place of that of `options`.
+    raw_policy : RawPolicy or None
+        What becomes of frames that are raw, kept in ``prepared`` in the output folder where it names no other; None
+        where all frames are aligned.
     """
 
     options: StackOptions
@@ -70,9 +66,7 @@ class StackSettings:
     strict: bool = False
     saturation: float | None = None
     limits: Limits = NO_LIMITS
-    prepare: PrepareOptions | None = None
-    cache_folder: Path | None = None
-    raw_normalization: str | None = None
+    raw_policy: RawPolicy | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.min_frames, int) or isinstance(self.min_frames, bool) or self.min_frames < 1:

@@ -1,0 +1,81 @@
+"""What becomes of frames as the telescope wrote them, in a single stack and in a run alike: `RawPolicy`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.prepare.headers.recognize import Recognized, decide
+from zemosaic_stack_core.prepare.options import PrepareOptions
+
+if TYPE_CHECKING:
+    from zemosaic_stack_core.prepare.pipeline import Progress
+    from zemosaic_stack_core.prepare.records import PreparedGroup
+
+# Normalization of raw frames: their sky drifts, and what differs in level looks like an outlier.
+RAW_NORMALIZATION = "additive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawPolicy:
+    """How raw frames are told from aligned ones, prepared, and stacked.
+
+    Parameters
+    ----------
+    options : PrepareOptions
+        How they are prepared. Anything but the defaults says that the frames are raw; ``align="none"`` alone, that they
+        are aligned.
+    cache_folder : Path, optional
+        Where masters and aligned frames are kept; by default a folder beside the output.
+    normalization : str or None
+        Normalization of raw frames where the stack's options have none; None leaves it at that.
+    """
+
+    options: PrepareOptions = field(default_factory=PrepareOptions)
+    cache_folder: Path | None = None
+    normalization: str | None = RAW_NORMALIZATION
+
+    def by_headers(self, paths: Sequence[Path]) -> Recognized:
+        """Return whether frames are raw, as far as the options and their headers say it."""
+        return _with_line(decide(self.options, paths))
+
+    def by_stars(self, found: Recognized, paths: Sequence[Path]) -> Recognized:
+        """Return whether frames are raw, by their stars where the headers have left it open."""
+        if not found.is_open:
+            return found
+        from zemosaic_stack_core.prepare.look import look_at_stars
+
+        return _with_line(look_at_stars(found, paths))
+
+    def prepare(
+        self,
+        paths: Sequence[Path],
+        folder: Path,
+        *,
+        workers: int | None = None,
+        progress: Progress | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> PreparedGroup:
+        """Prepare frames; `folder` is the cache where no other was asked for. See `prepare_frames`."""
+        from zemosaic_stack_core.prepare.pipeline import prepare_frames
+
+        cache = self.cache_folder or folder
+        return prepare_frames(
+            paths, self.options, cache_folder=cache, progress=progress, report=report, workers=workers
+        )
+
+    def stack_options(self, options: StackOptions, group: PreparedGroup) -> StackOptions:
+        """Return the options that prepared frames are stacked with: normalized, unless their levels agree already."""
+        has_levels = group.levels != "none" or group.alignment == "none"
+        if has_levels or self.normalization is None or options.normalization != "none":
+            return options
+        return replace(options, normalization=self.normalization)
+
+
+def _with_line(found: Recognized) -> Recognized:
+    """Return what was found, with a line for the user where the frames are raw."""
+    line = f"raw frames: {found.why}; they are registered first"
+    return replace(found, line=line) if found.is_raw else found
