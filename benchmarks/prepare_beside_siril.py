@@ -34,7 +34,7 @@ import psutil
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.intake import sort_frames
+from zemosaic_stack_core.prepare.frame_set import inspect_frames
 from zemosaic_stack_core.prepare.sensor.calibrate import make_masters
 from zemosaic_stack_core.prepare.sensor.debayer import debayer
 from zemosaic_stack_core.prepare.tasks import FrameTask
@@ -120,13 +120,13 @@ def siril(folder: Path, lines: Sequence[str], threads: int) -> Cost:
 
 def theirs(paths: Sequence[Path], scratch: Path, threads: int) -> dict[str, Cost]:
     """Do all steps with Siril."""
-    lights, calibration = sort_frames(paths, PrepareOptions())
-    is_cfa = lights[0].pattern is not None
-    for name, frames in [("light", lights), *((kind, [f for f in calibration if f.kind == kind])
-                                              for kind in ("bias", "dark", "flat"))]:  # fmt: skip
-        for index, frame in enumerate(frames, 1):
+    frames = inspect_frames(paths, PrepareOptions())
+    is_cfa = frames.lights[0].pattern is not None
+    kinds = {kind: frames.of_kind(kind) for kind in ("bias", "dark", "flat")}
+    for name, group in {"light": frames.lights, **kinds}.items():
+        for index, frame in enumerate(group, 1):
             (scratch / f"{name}_{index:05d}.fits").symlink_to(frame.path.resolve())
-    there = {frame.kind for frame in calibration}
+    there = {kind for kind, group in kinds.items() if group}
     masters = []
     if "bias" in there:
         masters.append("stack bias_ rej 3 3 -nonorm -out=master_bias")
@@ -184,11 +184,10 @@ def ours(paths: Sequence[Path], scratch: Path, workers: int) -> dict[str, Cost]:
         cost[step] = watch.between(began, began + wall)
         began += wall
     cost["stack"] = in_child(run_stack).cost
-    lights, calibration = sort_frames(paths, PrepareOptions())
-    groups = ([frame for frame in calibration if frame.kind == kind] for kind in ("bias", "dark", "flat"))
-    masters = make_masters(*groups, scratch, scale_darks=False, pattern=lights[0].pattern)
-    tasks = [FrameTask(frame=frame, pattern=frame.pattern, masters=masters) for frame in lights]
-    pixels = lights[0].rows * lights[0].columns
+    frames = inspect_frames(paths, PrepareOptions())
+    masters = make_masters(frames.calibration, scratch, scale_darks=False, pattern=frames.lights[0].pattern)
+    tasks = [FrameTask(frame=frame, pattern=frame.pattern, masters=masters) for frame in frames.lights]
+    pixels = frames.lights[0].rows * frames.lights[0].columns
     cost[_UNWRITTEN] = in_child(lambda: map_frames(_colors, tasks, pixels=pixels, workers=workers)).cost
     return cost
 

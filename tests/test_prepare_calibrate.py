@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.headers.inventory import RawFrame, common_shape, inspect_frame, read_pixels
-from zemosaic_stack_core.prepare.intake import sort_frames
+from zemosaic_stack_core.prepare.frame_set import inspect_frames
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, common_shape, inspect_frame, read_pixels
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate, make_masters
 
@@ -47,9 +47,8 @@ def frames(tmp_path: Path) -> dict[str, list[RawFrame]]:
 
 
 def masters_of(frames: dict[str, list[RawFrame]], folder: Path, *kinds: str, **options: object) -> Masters:
-    chosen = {kind: frames[kind] if kind in kinds else [] for kind in ("bias", "dark", "flat")}
-    more = {"scale_darks": False, "pattern": None, **options}
-    return make_masters(chosen["bias"], chosen["dark"], chosen["flat"], folder, **more)  # type: ignore[arg-type]
+    chosen = [frame for kind in kinds for frame in frames[kind]]
+    return make_masters(chosen, folder, **{"scale_darks": False, "pattern": None, **options})  # type: ignore[arg-type]
 
 
 def test_a_light_is_what_it_was(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
@@ -93,7 +92,7 @@ def test_each_color_of_a_flat_has_its_own_level(frames: dict[str, list[RawFrame]
     tint = np.ones(SHAPE)
     tint[::2, ::2], tint[1::2, 1::2] = 0.5, 2.0
     flats = [save(tmp_path / f"c{i}.fits", 20000 * RESPONSE * tint, "Flat", 2.0) for i in range(3)]
-    made = make_masters([], [], flats, tmp_path, scale_darks=False, pattern="RGGB").flats[0][1]
+    made = make_masters(flats, tmp_path, scale_darks=False, pattern="RGGB").flats[0][1]
     flat = np.load(made)
     for row in (0, 1):
         for column in (0, 1):
@@ -102,7 +101,7 @@ def test_each_color_of_a_flat_has_its_own_level(frames: dict[str, list[RawFrame]
 
 def test_flats_go_by_filter(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     flats = [save(tmp_path / f"{name}.fits", 9000 * RESPONSE, "Flat", 2.0, FILTER=name) for name in ("Ha", "OIII")]
-    masters = make_masters([], [], flats, tmp_path, scale_darks=False, pattern=None)
+    masters = make_masters(flats, tmp_path, scale_darks=False, pattern=None)
     light = save(tmp_path / "h.fits", LIGHT, "Light", 30.0, FILTER="Ha")
     assert masters.flat_for(light) == dict(masters.flats)["Ha"]
     with pytest.raises(InvalidInputError, match="filter not named, flats of Ha, OIII; expected a flat of the same"):
@@ -152,11 +151,11 @@ def test_frames_of_two_shapes_are_refused(tmp_path: Path) -> None:
 
 def test_calibration_frames_alone_are_refused(frames: dict[str, list[RawFrame]]) -> None:
     with pytest.raises(InvalidInputError, match="3 files, none of them a light"):
-        sort_frames([frame.path for frame in frames["bias"]], PrepareOptions())
+        inspect_frames([frame.path for frame in frames["bias"]], PrepareOptions())
 
 
 def test_calibration_frames_that_are_named_are_what_they_are_named(frames: dict[str, list[RawFrame]]) -> None:
     light = frames["light"][0]
-    lights, others = sort_frames([light.path], PrepareOptions(darks=(light.path,)))
-    assert [frame.kind for frame in lights] == ["light"]
-    assert [frame.kind for frame in others] == ["dark"]
+    found = inspect_frames([light.path], PrepareOptions(darks=(light.path,)))
+    assert [frame.kind for frame in found.lights] == ["light"]
+    assert [frame.kind for frame in found.calibration] == ["dark"]

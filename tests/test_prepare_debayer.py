@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.headers.inventory import inspect_frame, require_pattern
+from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame, require_pattern
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
 from zemosaic_stack_core.prepare.sensor.debayer import color_masks, debayer, pattern_problem
 

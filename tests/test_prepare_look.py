@@ -16,7 +16,7 @@ from astropy.io import fits
 from zemosaic_stack_core import stack
 from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.prepare.headers.recognize import Recognized, recognize
-from zemosaic_stack_core.prepare.look import look_at_stars
+from zemosaic_stack_core.prepare.stars.recognize import recognize_by_stars
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 STILL = RawNight(n_frames=4, shape=(140, 180), n_stars=220, turn=0.0, shift=0.0, cosmic_rays=4)
@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Write:
 def looked(paths: list[Path]) -> Recognized:
     found = recognize(paths)
     assert found.is_open
-    return look_at_stars(found, paths)
+    return recognize_by_stars(found, paths)
 
 
 def test_aligned_frames_are_said_to_be(write: Write) -> None:
@@ -105,7 +105,7 @@ def test_frames_without_anything_tell_nothing(tmp_path: Path, pixels: np.ndarray
 def test_what_headers_say_is_not_asked_again(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write(MOVED)
     sure = Recognized(False, "all frames have the same WCS")
-    assert look_at_stars(sure, paths) is sure
+    assert recognize_by_stars(sure, paths) is sure
     assert not recognize(paths[:1]).is_open
     monkeypatch.setitem(sys.modules, "sep", None)
     assert not looked(paths).line

@@ -8,9 +8,10 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from zemosaic_stack_core.prepare.align import check_wcs
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, pixel_to_pixel, wcs_affine
 from zemosaic_stack_core.prepare.stars.detect import StarList
-from zemosaic_stack_core.prepare.stars.wcs_align import WcsMap, border_points, check_wcs, pixel_to_pixel, wcs_affine
 
 ROWS, COLUMNS = 300, 400
 

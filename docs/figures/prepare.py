@@ -15,7 +15,7 @@ from side_by_side import Panel, draw
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.master.pictures import color_map, stretch
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.headers.inventory import read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import read_pixels
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 TARGET = Path(__file__).parents[1] / "images" / "prepare.jpg"

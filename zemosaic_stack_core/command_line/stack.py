@@ -238,7 +238,7 @@ def _prepare(
 
 def _show_raw_plan(arguments: argparse.Namespace, asked: PrepareOptions, paths: list[Path]) -> int:
     """Say what is known of raw frames before they are registered."""
-    from zemosaic_stack_core.prepare.intake import plan_preparation
+    from zemosaic_stack_core.prepare.frame_set import plan_preparation
 
     plan = plan_preparation(paths, asked)
     if arguments.json:

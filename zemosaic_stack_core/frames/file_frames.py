@@ -72,6 +72,13 @@ class FileFrame:
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""
         files.read_rows(self.data_path, self.name, self.layout, start, stop, out)
 
+    def read_planes(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows `start` to `stop`, shape (channel, row, column)."""
+        planes = np.empty((self.channels, stop - start, self.columns), self.dtype)
+        with FilePool() as files:
+            self.read_rows(start, stop, planes, files)
+        return planes
+
     def advise_rows(self, start: int, stop: int, files: FilePool) -> None:
         """Tell the system that rows `start` to `stop` are wanted soon."""
         files.advise_rows(self.data_path, self.name, self.layout, start, stop)

@@ -9,165 +9,104 @@ from pathlib import Path
 import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas, placed_wcs, union_canvas
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas, union_canvas
 from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
 from zemosaic_stack_core.prepare.canvas.resample import AffineMap, PixelMap
-from zemosaic_stack_core.prepare.headers.inventory import RawFrame
+from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, placed_wcs, wcs_affine
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.fluxes import flux_ratios
-from zemosaic_stack_core.prepare.stars.register import choose_reference, register_frames
-from zemosaic_stack_core.prepare.stars.wcs_align import WcsMap, border_points, check_wcs, wcs_affine
+from zemosaic_stack_core.prepare.stars.match import refine_match
+from zemosaic_stack_core.prepare.stars.register import Place, rank_references, register_frames
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PlacedFrame:
-    """Where a frame lies on the reference, and what speaks for it.
-
-    Parameters
-    ----------
-    transform : Affine or None
-        From the frame to the reference; by WCS the nearest affine map. None where the frame can't be used.
-    header : str or None
-        By WCS: the frame's header.
-    matched : int
-        Stars in common with the frame it was matched with.
-    residual : float
-        Pixels.
-    flux_ratio : float
-        Star flux of the reference over this frame's.
-    reason, note : str
-        Why it can't be used; other things worth knowing.
-    """
-
-    transform: Affine | None = None
-    header: str | None = None
-    matched: int = 0
-    residual: float = float("nan")
-    flux_ratio: float = float("nan")
-    reason: str = ""
-    note: str = ""
+# Pixels that stars may be from where the WCS has them.
+_TRUSTED = 1.0
+# Stars that two frames must share, by their WCS, to check it.
+_ENOUGH_STARS = 10
+# Pixels from its border that a star must lie on the other frame to count as shared.
+_MARGIN = 5
+# What a match must show that starts from the WCS: stars, and their residual in pixels.
+_EVIDENCE = (6, 1.5)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Placement:
-    """All frames' places.
+    """Where all frames of a set lie on the reference."""
 
-    Parameters
-    ----------
-    alignment : {"stars", "wcs", "none"}
-        What they were found by.
-    why : str
-        Why by that.
-    reference : int
-        Index of the reference frame.
-    frames : tuple of PlacedFrame
-        One per frame.
-    wcs_headers : tuple of (str or None)
-        The frames' headers where they have a WCS.
-    rows, columns : int
-        Size of every frame.
-    """
-
+    # What the places were found by, "stars", "wcs" or "none", and why by that.
     alignment: str
     why: str
+    # Index of the reference frame.
     reference: int
-    frames: tuple[PlacedFrame, ...]
-    wcs_headers: tuple[str | None, ...]
-    rows: int
-    columns: int
+    frames: Sequence[RawFrame]
+    places: tuple[Place, ...]
 
-    def canvas(self, alive: Sequence[int], rows: int, columns: int) -> Canvas:
-        """Return the canvas that holds the frames `alive`."""
-        if self.alignment == "none" or not alive:
-            return Canvas(rows=rows, columns=columns, x=0, y=0, wcs_header=self._wcs(alive, 0, 0))
-        borders = []
-        for index in alive:
-            placed = self.frames[index]
-            if self.alignment == "wcs" and placed.header is not None:
-                borders.append(border_points(placed.header, _header(self.frames[self.reference]), rows, columns))
-            elif placed.transform is not None:
-                borders.append(placed.transform(corners_of(rows, columns)))
-        canvas = union_canvas(borders, rows, columns)
-        return replace(canvas, wcs_header=self._wcs(alive, canvas.x, canvas.y))
+    def canvas(self, used: Sequence[int]) -> Canvas:
+        """Return the canvas that holds the frames of the indices `used`."""
+        rows, columns = self.frames[0].shape
+        canvas = Canvas(rows=rows, columns=columns, x=0, y=0)
+        if self.alignment != "none" and used:
+            borders = []
+            for index in used:
+                transform = self.places[index].transform
+                if self.alignment == "wcs":
+                    borders.append(border_points(self._header(index), self._header(self.reference), rows, columns))
+                elif transform is not None:
+                    borders.append(transform(corners_of(rows, columns)))
+            canvas = union_canvas(borders, rows, columns)
+        return replace(canvas, wcs_header=self._wcs(used, canvas))
 
-    def _wcs(self, alive: Sequence[int], x: int, y: int) -> str | None:
+    def _header(self, index: int) -> str:
+        """Return the header of a frame that was placed by WCS."""
+        return self.frames[index].wcs_header or ""
+
+    def _wcs(self, used: Sequence[int], canvas: Canvas) -> str | None:
         """Return the canvas's WCS: the reference's, or that of the frame nearest to it."""
         # The grid is the reference's even where that frame itself is not used.
-        near = [self.reference, *sorted(alive, key=lambda index: abs(index - self.reference))]
+        near = [self.reference, *sorted(used, key=lambda index: abs(index - self.reference))]
         for index in near:
-            header, transform = self.wcs_headers[index], self.frames[index].transform
+            header, transform = self.frames[index].wcs_header, self.places[index].transform
             if header is not None and transform is not None:
-                cards = placed_wcs(header, transform.moved(x, y))
+                cards = placed_wcs(header, transform.moved(canvas.x, canvas.y))
                 if cards is not None:
                     return cards
         return None
 
-    def maps(self, alive: Sequence[int], canvas: Canvas) -> list[PixelMap | None]:
-        """Return where the canvas's pixels lie on each of the frames `alive`."""
-        result: list[PixelMap | None] = []
-        for index in alive:
-            placed = self.frames[index]
-            if self.alignment == "none":
-                result.append(None)
-            elif self.alignment == "wcs" and index != self.reference and canvas.wcs_header is not None:
-                result.append(WcsMap(frame=_header(placed), canvas=canvas.wcs_header))
-            else:
-                transform = placed.transform or Affine()
-                result.append(AffineMap(transform.moved(canvas.x, canvas.y).inverse()))
-        return result
+    def map_from(self, canvas: Canvas, index: int) -> PixelMap | None:
+        """Return where the canvas's pixels lie on a frame; None where they are the frame's."""
+        if self.alignment == "none":
+            return None
+        if self.alignment == "wcs" and index != self.reference and canvas.wcs_header is not None:
+            return WcsMap(frame=self._header(index), canvas=canvas.wcs_header)
+        transform = self.places[index].transform or Affine()
+        return AffineMap(transform.moved(canvas.x, canvas.y).inverse())
 
-    def spread(self, alive: Sequence[int]) -> float:
+    def spread(self, used: Sequence[int]) -> float:
         """Return how far the frames' first pixels lie from each other, pixels: the larger of x and y."""
-        places = np.array([(t.x0, t.y0) for t in (self.frames[i].transform for i in alive) if t is not None])
+        places = np.array([(t.x0, t.y0) for t in (self.places[i].transform for i in used) if t is not None])
         return float(np.ptp(places, axis=0).max()) if len(places) else 0.0
 
 
 def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options: PrepareOptions) -> Placement:
-    """Find every frame's place.
-
-    Raises
-    ------
-    InvalidInputError
-        The set can't be registered, or has no WCS where one was asked for.
-    """
-    headers = tuple(frame.wcs_header for frame in frames)
+    """Find every frame's place; raise where they can't be registered, or have no WCS and one was asked for."""
     named = _named_reference(frames, options)
     if options.align == "none":
-        still = PlacedFrame(transform=Affine())
-        return Placement(alignment="none", why="asked for", reference=named or 0, frames=(still,) * len(frames),
-                         wcs_headers=headers,
-                         rows=frames[0].rows, columns=frames[0].columns)  # fmt: skip
+        places = (Place(transform=Affine()),) * len(frames)
+        return Placement(alignment="none", why="asked for", reference=named or 0, frames=frames, places=places)
     alignment, why, reference = _choose(frames, lists, options, named)
     if alignment == "wcs":
-        return _by_wcs(frames, lists, reference, why, headers)
-    found = register_frames(lists, min_stars=options.min_stars, max_residual=options.max_residual,
-                            names=[frame.name for frame in frames], reference=named)  # fmt: skip
-    ratios = {found.reference: 1.0}
-    placed: list[PlacedFrame] = [PlacedFrame()] * len(frames)
-    waiting = list(range(len(frames)))
-    while waiting:
-        later = [i for i in waiting if found.places[i].via not in ratios and found.places[i].transform is not None]
-        for index in (i for i in waiting if i not in later):
-            place = found.places[index]
-            match = place.match
-            if place.transform is not None and match is not None:
-                ratios[index] = match.flux_ratio * ratios[place.via]
-            placed[index] = PlacedFrame(
-                transform=place.transform, matched=0 if match is None else match.stars,
-                residual=float("nan") if match is None else match.residual, flux_ratio=ratios.get(index, float("nan")),
-                reason=place.reason, note=place.note,
-            )  # fmt: skip
-        waiting = later if len(later) < len(waiting) else []
-    return Placement(
-        alignment="stars",
-        why=why,
-        reference=found.reference,
-        frames=tuple(placed),
-        wcs_headers=headers,
-        rows=frames[0].rows,
-        columns=frames[0].columns,
-    )
+        places = _places_by_wcs(frames, lists, reference)
+    else:
+        found = register_frames(
+            lists,
+            min_stars=options.min_stars,
+            max_residual=options.max_residual,
+            names=[frame.name for frame in frames],
+            reference=named,
+        )
+        reference, places = found.reference, found.places
+    return Placement(alignment=alignment, why=why, reference=reference, frames=frames, places=places)
 
 
 def _named_reference(frames: Sequence[RawFrame], options: PrepareOptions) -> int | None:
@@ -186,8 +125,8 @@ def _named_reference(frames: Sequence[RawFrame], options: PrepareOptions) -> int
 def _choose(
     frames: Sequence[RawFrame], lists: Sequence[StarList], options: PrepareOptions, named: int | None
 ) -> tuple[str, str, int]:
-    """Return the alignment, why, and the reference."""
-    reference = choose_reference(lists)[0] if named is None else named
+    """Return the alignment, why, and the index of the reference."""
+    reference = rank_references(lists)[0] if named is None else named
     lacking = [frame.name for frame in frames if frame.wcs_header is None]
     if options.align == "stars":
         return "stars", "asked for", reference
@@ -199,54 +138,83 @@ def _choose(
         return "stars", f"{len(lacking)} of {len(frames)} frames have no WCS", reference
     if len(frames) == 1:
         return "wcs", "one frame", reference
-    check = check_wcs([frame.wcs_header or "" for frame in frames], list(lists), [f.name for f in frames], reference)
+    check = check_wcs([frame.wcs_header or "" for frame in frames], lists, [f.name for f in frames], reference)
     if check.contradicted:
         return "stars", check.worst, reference
     if not check.confirmed:
-        overlapping = "frames share too few stars to check it"
-        return "wcs", f"every frame has a WCS; {overlapping}", reference
+        return "wcs", "every frame has a WCS; frames share too few stars to check it", reference
     silent = f", {check.silent} share too few to say" if check.silent else ""
-    return (
-        "wcs",
-        f"every frame has a WCS; stars of {check.confirmed} confirm it to {check.median_offset:.2f} px{silent}",
-        reference,
-    )
+    why = f"every frame has a WCS; stars of {check.confirmed} confirm it to {check.median_offset:.2f} px{silent}"
+    return "wcs", why, reference
 
 
-def _by_wcs(
-    frames: Sequence[RawFrame], lists: Sequence[StarList], reference: int, why: str, headers: tuple[str | None, ...]
-) -> Placement:
-    """Place frames by their WCS."""
-    from zemosaic_stack_core.prepare.stars.match import refine_match
-
+def _places_by_wcs(frames: Sequence[RawFrame], lists: Sequence[StarList], reference: int) -> tuple[Place, ...]:
+    """Return the frames' places by their WCS, with what the stars say of them."""
     target = frames[reference].wcs_header or ""
     transforms = [
         Affine() if index == reference else wcs_affine(frame.wcs_header or "", target, frame.rows, frame.columns)
         for index, frame in enumerate(frames)
     ]
-    exposures = [float("nan") if frame.exposure is None else frame.exposure for frame in frames]
-    ratios = flux_ratios(lists, transforms, reference, exposures)
-    placed = []
-    for index, (frame, transform) in enumerate(zip(frames, transforms, strict=True)):
-        header = frame.wcs_header or ""
-        match = refine_match(lists[index], lists[reference], transform) if len(lists[index]) else None
-        if match is not None and match.problem(6, 1.5):
+    ratios = flux_ratios(lists, transforms, reference, [frame.seconds for frame in frames])
+    places = []
+    for stars, transform, ratio in zip(lists, transforms, ratios, strict=True):
+        match = refine_match(stars, lists[reference], transform) if len(stars) else None
+        if match is not None and match.problem(*_EVIDENCE):
             match = None
-        placed.append(PlacedFrame(
-            transform=transform, header=header, matched=0 if match is None else match.stars,
-            residual=float("nan") if match is None else match.residual, flux_ratio=ratios[index],
-        ))  # fmt: skip
-    return Placement(
-        alignment="wcs",
-        why=why,
-        reference=reference,
-        frames=tuple(placed),
-        wcs_headers=headers,
-        rows=frames[0].rows,
-        columns=frames[0].columns,
-    )
+        places.append(Place(transform=transform, match=match, via=reference, flux_ratio=ratio))
+    return tuple(places)
 
 
-def _header(placed: PlacedFrame) -> str:
-    """Return the header of a frame that was placed by WCS."""
-    return placed.header or ""
+@dataclass(frozen=True, kw_only=True)
+class WcsCheck:
+    """What the stars say of the frames' WCS."""
+
+    # Pairs of frames whose stars agree with the WCS to a pixel, don't, or are too few to say.
+    confirmed: int
+    contradicted: int
+    silent: int
+    # Of the confirmed pairs, pixels; NaN without one.
+    median_offset: float
+    # What the first contradiction is; empty without one.
+    worst: str
+
+
+def check_wcs(headers: Sequence[str], lists: Sequence[StarList], names: Sequence[str], reference: int) -> WcsCheck:
+    """Compare each frame's WCS with its stars, against the reference and the frame before it."""
+    offsets: list[float] = []
+    contradicted = silent = 0
+    worst = ""
+    for index, stars in enumerate(lists):
+        if index == reference:
+            continue
+        verdict: float | None = None
+        for other in dict.fromkeys((reference, max(index - 1, 0))):
+            if other == index:
+                continue
+            expected = wcs_affine(headers[index], headers[other], stars.rows, stars.columns)
+            verdict = _offset(stars, lists[other], expected)
+            if verdict is not None:
+                break
+        if verdict is None:
+            silent += 1
+        elif verdict <= _TRUSTED:
+            offsets.append(verdict)
+        else:
+            contradicted += 1
+            found = f"{verdict:.1f} px off" if np.isfinite(verdict) else "not confirmed by any star"
+            worst = worst or f"the WCS of {names[index]} is {found}"
+    median = float(np.median(offsets)) if offsets else float("nan")
+    return WcsCheck(confirmed=len(offsets), contradicted=contradicted, silent=silent, median_offset=median, worst=worst)
+
+
+def _offset(source: StarList, target: StarList, expected: Affine) -> float | None:
+    """Return how far stars are from where they should be; infinite where none fits, None where there are too few."""
+    on_target = source.count_on(target, expected, margin=_MARGIN)
+    on_source = target.count_on(source, expected.inverse(), margin=_MARGIN)
+    if min(on_target, on_source) < _ENOUGH_STARS:
+        return None
+    match = refine_match(source, target, expected)
+    if match is None or match.problem(*_EVIDENCE):
+        return float("inf")
+    middle = source.points[match.source]
+    return float(np.median(np.hypot(*(match.transform(middle) - expected(middle)).T)))

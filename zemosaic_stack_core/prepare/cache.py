@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.canvas import Canvas
-from zemosaic_stack_core.prepare.headers.inventory import RawFrame
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.system.atomic import atomic_output

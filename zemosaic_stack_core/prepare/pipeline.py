@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +18,23 @@ from zemosaic_stack_core.prepare.align import Placement, place_frames
 from zemosaic_stack_core.prepare.cache import PrepareCache, signature
 from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import best_levels, match_levels, sky_scatter
-from zemosaic_stack_core.prepare.headers.inventory import RawFrame, common_shape
-from zemosaic_stack_core.prepare.intake import counts_line, require_libraries, shared_pattern, sort_frames
+from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames, require_libraries
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.selection import dimmed_line, select_frames, with_transparency
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, make_masters
 from zemosaic_stack_core.prepare.sensor.hot_pixels import hot_in_dark, persistent_pixels
 from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.register import Place
 from zemosaic_stack_core.prepare.tasks import (
     AlignTask,
     FrameTask,
     LevelTask,
     align_frame,
     aligned_bytes,
-    apply_level,
     find_stars,
+    level_frame,
     scan_frame,
 )
 from zemosaic_stack_core.system.pool import map_frames
@@ -111,19 +113,20 @@ class _Preparation:
         """Do all steps, or find them done."""
         began = time.perf_counter()
         seconds: dict[str, float] = {}
-        lights, calibration = map(self.cache.sign, sort_frames(paths, self.options))
-        self._report(counts_line(lights, calibration))
-        shape = common_shape([*lights, *calibration])
-        key = signature("group", [f.signature for f in lights], [f.signature for f in calibration], self.options)
+        given = inspect_frames(paths, self.options)
+        frames = FrameSet(self.cache.sign(given.lights), self.cache.sign(given.calibration))
+        self._report(frames.counts)
+        shape, lights = frames.shape, frames.lights
+        signatures = [[frame.signature for frame in part] for part in (lights, frames.calibration)]
+        key = signature("group", *signatures, self.options)
         found = self.cache.load_group(key)
         if found is not None:
             self._report(f"{len(found.paths)} aligned frames found in the cache {self.cache.folder}")
             return found
         lap = self._clock(seconds, began)
-        pattern = shared_pattern(lights, self.options)
-        by_kind = {kind: [f for f in calibration if f.kind == kind] for kind in ("bias", "dark", "flat")}
-        masters = make_masters(by_kind["bias"], by_kind["dark"], by_kind["flat"], self.cache.folder,
-                               scale_darks=self.options.scale_darks, pattern=pattern)  # fmt: skip
+        pattern = frames.pattern(self.options)
+        scale_darks = self.options.scale_darks
+        masters = make_masters(frames.calibration, self.cache.folder, scale_darks=scale_darks, pattern=pattern)
         lap("masters")
         tasks = [FrameTask(frame=frame, pattern=pattern, masters=masters) for frame in lights]
         for frame in lights:  # a dark or flat that fits no light is told before the work
@@ -131,19 +134,19 @@ class _Preparation:
         hot, hot_count = self._hot_pixels(tasks, masters)
         tasks = [replace(task, hot=hot) for task in tasks]
         lap("hot pixels")
-        lists = self._stars(tasks) if self.options.align != "none" else [_no_stars(shape)] * len(tasks)
+        lists = self._stars(tasks) if self.options.align != "none" else [StarList.empty(*shape)] * len(tasks)
         lap("stars")
         placement = place_frames(lights, lists, self.options)
         self._report(f"alignment: {placement.alignment} ({placement.why})")
         lap("register")
-        records = [_record(*item) for item in zip(lights, lists, placement.frames, strict=True)]
+        records = [_record(*item) for item in zip(lights, lists, placement.places, strict=True)]
         records = select_frames(with_transparency(records), self.options)
         line = dimmed_line(records)
         if line:
             self._report(line)
-        if self._stands_still(records, placement, pattern, calibration):
-            return self._as_they_are(records, placement, shape, seconds)
-        group = self._align(tasks, records, placement, shape, hot_count, masters, lap)
+        if self._stands_still(records, placement, pattern, frames.calibration):
+            return self._as_they_are(records, placement, seconds)
+        group = self._align(tasks, records, placement, hot_count, masters, lap)
         group = replace(group, seconds=seconds)
         self.cache.save_group(key, group)
         self.cache.shrink(group.paths)
@@ -158,18 +161,18 @@ class _Preparation:
         asked = replace(self.options, cache_limit=None, reference=None)
         if asked != wanted or pattern is not None or calibration or len(records) < 2:
             return False
-        kept = [place.transform for place, r in zip(placement.frames, records, strict=True) if not r.dropped]
-        sizes = (placement.rows, placement.columns)
-        return all(transform is not None and transform.largest_move(*sizes) < _STILL for transform in kept)
+        kept = [place.transform for place, r in zip(placement.places, records, strict=True) if not r.dropped]
+        shape = placement.frames[0].shape
+        return all(transform is not None and transform.largest_move(*shape) < _STILL for transform in kept)
 
     def _as_they_are(
-        self, records: Sequence[PreparedFrame], placement: Placement, shape: tuple[int, int], seconds: dict[str, float]
+        self, records: Sequence[PreparedFrame], placement: Placement, seconds: dict[str, float]
     ) -> PreparedGroup:
         """Return the frames themselves."""
         self._report(f"nothing moves by {_STILL:g} px or more: the frames are stacked as they are")
         return PreparedGroup(
             frames=tuple(r if r.dropped else replace(r, aligned=r.path) for r in records),
-            canvas=placement.canvas([], *shape), alignment="none", why="nothing moves",
+            canvas=placement.canvas([]), alignment="none", why="nothing moves",
             reference=records[placement.reference].name, is_color=False, hot_pixels=0, seconds=seconds,
         )  # fmt: skip
 
@@ -238,12 +241,12 @@ class _Preparation:
         return [fresh[i] if item is None else item[0] for i, item in enumerate(cached)]
 
     def _align(
-        self, tasks: Sequence[FrameTask], records: list[PreparedFrame], placement: Placement, shape: tuple[int, int],
+        self, tasks: Sequence[FrameTask], records: list[PreparedFrame], placement: Placement,
         hot_count: int, masters: Masters, lap: Callable[[str], None],
     ) -> PreparedGroup:  # fmt: skip
         """Write the frames on the canvas that hold together, and match their levels."""
         alive = [index for index, record in enumerate(records) if not record.dropped]
-        canvas = placement.canvas(alive, *shape)
+        canvas = placement.canvas(alive)
         is_color = tasks[0].frame.channels != 1 or tasks[0].pattern is not None
         jobs = self._jobs(tasks, alive, placement, canvas)
         self._tell_size(canvas, len(alive), is_color=is_color, keep=[job.target for job in jobs])
@@ -288,15 +291,14 @@ class _Preparation:
     ) -> list[AlignTask]:
         """Return what is to be written."""
         options = self.options
-        maps = placement.maps(alive, canvas)
         hot = options.hot_pixels
         if hot == "auto":
             # Interpolated colors need whole mosaics; still frames would lack the same samples in all of them.
             mono = tasks[0].pattern is None or options.cfa == "drizzle"
             hot = "missing" if mono and placement.spread(alive) >= _DITHERED else "interpolate"
         jobs = []
-        for index, mapping in zip(alive, maps, strict=True):
-            task = tasks[index]
+        for index in alive:
+            task, mapping = tasks[index], placement.map_from(canvas, index)
             key = signature("aligned", task.frame.signature, task.masters.signature, task.pattern,
                             task.hot and task.hot.name, mapping, canvas, options.kernel, hot, options.cfa,
                             options.drizzle_pixel_fraction)  # fmt: skip
@@ -357,33 +359,21 @@ class _Preparation:
             target = self.cache.aligned(signature("level", source.stem, level), raw)
             targets.append(target)
             jobs.append(LevelTask(source=source, level=level, target=target))
-        map_frames(apply_level, jobs, pixels=1 << 20, workers=self.workers, progress=self._step("levels"))
+        map_frames(level_frame, jobs, pixels=1 << 20, workers=self.workers, progress=self._step("levels"))
         return targets
 
 
-def _no_stars(shape: tuple[int, int]) -> StarList:
-    """Return an empty list."""
-    nothing = np.zeros(0)
-    nan = float("nan")
-    return StarList(x=nothing, y=nothing, flux=nothing, error=nothing, fwhm=nan, roundness=nan, sky=nan, noise=nan,
-                    rows=shape[0], columns=shape[1])  # fmt: skip
-
-
-def _record(frame: RawFrame, stars: StarList, placed: object) -> PreparedFrame:
+def _record(frame: RawFrame, stars: StarList, place: Place) -> PreparedFrame:
     """Return what is known of a frame before it is aligned."""
-    from zemosaic_stack_core.prepare.align import PlacedFrame
-
-    assert isinstance(placed, PlacedFrame)  # noqa: S101 - for the type checker
-    shift = (float("nan"),) * 2
-    rotation = scale = float("nan")
-    mirrored = False
-    if placed.transform is not None:
-        shift = placed.transform.shift_at((frame.columns - 1) / 2, (frame.rows - 1) / 2)
-        rotation, scale, mirrored = placed.transform.rotation, placed.transform.scale, placed.transform.is_mirrored
+    nan = float("nan")
+    known: dict[str, Any] = {}
+    if place.transform is not None:
+        shift = place.transform.shift_at((frame.columns - 1) / 2, (frame.rows - 1) / 2)
+        turn, scale = place.transform.rotation, place.transform.scale
+        known = {"shift": shift, "rotation": turn, "scale": scale, "is_mirrored": place.transform.is_mirrored}
     return PreparedFrame(
-        name=frame.name, path=frame.path, stars=len(stars), matched=placed.matched, shift=(shift[0], shift[1]),
-        rotation=rotation, scale=scale, is_mirrored=mirrored, residual=placed.residual, fwhm=stars.fwhm,
-        roundness=stars.roundness, sky=stars.sky, noise=stars.noise, flux_ratio=placed.flux_ratio,
-        exposure=float("nan") if frame.exposure is None else frame.exposure, date=frame.date, dropped=placed.reason,
-        note=placed.note,
+        name=frame.name, path=frame.path, stars=len(stars), matched=0 if place.match is None else place.match.stars,
+        **known, residual=nan if place.match is None else place.match.residual, fwhm=stars.fwhm,
+        roundness=stars.roundness, sky=stars.sky, noise=stars.noise, flux_ratio=place.flux_ratio,
+        exposure=frame.seconds, date=frame.date, dropped=place.reason, note=place.note,
     )  # fmt: skip

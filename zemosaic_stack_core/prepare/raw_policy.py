@@ -46,9 +46,9 @@ class RawPolicy:
         """Return whether frames are raw, by their stars where the headers have left it open."""
         if not found.is_open:
             return found
-        from zemosaic_stack_core.prepare.look import look_at_stars
+        from zemosaic_stack_core.prepare.stars.recognize import recognize_by_stars
 
-        return _with_line(look_at_stars(found, paths))
+        return _with_line(recognize_by_stars(found, paths))
 
     def prepare(
         self,

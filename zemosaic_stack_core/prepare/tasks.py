@@ -15,7 +15,7 @@ from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
 from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
-from zemosaic_stack_core.prepare.headers.inventory import RawFrame, read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate
 from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
 from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, sharp_pixels
@@ -166,25 +166,17 @@ def align_frame(job: AlignTask) -> npt.NDArray[np.float32]:
     return box_medians(image)
 
 
-def apply_level(job: LevelTask) -> None:
+def level_frame(job: LevelTask) -> None:
     """Write an aligned frame at its level, and remove the one it was made of."""
     from astropy.io import fits
 
     with fits.open(job.source, memmap=False) as hdus:
-        planes, header = hdus[0].data, hdus[0].header.copy()
-    level = job.level
-    shape = planes.shape
-    planes = planes.reshape(-1, *shape[-2:]).astype(np.float32)
-    x, y = np.arange(shape[-1], dtype=np.float64), np.arange(shape[-2], dtype=np.float64)[:, np.newaxis]
-    for channel, plane in enumerate(planes):
-        plane *= np.float32(level.scale)
-        if level.x_slope[channel] or level.y_slope[channel]:
-            surface = level.offset[channel] + level.x_slope[channel] * x + level.y_slope[channel] * y
-            plane += surface.astype(np.float32)
-        else:
-            plane += np.float32(level.offset[channel])
-    header.add_history(f"level: times {level.scale:.6g}, plus {', '.join(f'{v:.6g}' for v in level.offset)}")
-    _save(job.target, planes.reshape(shape), header)
+        data, header = hdus[0].data, hdus[0].header.copy()
+    planes = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
+    job.level.apply_to(planes)
+    offsets = ", ".join(f"{v:.6g}" for v in job.level.offset)
+    header.add_history(f"level: times {job.level.scale:.6g}, plus {offsets}")
+    _save(job.target, planes.reshape(data.shape), header)
     job.source.unlink(missing_ok=True)
 
 

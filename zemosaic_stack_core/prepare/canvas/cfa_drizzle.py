@@ -13,35 +13,18 @@ from zemosaic_stack_core.prepare.canvas.resample import AffineMap, PixelMap
 
 _Image = npt.NDArray[np.float32]
 
+# Part of a drop that must fall into an output pixel for it to count. Of the up to four pixels that a drop of one
+# pixel's size meets, the one it meets most has at least a quarter of it: every sample counts somewhere, and none far
+# from its place.
 _LEAST_OVERLAP = 0.2
-"""Part of a drop that must fall into an output pixel for it to count.
-
-Of the up to four pixels that a drop of one pixel's size meets, the one it meets most has at least a quarter of it:
-every sample counts somewhere, and none far from its place."""
 
 
 def drizzle_cfa(
     mosaic: _Image, pattern: str, mapping: PixelMap, rows: int, columns: int, pixel_fraction: float = 1.0
 ) -> _Image:
-    """Drop a mosaic's samples on the output grid.
+    """Return means of a mosaic's samples that drop on each output pixel, shape (row, column, 3), NaN where none does.
 
-    Parameters
-    ----------
-    mosaic : array of shape (row, column), float32
-        Calibrated samples; NaN where missing.
-    pattern : str
-        Colors of the first two pixels of the first two rows.
-    mapping : PixelMap
-        Where output pixels lie on the frame; must be affine.
-    rows, columns : int
-        Size of the output.
-    pixel_fraction : float
-        Side of a drop, in the mosaic's pixels.
-
-    Returns
-    -------
-    array of shape (rows, columns, 3), float32
-        Means of the samples that dropped on a pixel, weighted by overlap; NaN where none did.
+    Drops are `pixel_fraction` of the mosaic's pixels wide, missing samples NaN; `mapping` must be affine.
     """
     from drizzle.resample import Drizzle
 
@@ -62,11 +45,15 @@ def drizzle_cfa(
             places = to_canvas(np.column_stack([x.reshape(-1), y.reshape(-1)])).reshape(*plane.shape, 2)
             present = np.isfinite(plane)
             drops += int(present.sum())
-            # The plane's pixels are two of the mosaic's wide: a drop of one is half of that.
             drizzler.add_image(
-                np.where(present, plane, np.float32(0)), exptime=1.0, pixmap=places,
-                weight_map=present.astype(np.float32), pixfrac=pixel_fraction / 2, in_units="cps",
-            )  # fmt: skip
+                np.where(present, plane, np.float32(0)),
+                exptime=1.0,
+                pixmap=places,
+                weight_map=present.astype(np.float32),
+                # The plane's pixels are two of the mosaic's wide: a drop of one is half of that.
+                pixfrac=pixel_fraction / 2,
+                in_units="cps",
+            )
         weight = np.asarray(drizzler.out_wht)
         one_drop = float(weight.sum(dtype=np.float64)) / max(1, drops)
         enough = weight > _LEAST_OVERLAP * one_drop * min(1.0, pixel_fraction**-2)

@@ -16,13 +16,7 @@ _Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Affine:
-    """The map ``x' = xx * x + xy * y + x0``, ``y' = yx * x + yy * y + y0``.
-
-    Parameters
-    ----------
-    xx, xy, x0, yx, yy, y0 : float
-        Coefficients; the offsets in pixels.
-    """
+    """The map ``x' = xx * x + xy * y + x0``, ``y' = yx * x + yy * y + y0``; offsets in pixels."""
 
     xx: float = 1.0
     xy: float = 0.0
@@ -93,20 +87,11 @@ def corners_of(rows: int, columns: int) -> _Points:
 def fit_similarity(
     source: _Points, target: _Points, weights: _Points | None = None, *, mirrored: bool = False
 ) -> Affine:
-    """Fit shift, rotation and one scale by least squares.
-
-    Parameters
-    ----------
-    source, target : array of shape (n, 2)
-        At least 2 pairs, not all in one place.
-    weights : array of shape (n,), optional
-        Not negative.
-    mirrored : bool
-        Fit a map that swaps left and right.
+    """Fit shift, rotation and one scale to 2 or more pairs of points, shape (n, 2), by least squares.
 
     Notes
     -----
-    In complex numbers, ``t = a * s + b`` (``conj(s)`` where mirrored), which is linear in a and b.
+    In complex numbers, ``t = a * s + b`` (``conj(s)`` where left and right change places), which is linear in a and b.
     """
     s, t = source[:, 0] + 1j * source[:, 1], target[:, 0] + 1j * target[:, 1]
     if mirrored:
@@ -134,8 +119,7 @@ def fit_affine(source: _Points, target: _Points, weights: _Points | None = None)
 
 
 def _affine(linear: _Points, offset: _Points) -> Affine:
-    """Return the map of a matrix and an offset."""
-    return Affine(
-        float(linear[0, 0]), float(linear[0, 1]), float(offset[0]),
-        float(linear[1, 0]), float(linear[1, 1]), float(offset[1]),
-    )  # fmt: skip
+    """Return the map of a matrix, shape (2, 2), and an offset, shape (2,)."""
+    (xx, xy), (yx, yy) = linear.tolist()
+    x0, y0 = offset.tolist()
+    return Affine(xx, xy, x0, yx, yy, y0)

@@ -13,30 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+_Image = npt.NDArray[np.float32]
 _Boxes = npt.NDArray[np.float64]
 
-BOX = 16  # pixels; a box's median is 13 times finer than a pixel
-_OFF_CENTER = 0.06  # of a box's side: a sixteenth of it is missing at one side
+# Pixels of a box's side; a box's median is 13 times finer than a pixel.
+BOX = 16
+# Of a box's side: a sixteenth of it is missing at one side.
+_OFF_CENTER = 0.06
 _ROUNDS = 200
-_DONE = 1e-3  # of the smallest noise of a box: no more to gain
+# Data units: a round that changes no box by as much is the last.
+_DONE = 1e-3
+# Robust standard deviations that a box may lie off the fit.
 _CLIP = 3.0
-_SPANNED = 0.7  # of a frame's height and width; a slope that overlaps don't span is an extrapolation
-_BETTER = 0.75  # of the disagreement that offsets leave; slopes must do better than that
+# Of a frame's height and width; a slope that overlaps don't span is an extrapolation.
+_SPANNED = 0.7
+# Of the disagreement that offsets leave; slopes must do better than that.
+_BETTER = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """What brings one frame to the common level: ``v * scale + offset + x_slope * x + y_slope * y`` per channel.
+    """What brings one frame to the common level: ``v * scale + offset + x_slope * x + y_slope * y`` per channel."""
 
-    Parameters
-    ----------
-    scale : float
-        Star flux of the reference over the frame's.
-    offset, x_slope, y_slope : tuple of float
-        Per channel; x and y are canvas pixels.
-    """
-
+    # Star flux of the reference over the frame's.
     scale: float
+    # Per channel; x and y are canvas pixels.
     offset: tuple[float, ...]
     x_slope: tuple[float, ...]
     y_slope: tuple[float, ...]
@@ -46,8 +47,19 @@ class Level:
         """Whether the frame stays as it is."""
         return self.scale == 1.0 and not any((*self.offset, *self.x_slope, *self.y_slope))
 
+    def apply_to(self, planes: _Image) -> None:
+        """Bring the planes of an aligned frame, shape (channel, row, column), to the common level in place."""
+        x, y = np.arange(planes.shape[2], dtype=np.float64), np.arange(planes.shape[1], dtype=np.float64)[:, np.newaxis]
+        for channel, plane in enumerate(planes):
+            plane *= np.float32(self.scale)
+            if self.x_slope[channel] or self.y_slope[channel]:
+                surface = self.offset[channel] + self.x_slope[channel] * x + self.y_slope[channel] * y
+                plane += surface.astype(np.float32)
+            else:
+                plane += np.float32(self.offset[channel])
 
-def box_medians(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+
+def box_medians(image: _Image) -> _Image:
     """Return the median of each box of a canvas image, (box row, box column, channel); NaN where too little is there.
 
     A box counts where a quarter of it is present and the middle of that is the middle of the box: half a box, at a
@@ -79,21 +91,10 @@ def box_medians(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return out
 
 
-def match_levels(
-    boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], reference: int, mode: str
-) -> list[Level]:
+def match_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int, mode: str) -> list[Level]:
     """Find each frame's offset (and slopes) so that frames agree where they overlap; the reference's stay zero.
 
-    Parameters
-    ----------
-    boxes : sequence of arrays of shape (box row, box column, channel)
-        One per frame; see `box_medians`.
-    scales : sequence of float
-        Of the frames' fluxes.
-    reference : int
-        Index of the frame that stays as it is.
-    mode : {"offset", "plane"}
-        What is fitted.
+    `boxes` are each frame's `box_medians`, `scales` its flux scale; `mode` is "offset" or "plane".
 
     Notes
     -----
@@ -102,8 +103,7 @@ def match_levels(
     """
     values = np.stack(boxes).astype(np.float64) * np.asarray(scales)[:, np.newaxis, np.newaxis, np.newaxis]
     frames, rows, columns, channels = values.shape
-    x = (np.arange(columns) + 0.5) * BOX - 0.5
-    y = (np.arange(rows) + 0.5) * BOX - 0.5
+    x, y = _centers(columns), _centers(rows)
     x0, y0 = x.mean(), y.mean()
     design = np.stack(np.broadcast_arrays(1.0, (x - x0)[np.newaxis, :], (y - y0)[:, np.newaxis]), axis=-1)
     terms = 3 if mode == "plane" else 1
@@ -111,25 +111,16 @@ def match_levels(
     for channel in range(channels):
         plane = values[..., channel]
         _gauss_seidel(plane, design[..., :terms], coefficients[:, channel, :terms], reference)
-    result = []
-    for index in range(frames):
-        c = coefficients[index]
-        result.append(Level(
-            scale=float(scales[index]), offset=tuple(float(v) for v in c[:, 0] - c[:, 1] * x0 - c[:, 2] * y0),
-            x_slope=tuple(map(float, c[:, 1])), y_slope=tuple(map(float, c[:, 2])),
-        ))  # fmt: skip
-    return result
+    constants, x_slopes, y_slopes = coefficients.transpose(2, 0, 1)
+    offsets = constants - x_slopes * x0 - y_slopes * y0
+    parts = zip(scales, offsets.tolist(), x_slopes.tolist(), y_slopes.tolist(), strict=True)
+    return [Level(scale=float(s), offset=tuple(c), x_slope=tuple(x), y_slope=tuple(y)) for s, c, x, y in parts]
 
 
-def best_levels(
-    boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], reference: int
-) -> tuple[list[Level], str]:
+def best_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int) -> tuple[list[Level], str]:
     """Find offsets, or planes where overlaps span every frame and planes make them agree clearly better.
 
-    Returns
-    -------
-    list of Level, str
-        And the mode, "offset" or "plane".
+    With them comes which it was, "offset" or "plane".
     """
     offsets = match_levels(boxes, scales, reference, "offset")
     present = np.isfinite(np.stack([box[..., 0] for box in boxes]))
@@ -151,16 +142,20 @@ def _spans(shared: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]) -> boo
     )
 
 
-def _disagreement(boxes: Sequence[npt.NDArray[np.float32]], levels: Sequence[Level]) -> float:
+def _centers(count: int) -> _Boxes:
+    """Return the places of the centers of boxes along an axis, pixels."""
+    return np.asarray((np.arange(count) + 0.5) * BOX - 0.5, np.float64)
+
+
+def _disagreement(boxes: Sequence[_Image], levels: Sequence[Level]) -> float:
     """Return how far frames are apart where they overlap: the median of all boxes and channels, data units."""
-    rows, columns = boxes[0].shape[:2]
-    x = ((np.arange(columns) + 0.5) * BOX - 0.5)[np.newaxis, :, np.newaxis]
-    y = ((np.arange(rows) + 0.5) * BOX - 0.5)[:, np.newaxis, np.newaxis]
-    values = np.stack([
-        box.astype(np.float64) * level.scale + np.array(level.offset) + x * np.array(level.x_slope)
-        + y * np.array(level.y_slope)
-        for box, level in zip(boxes, levels, strict=True)
-    ])  # fmt: skip
+    x = _centers(boxes[0].shape[1])[np.newaxis, :, np.newaxis]
+    y = _centers(boxes[0].shape[0])[:, np.newaxis, np.newaxis]
+    each = []
+    for box, level in zip(boxes, levels, strict=True):
+        offset, x_slope, y_slope = (np.array(part) for part in (level.offset, level.x_slope, level.y_slope))
+        each.append(box.astype(np.float64) * level.scale + offset + x * x_slope + y * y_slope)
+    values = np.stack(each)
     values = values[:, np.isfinite(values).sum(axis=0) > 1]
     return float(np.median(np.nanstd(values, axis=0))) if values.size else 0.0
 
@@ -182,7 +177,7 @@ def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference
         for index in fitted:
             at = shared[index]
             mean = (total - np.where(present[index], adjusted[index], 0.0))[at] / (count[at] - 1)
-            coefficients[index] = _robust_fit(design[at], mean - plane[index][at])
+            coefficients[index] = _fit_clipped(design[at], mean - plane[index][at])
             now = plane[index] + design @ coefficients[index]
             total += np.where(present[index], now - adjusted[index], 0.0)
             adjusted[index] = now
@@ -194,13 +189,12 @@ def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference
             break
 
 
-def _robust_fit(design: _Boxes, wanted: _Boxes) -> _Boxes:
+def _fit_clipped(design: _Boxes, wanted: _Boxes) -> _Boxes:
     """Fit least squares, leaving out boxes with stars or trails in one frame only."""
     keep = np.ones(len(wanted), np.bool_)
     fit: _Boxes = np.zeros(design.shape[-1])
-    only_offset = design.shape[-1] == 1
     for _ in range(5):
-        if only_offset:
+        if design.shape[-1] == 1:
             fit = wanted[keep].mean(keepdims=True)
         else:
             fit = np.asarray(np.linalg.lstsq(design[keep], wanted[keep], rcond=None)[0], np.float64)
@@ -213,14 +207,12 @@ def _robust_fit(design: _Boxes, wanted: _Boxes) -> _Boxes:
     return fit
 
 
-def sky_scatter(
-    boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], noises: Sequence[float]
-) -> list[float]:
+def sky_scatter(boxes: Sequence[_Image], scales: Sequence[float], noises: Sequence[float]) -> list[float]:
     """Return how much each frame's sky differs from the others' median after a plane, in noises of its pixels."""
     values = np.stack([box.mean(axis=2, dtype=np.float64) * scale for box, scale in zip(boxes, scales, strict=True)])
     rows, columns = values.shape[1:]
-    design = np.stack(np.broadcast_arrays(1.0, np.arange(columns)[np.newaxis, :] / columns,
-                                          np.arange(rows)[:, np.newaxis] / rows), axis=-1)  # fmt: skip
+    x, y = np.arange(columns)[np.newaxis, :] / columns, np.arange(rows)[:, np.newaxis] / rows
+    design = np.stack(np.broadcast_arrays(1.0, x, y), axis=-1)
     level = np.nanmedian(values.reshape(len(values), -1), axis=1)
     centered = values - level[:, np.newaxis, np.newaxis]
     result = []
@@ -234,6 +226,6 @@ def sky_scatter(
         if shared.sum() < 12 or not noise > 0:
             result.append(float("nan"))
             continue
-        rest = difference[shared] - design[shared] @ _robust_fit(design[shared], difference[shared])
+        rest = difference[shared] - design[shared] @ _fit_clipped(design[shared], difference[shared])
         result.append(1.4826 * float(np.median(np.abs(rest))) / (noise * scales[index]))
     return result

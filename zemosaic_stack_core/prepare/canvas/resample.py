@@ -25,14 +25,16 @@ from zemosaic_stack_core.prepare.canvas.geometry import Affine
 
 _Image = npt.NDArray[np.float32]
 _Places = npt.NDArray[np.float64]
-
 _Indices = npt.NDArray[np.intp]
 
-_BAND_PIXELS = 1 << 14  # of output computed at once: the arrays of a band stay in the cache
+# Of output computed at once: the arrays of a band stay in the cache.
+_BAND_PIXELS = 1 << 14
 _ORDERS = {"bilinear": 1, "lanczos2": 2, "lanczos3": 3, "lanczos4": 4}
-_ROUNDING = 1e-6  # pixels that a place may be outside because of rounding
+# Pixels that a place may be outside because of rounding.
+_ROUNDING = 1e-6
+# Places per pixel, a power of 2.
 _STEP_BITS = 12
-_STEPS = 1 << _STEP_BITS  # places per pixel
+_STEPS = 1 << _STEP_BITS
 
 
 class PixelMap(Protocol):
@@ -65,23 +67,9 @@ class AffineMap:
 
 
 def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel: str = "lanczos3") -> _Image:
-    """Resample a frame onto the output grid.
+    """Return a frame of shape (row, column) or (row, column, channel) on the output grid; missing is NaN.
 
-    Parameters
-    ----------
-    pixels : array of shape (row, column) or (row, column, channel), float32
-        NaN where missing.
-    mapping : PixelMap
-        Where output pixels lie on the frame.
-    rows, columns : int
-        Size of the output.
-    kernel : str
-        One of `options.KERNELS`.
-
-    Returns
-    -------
-    array of shape (rows, columns) or (rows, columns, channel), float32
-        NaN outside the frame.
+    `kernel` is one of `options.KERNELS`.
     """
     order = _ORDERS[kernel]
     source = _Source.of(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], order)

@@ -8,7 +8,7 @@ Frames are raw where one of these holds, in this order:
 4. they hold integers, a camera's program calls them lights, and they don't all have the same WCS.
 
 All others, among them every ``.npy`` file and floating-point frames of one WCS or none, are taken as aligned; of FITS
-files that say nothing at all, the command line looks at a few stars before it does (`look.look_at_stars`). So are
+files that say nothing at all, the command line looks at a few stars before it does (`stars.recognize`). So are
 frames that are darks, flats or biases without exception, of a Bayer camera too: what is made of them is their master.
 """
 
@@ -43,35 +43,22 @@ _Cards = dict[str, str]
 
 @dataclass(frozen=True)
 class Recognized:
-    """What frames are taken for.
+    """What frames are taken for."""
 
-    Parameters
-    ----------
-    is_raw : bool
-        They are to be prepared before they are stacked.
-    why : str
-        What says so.
-    is_open : bool
-        Nothing says so: the stars may be looked at, see `look.look_at_stars`.
-    line : str
-        What the stars say of frames taken as aligned; empty where they were not looked at.
-    """
-
+    # They are to be prepared before they are stacked.
     is_raw: bool
+    # What says so.
     why: str
+    # Nothing says so: the stars may be looked at, see `stars.recognize`.
     is_open: bool = False
+    # What the stars say of frames taken as aligned; empty where they were not looked at.
     line: str = ""
 
 
 def decide(options: PrepareOptions, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
-    """Say whether frames are to be prepared: where it was asked for, or else where `recognize` finds them raw.
+    """Return whether frames are to be prepared: where it was asked for, or else where `recognize` finds them raw.
 
-    Parameters
-    ----------
-    options : PrepareOptions
-        Anything but the defaults says that the frames are raw; ``align="none"`` alone, that they are aligned.
-    paths : sequence of path
-        The frames.
+    Options other than the defaults say that the frames are raw; ``align="none"`` alone, that they are aligned.
     """
     if options == PrepareOptions():
         return recognize(paths)
@@ -79,7 +66,7 @@ def decide(options: PrepareOptions, paths: Sequence[str | os.PathLike[str]]) -> 
 
 
 def recognize(paths: Sequence[str | os.PathLike[str]]) -> Recognized:
-    """Say whether frames are raw or aligned; files that can't be read say nothing."""
+    """Return whether frames are raw or aligned by their headers; files that can't be read count for nothing."""
     named = [path for path in paths if not os.fspath(path).casefold().endswith(".npy")]
     read = [(cards, path) for path in named if (cards := _cards(path))]
     headers, fits = [cards for cards, _ in read], [path for _, path in read]
@@ -100,14 +87,12 @@ def recognize(paths: Sequence[str | os.PathLike[str]]) -> Recognized:
     if same:
         return Recognized(False, "all frames have the same WCS")
     if len(placed) == len(paths):
-        apart = _pixels_apart(list({_place(cards): path for cards, path in zip(headers, fits, strict=True)}.values()))
+        apart = _apart(list({_place(cards): path for cards, path in zip(headers, fits, strict=True)}.values()))
         if apart <= _APART:
             return Recognized(False, f"by their WCS the frames lie within {apart:.2g} px")
         return Recognized(True, f"by their WCS the frames lie up to {apart:.3g} px apart")
-    lights = [
-        cards for cards, kind in zip(headers, kinds, strict=True) if kind == "light" and _bits(cards) > 0
-    ]  # fmt: skip
-    if len(lights) == len(paths):
+    lights = sum(kind == "light" and _bits(cards) > 0 for cards, kind in zip(headers, kinds, strict=True))
+    if lights == len(paths):
         return Recognized(True, f"the {len(paths)} frames are integers that a camera's program calls lights")
     is_open = len(headers) == len(paths) > 1
     why = "no Bayer pattern, no calibration frames, no WCS that differs, no camera's integers"
@@ -144,30 +129,16 @@ def _place(cards: _Cards) -> tuple[str, ...]:
     return tuple(cards.get(keyword, "") for keyword in _WCS_CARDS)
 
 
-def _pixels_apart(paths: Sequence[str | os.PathLike[str]]) -> float:
-    """Return how far frames lie from the first, by their WCS, pixels; the first answer that is above half a one."""
-    import numpy as np
-
+def _apart(paths: Sequence[str | os.PathLike[str]]) -> float:
+    """Return how far frames lie from the first by their WCS, pixels; 0 where that can't be told."""
     from zemosaic_stack_core.errors import FrameReadError
-    from zemosaic_stack_core.prepare.canvas.geometry import corners_of
-    from zemosaic_stack_core.prepare.headers.inventory import inspect_frame
-    from zemosaic_stack_core.prepare.stars.wcs_align import pixel_to_pixel
+    from zemosaic_stack_core.prepare.canvas.wcs import pixels_apart
+    from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
 
-    apart = 0.0
     try:
-        frames = [inspect_frame(path) for path in paths]
-        first = frames[0]
-        corners = corners_of(*first.shape)
-        for frame in frames[1:]:
-            if first.wcs_header is None or frame.wcs_header is None:
-                return 0.0
-            there = pixel_to_pixel(frame.wcs_header, first.wcs_header, corners)
-            apart = max(apart, float(np.hypot(*(there - corners).T).max()))
-            if not apart <= _APART:
-                break
+        return pixels_apart([inspect_frame(path) for path in paths], _APART)
     except (FrameReadError, ValueError):  # a header that says nothing usable: stacking the frames says more
         return 0.0
-    return apart if np.isfinite(apart) else 0.0
 
 
 def _cards(path: str | os.PathLike[str]) -> _Cards:

@@ -12,46 +12,35 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.prepare.headers.inventory import RawFrame, read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
 
 _Image = npt.NDArray[np.float32]
 
-_SAME_EXPOSURE = 0.02  # relative; timers are that good
-_DEAD = 0.1  # of a flat's typical response: such a pixel saw nothing
+# Relative difference of exposure times that are the same; timers are that good.
+_SAME_EXPOSURE = 0.02
+# Of a flat's typical response: such a pixel saw nothing.
+_DEAD = 0.1
 _REJECTION = StackOptions(rejection="mad_clip", kappa_low=4.0, kappa_high=4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masters:
-    """The master frames of a set, as ``.npy`` files.
-
-    Parameters
-    ----------
-    bias : Path or None
-        Master bias.
-    darks : tuple of (float or None, Path)
-        Exposure time, seconds, and master dark, bias included.
-    flats : tuple of (str, Path)
-        Filter and master flat, divided by its typical value (of each color of a mosaic).
-    scale_darks : bool
-        Darks of other exposure times may be scaled.
-    counts : tuple of (str, int)
-        How many frames each master was made of, for reports.
-    """
+    """The master frames of a set, as ``.npy`` files."""
 
     bias: Path | None = None
+    # Exposure time, seconds, and master dark, bias included.
     darks: tuple[tuple[float | None, Path], ...] = ()
+    # Filter and master flat, divided by its typical value (of each color of a mosaic).
     flats: tuple[tuple[str, Path], ...] = ()
+    # Darks of other exposure times may be scaled.
     scale_darks: bool = False
+    # How many frames of each kind the masters were made of, for reports.
     counts: tuple[tuple[str, int], ...] = ()
 
     def dark_for(self, frame: RawFrame) -> tuple[Path, float] | None:
         """Return the dark for a frame and the factor of its current (1: not scaled); None where there are no darks.
 
-        Raises
-        ------
-        InvalidInputError
-            No dark has the frame's exposure time, and scaling was not asked for or can't be done.
+        Raise where none has the frame's exposure time, and scaling was not asked for or can't be done.
         """
         if not self.darks:
             return None
@@ -93,28 +82,17 @@ class Masters:
         return tuple(path.name for path in paths if path is not None)
 
 
-def make_masters(
-    biases: Sequence[RawFrame], darks: Sequence[RawFrame], flats: Sequence[RawFrame], folder: Path, *,
-    scale_darks: bool, pattern: str | None,
-) -> Masters:  # fmt: skip
-    """Combine calibration frames; masters made before of the same files are found again in the folder.
+def make_masters(calibration: Sequence[RawFrame], folder: Path, *, scale_darks: bool, pattern: str | None) -> Masters:
+    """Combine calibration frames of one shape; masters made before of the same files are found again in the folder.
 
-    Parameters
-    ----------
-    biases, darks, flats : sequence of RawFrame
-        Of one shape; any may be empty.
-    folder : Path
-        Where the masters go.
-    scale_darks : bool
-        See `PrepareOptions`.
-    pattern : str or None
-        Bayer pattern of the camera: each color of a flat has its own level.
+    With a Bayer `pattern` each color of a flat has its own level.
 
     Notes
     -----
     Outliers (cosmic rays, stars in twilight flats) are clipped at 4 robust deviations. Flats have the bias (or a dark
     of their exposure time) subtracted and are brought to one level before they are combined.
     """
+    biases, darks, flats = ([f for f in calibration if f.kind == kind] for kind in ("bias", "dark", "flat"))
     bias = _combine(biases, folder, "bias") if biases else None
     grouped: dict[float | None, list[RawFrame]] = {}
     for dark in darks:
@@ -155,7 +133,7 @@ def calibrate(frame: RawFrame, pixels: _Image, masters: Masters) -> _Image:
 
 
 def _same_time(first: float | None, second: float | None) -> bool:
-    """Tell whether two exposure times are the same."""
+    """Return whether two exposure times are the same."""
     if first is None or second is None:
         return first is second
     return abs(first - second) <= _SAME_EXPOSURE * max(first, second, 1e-9)

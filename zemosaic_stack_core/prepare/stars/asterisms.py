@@ -20,13 +20,20 @@ _Values = npt.NDArray[np.float64]
 _Complex = npt.NDArray[np.complex128]
 _Indices = npt.NDArray[np.intp]
 
-_ALL_OF = 14  # brightest stars, all of whose triangles are taken: they reach over the frame
-_NEIGHBORS = 6  # of every other star, whose triangles with it are taken: they survive where frames overlap a little
-_ALIKE = 0.01  # in the ratios of sides: half a pixel in a side of 50
-_SHORTEST = 0.15  # side, of the longest
-_FLATTEST = 0.03  # height over the longest side, of that side: flatter ones have no clear orientation
-_SMALLEST = 15.0  # pixels, longest side
-_SAME_PLACE = 0.012  # of the frame's diagonal: maps whose corners lie nearer to each other agree
+# Brightest stars, all of whose triangles are taken: they reach over the frame.
+_ALL_OF = 14
+# Of every other star, whose triangles with it are taken: they survive where frames overlap a little.
+_NEIGHBORS = 6
+# In the ratios of sides: half a pixel in a side of 50.
+_ALIKE = 0.01
+# Side, of the longest.
+_SHORTEST = 0.15
+# Height over the longest side, of that side: flatter ones have no clear orientation.
+_FLATTEST = 0.03
+# Pixels, longest side.
+_SMALLEST = 15.0
+# Of the frame's diagonal: maps whose corners lie nearer to each other agree.
+_SAME_PLACE = 0.012
 _MOST_PAIRS = 40_000
 _LEAST_VOTES = 3
 _SCALES = (0.2, 5.0)
@@ -68,8 +75,8 @@ def _choose(points: _Values) -> _Indices:
     if len(points) > few and near >= 2:
         _, found = KDTree(points).query(points, near + 1)
         pairs = np.array(list(combinations(range(1, near + 1), 2)))
-        triples = np.stack([np.broadcast_to(found[:, :1], (len(points), len(pairs))),
-                            found[:, pairs[:, 0]], found[:, pairs[:, 1]]], axis=-1)  # fmt: skip
+        own = np.broadcast_to(found[:, :1], (len(points), len(pairs)))
+        triples = np.stack([own, found[:, pairs[:, 0]], found[:, pairs[:, 1]]], axis=-1)
         chosen.append(triples.reshape(-1, 3).astype(np.intp))
     first, second, third = np.sort(np.concatenate(chosen), axis=1).T
     many = len(points)
@@ -79,21 +86,9 @@ def _choose(points: _Values) -> _Indices:
 
 
 def asterism_guesses(source: _Values, target: _Values, shape: tuple[int, int], most: int) -> list[tuple[Affine, int]]:
-    """Return maps that many triangles agree on, those of most votes first.
+    """Return at most `most` maps from source to target, and how many triangles agree on each, most votes first.
 
-    Parameters
-    ----------
-    source, target : array of shape (star, 2)
-        Places of the brightest stars, brightest first.
-    shape : tuple of int
-        (row, column) of the source frame.
-    most : int
-        Maps that are wanted at most.
-
-    Returns
-    -------
-    list of (Affine, int)
-        From source to target, and how many triangles say so.
+    Points are places of the brightest stars, brightest first, shape (star, 2); `shape` is the source frame's.
     """
     if min(len(source), len(target)) < 3:
         return []
@@ -102,8 +97,8 @@ def asterism_guesses(source: _Values, target: _Values, shape: tuple[int, int], m
     found: list[tuple[Affine, int]] = []
     for mirrored in (False, True):
         same = (first.is_left[pairs[:, 0]] == second.is_left[pairs[:, 1]]) != mirrored
-        found += _vote(source, target, first.corners[pairs[same, 0]], second.corners[pairs[same, 1]], shape, most,
-                       mirrored=mirrored)  # fmt: skip
+        alike = first.corners[pairs[same, 0]], second.corners[pairs[same, 1]]
+        found += _vote(source, target, alike, shape, most, mirrored=mirrored)
     found.sort(key=lambda guess: -guess[1])
     return found[:most]
 
@@ -121,12 +116,18 @@ def _alike(first: _Triangles, second: _Triangles) -> _Indices:
 
 
 def _vote(
-    source: _Values, target: _Values, first: _Indices, second: _Indices, shape: tuple[int, int], most: int, *,
+    source: _Values,
+    target: _Values,
+    alike: tuple[_Indices, _Indices],
+    shape: tuple[int, int],
+    most: int,
+    *,
     mirrored: bool,
-) -> list[tuple[Affine, int]]:  # fmt: skip
-    """Find maps that pairs of triangles, shape (pair, 3), agree on."""
+) -> list[tuple[Affine, int]]:
+    """Find maps that pairs of triangles, corners of shape (pair, 3) in either list, agree on."""
     from scipy.spatial import KDTree
 
+    first, second = alike
     s, t = source[first] @ np.array([1, -1j if mirrored else 1j]), target[second] @ np.array([1, 1j])
     ds, dt = s - s.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
     turn = (ds.conj() * dt).sum(axis=1) / (np.abs(ds) ** 2).sum(axis=1)

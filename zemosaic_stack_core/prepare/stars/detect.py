@@ -2,61 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.prepare.canvas.geometry import Affine
+
 _Image = npt.NDArray[np.float32]
 _Values = npt.NDArray[np.float64]
 
+# Radii, pixels, that light is measured in besides: two frames are compared within the same.
 APERTURES = (3.0, 4.5, 7.0, 10.5, 16.0, 24.0)
-"""Radii, pixels, that light is measured in besides: two frames are compared within the same."""
-
 _SIGMAS = 4.0
 _LEAST_PIXELS = 5
-_LEAST_SIGNAL = 5.0  # times its error
-_LEAST_ROUND = 0.3  # axis ratio
+# Times its error.
+_LEAST_SIGNAL = 5.0
+# Axis ratio.
+_LEAST_ROUND = 0.3
 _MOST_STARS = 1500
-_FWHM_OF_HALF_LIGHT = 2.0  # a Gaussian's FWHM is twice its half-light radius
-_REACH = (5.0, 14.0)  # pixels from a star's center that its light is sought within
-_SHARPEST = 1.1  # pixels FWHM; nothing that a telescope images is narrower
+# A Gaussian's FWHM is twice its half-light radius.
+_FWHM_OF_HALF_LIGHT = 2.0
+# Pixels from a star's center that its light is sought within.
+_REACH = (5.0, 14.0)
+# Pixels FWHM; nothing that a telescope images is narrower.
+_SHARPEST = 1.1
+# Matched filter of detection.
+_FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StarList:
-    """The stars of a frame, brightest first.
+    """The stars of a frame, brightest first; arrays of shape (star,), float64."""
 
-    Parameters
-    ----------
-    x, y : array of shape (star,), float64
-        Centers (column, row), pixels.
-    flux : array of shape (star,)
-        Light above the sky within an aperture, data units.
-    error : array of shape (star,)
-        Its standard deviation from the sky's noise.
-    fwhm, roundness : float
-        Median width, pixels, and median axis ratio of the brighter stars, 1 for round; NaN without stars.
-    sky, noise : float
-        Median of the sky and its standard deviation per pixel, data units.
-    rows, columns : int
-        Size of the frame.
-    ladder : array of shape (star, aperture), optional
-        Light within each of `APERTURES` above a ring around it; NaN within those far wider than a star.
-    """
-
+    # Centers (column, row), pixels.
     x: _Values
     y: _Values
+    # Light above the sky within an aperture, data units, and its standard deviation from the sky's noise.
     flux: _Values
     error: _Values
+    # Median width, pixels, and median axis ratio of the brighter stars, 1 for round; NaN without stars.
     fwhm: float
     roundness: float
+    # Median of the sky and its standard deviation per pixel, data units.
     sky: float
     noise: float
     rows: int
     columns: int
+    # Light within each of `APERTURES` above a ring around it, shape (star, aperture); NaN where far wider than a star.
     ladder: _Values | None = None
+
+    @classmethod
+    def empty(cls, rows: int, columns: int) -> StarList:
+        """Return the list of a frame in which no star was found, nor its sky measured."""
+        no, nan = np.zeros(0), math.nan
+        return cls(
+            x=no, y=no, flux=no, error=no, fwhm=nan, roundness=nan, sky=nan, noise=nan, rows=rows, columns=columns
+        )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -65,6 +68,20 @@ class StarList:
     def points(self) -> _Values:
         """Centers, shape (star, 2)."""
         return np.column_stack([self.x, self.y])
+
+    def without(self, indices: npt.NDArray[np.intp]) -> StarList:
+        """Return the list without some of its stars."""
+        keep = np.ones(len(self), np.bool_)
+        keep[indices] = False
+        ladder = None if self.ladder is None else self.ladder[keep]
+        x, y, flux, error = (column[keep] for column in (self.x, self.y, self.flux, self.error))
+        return replace(self, x=x, y=y, flux=flux, error=error, ladder=ladder)
+
+    def count_on(self, other: StarList, transform: Affine, *, margin: float, most: int | None = None) -> int:
+        """Return how many of these (the `most` brightest) lie on another frame, `margin` pixels inside its border."""
+        x, y = transform(self.points[:most]).T
+        inside = (x > margin) & (y > margin) & (x < other.columns - 1 - margin) & (y < other.rows - 1 - margin)
+        return int(inside.sum())
 
     def light_with(self, other: StarList) -> tuple[_Values, _Values]:
         """Return the light of these stars and of the other list's within one aperture, that of the wider stars.
@@ -100,17 +117,9 @@ def luminance(pixels: _Image, *, is_cfa: bool) -> _Image:
 
 
 def detect_stars(image: _Image) -> StarList:
-    """Find the stars of an image.
+    """Find the stars of an image, shape (row, column), cleaned of hot pixels; NaN where there is nothing.
 
-    Parameters
-    ----------
-    image : array of shape (row, column), float32
-        Cleaned of hot pixels; NaN where there is nothing.
-
-    Returns
-    -------
-    StarList
-        At most 1500 stars, without those that touch the border and what is too sharp or too long to be one.
+    At most 1500 are listed, without those that touch the border and what is too sharp or too long to be a star.
 
     Notes
     -----
@@ -121,24 +130,21 @@ def detect_stars(image: _Image) -> StarList:
     import sep
 
     data = np.ascontiguousarray(image, np.float32)
-    mask = ~np.isfinite(data)
+    hole = ~np.isfinite(data)
     rows, columns = data.shape
-    if mask.all():
-        nothing = np.zeros(0)
-        return StarList(x=nothing, y=nothing, flux=nothing, error=nothing, fwhm=np.nan, roundness=np.nan,
-                        sky=np.nan, noise=np.nan, rows=rows, columns=columns)  # fmt: skip
-    holes = bool(mask.any())
-    if holes:
+    if hole.all():
+        return StarList.empty(rows, columns)
+    mask = hole if hole.any() else None
+    if mask is not None:
         data = np.where(mask, np.float32(np.median(data[~mask])), data)
     mesh = max(16, min(64, rows // 4, columns // 4))
-    background = sep.Background(data, mask=mask if holes else None, bw=mesh, bh=mesh, fw=3, fh=3)
+    background = sep.Background(data, mask=mask, bw=mesh, bh=mesh, fw=3, fh=3)
     data = data - background.back()
-    noise = float(background.globalrms)
     rms = np.maximum(background.rms(), 1e-6)
     sep.set_extract_pixstack(max(300_000, data.size // 4))
+    how = {"err": rms, "mask": mask, "minarea": _LEAST_PIXELS, "filter_kernel": _FILTER, "deblend_cont": 0.005}
     try:
-        found = sep.extract(data, _SIGMAS, err=rms, mask=mask if holes else None, minarea=_LEAST_PIXELS,
-                            filter_kernel=_FILTER, deblend_cont=0.005)  # fmt: skip
+        found = sep.extract(data, _SIGMAS, **how)
     except Exception as failure:
         # sep raises a plain Exception where its buffers overflow.
         if "buffer" not in str(failure) and "deblend" not in str(failure).lower():
@@ -146,27 +152,32 @@ def detect_stars(image: _Image) -> StarList:
         found = sep.extract(data, 4 * _SIGMAS, err=rms, minarea=_LEAST_PIXELS, deblend_cont=1.0)
     found = found[(found["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0]
     found = found[np.argsort(-found["flux"])][: 2 * _MOST_STARS]
-    x, y, flux, error, fwhm, roundness, ladder = _measure(sep, data, rms, mask if holes else None, found)
+    x, y, flux, error, fwhm, roundness, ladder = _measure(data, rms, mask, found)
     width = float(np.median(fwhm[: max(10, len(fwhm) // 3)])) if len(fwhm) else np.nan
     keep = (fwhm > _SHARPEST) & (fwhm < 2.2 * max(width, 1.0)) & (flux > _LEAST_SIGNAL * error)
     order = np.nonzero(keep)[0]
     order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
     bright = order[: max(10, len(order) // 2)]
     return StarList(
-        x=x[order], y=y[order], flux=flux[order], error=error[order],
+        x=x[order],
+        y=y[order],
+        flux=flux[order],
+        error=error[order],
         fwhm=float(np.median(fwhm[bright])) if len(bright) else np.nan,
         roundness=float(np.median(roundness[bright])) if len(bright) else np.nan,
-        sky=float(background.globalback), noise=noise, rows=rows, columns=columns, ladder=ladder[order],
-    )  # fmt: skip
-
-
-_FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
+        sky=float(background.globalback),
+        noise=float(background.globalrms),
+        rows=rows,
+        columns=columns,
+        ladder=ladder[order],
+    )
 
 
 def _measure(
-    sep: Any, data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void]
+    data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void]
 ) -> tuple[_Values, ...]:
     """Return x, y, flux, its error, FWHM, axis ratio and light within `APERTURES` of what may be stars."""
+    import sep
 
     def widths(objects: npt.NDArray[np.void], reach: float) -> _Values:
         within = np.full(len(objects), reach)

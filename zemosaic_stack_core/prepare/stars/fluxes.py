@@ -12,10 +12,13 @@ from zemosaic_stack_core.prepare.canvas.geometry import Affine
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.match import refine_match
 
-_NEIGHBORS = 4  # nearest frames that each is compared with, besides the reference
+# Nearest frames that each is compared with, besides the reference.
+_NEIGHBORS = 4
 _LEAST_STARS = 8
-_LEAST_ERROR = 0.002  # of a ratio's logarithm: no flat field is better
-_USUAL = 0.2  # how much the air's transparency changes, logarithm
+# Of a ratio's logarithm: no flat field is better.
+_LEAST_ERROR = 0.002
+# How much the air's transparency changes, logarithm.
+_USUAL = 0.2
 
 
 def flux_ratios(
@@ -23,16 +26,7 @@ def flux_ratios(
 ) -> list[float]:
     """Return how many times more light the reference's stars give than each frame's; NaN where nothing tells.
 
-    Parameters
-    ----------
-    lists : sequence of StarList
-        One per frame.
-    transforms : sequence of (Affine or None)
-        From each frame to the reference.
-    reference : int
-        Its ratio is 1.
-    exposures : sequence of float
-        Seconds; NaN where not known.
+    `transforms` go from each frame to the reference, `exposures` are seconds, NaN where not known.
 
     Notes
     -----

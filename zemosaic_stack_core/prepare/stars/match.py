@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,49 +16,44 @@ from zemosaic_stack_core.prepare.stars.detect import StarList
 _Values = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
-_RADII = (8.0, 4.0, 2.5)  # pixels within which stars may be partners, round by round
-_MIXED = 0.5  # pixels; a larger residual may be two sets of objects that move differently
-_ALIKE = 0.75  # pixels
+# Pixels within which stars may be partners, round by round.
+_RADII = (8.0, 4.0, 2.5, 2.5, 2.5)
+# Pixels; a larger residual may be two sets of objects that move differently.
+_MIXED = 0.5
+# Pixels; pairs whose displacements differ by less move alike.
+_ALIKE = 0.75
 _LEAST_ALIKE = 5
 _AFFINE_STARS = 15
-_AFFINE_GAIN = 0.9  # the affine map must leave less than this part of the similarity's residual
-_ASTERISMS = (40, 150)  # brightest stars that asterisms are made of, one attempt after the other
-GUESSES = 6  # maps that are tried on all stars, per attempt
+# The affine map must leave less than this part of the similarity's residual.
+_AFFINE_GAIN = 0.9
+# Brightest stars that asterisms are made of, one attempt after the other.
+_ASTERISMS = (40, 150)
+# Maps that are tried on all stars, per attempt.
+GUESSES = 6
 _MOST_COMPARED = 600
+# Pixels from its border that a star must lie on the other frame to be expected there.
+_MARGIN = 6.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StarMatch:
-    """How one star list lies on another.
+    """How one star list lies on another."""
 
-    Parameters
-    ----------
-    transform : Affine
-        From the source frame's pixels to the target's.
-    source, target : array of int
-        The partners' indices.
-    residual : float
-        Root mean square distance of partners, weighted as in the fit, pixels.
-    overlap : int
-        Stars of the poorer list that lie on the other frame.
-    chance : float
-        Partners that two unrelated lists of these numbers would have.
-    flux_ratio : float
-        Median of target over source flux.
-    flux_scatter : float
-        Robust standard deviation of the logarithm of that ratio (natural logarithm).
-    is_affine : bool
-        Whether axes differ in scale or are not at right angles.
-    """
-
+    # From the source frame's pixels to the target's.
     transform: Affine
+    # The partners' indices.
     source: _Indices
     target: _Indices
+    # Root mean square distance of partners, weighted as in the fit, pixels.
     residual: float
+    # Stars of the poorer list that lie on the other frame.
     overlap: int
+    # Partners that two unrelated lists of these numbers would have.
     chance: float
+    # Median of target over source flux, and the robust standard deviation of its natural logarithm.
     flux_ratio: float
     flux_scatter: float
+    # Whether axes differ in scale or are not at right angles.
     is_affine: bool
 
     @property
@@ -66,7 +62,7 @@ class StarMatch:
         return len(self.source)
 
     def problem(self, min_stars: int, max_residual: float) -> str:
-        """Say what speaks against this match; empty where nothing does."""
+        """Return what speaks against this match; empty where nothing does."""
         if self.stars < min_stars:
             return f"{self.stars} matched stars; expected at least {min_stars}"
         if self.residual > max_residual:
@@ -108,134 +104,140 @@ def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch
     A similarity (shift, rotation, scale) is kept unless an affine map of 15 stars or more leaves clearly smaller
     residuals.
     """
-    transform, is_affine = guess, False
-    first = second = np.zeros(0, np.intp)
-    for radius in (*_RADII, _RADII[-1], _RADII[-1]):
-        first, second = _partners(source, target, transform, radius)
-        if len(first) < 3:
+    transform = guess
+    for radius in _RADII:
+        pairs = _partners(source, target, transform, radius)
+        if len(pairs) < 3:
             return None
-        transform, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=is_affine)
-        first, second = first[kept], second[kept]
-        if len(first) < 3 or not 0.05 < transform.scale < 20.0:
+        transform, pairs = pairs.fit(mirrored=transform.is_mirrored)
+        if len(pairs) < 3 or not 0.05 < transform.scale < 20.0:
             return None
-    weights = _weights(source, target, first, second)
-    residual = _residual(source, target, first, second, transform, weights)
+    residual = pairs.residual(transform)
     if residual > _MIXED:
-        better = _unmixed(source, target, first, second, transform)
+        better = _unmixed(pairs, transform)
         if better is not None:
-            transform, first, second = better
-            weights = _weights(source, target, first, second)
-            residual = _residual(source, target, first, second, transform, weights)
-    if len(first) >= _AFFINE_STARS:
-        affine, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=True)
-        tried = _residual(source, target, first[kept], second[kept], affine, weights[kept])
+            transform, pairs = better
+            residual = pairs.residual(transform)
+    is_affine = False
+    if len(pairs) >= _AFFINE_STARS:
+        affine, kept = pairs.fit(mirrored=transform.is_mirrored, affine=True)
+        tried = kept.residual(affine)
         # Two more unknowns than the similarity always fit a little better: judge per degree of freedom.
-        freedom = math.sqrt((2 * len(first) - 4) / max(1, 2 * int(kept.sum()) - 6))
+        freedom = math.sqrt((2 * len(pairs) - 4) / max(1, 2 * len(kept) - 6))
         if tried * freedom < _AFFINE_GAIN * residual:
-            transform, is_affine, first, second, residual = affine, True, first[kept], second[kept], tried
-    return _with_evidence(source, target, transform, first, second, residual, is_affine=is_affine)
+            transform, is_affine, pairs, residual = affine, True, kept, tried
+    return _with_evidence(pairs, transform, residual, is_affine=is_affine)
 
 
-def _unmixed(
-    source: StarList, target: StarList, first: _Indices, second: _Indices, transform: Affine
-) -> tuple[Affine, _Indices, _Indices] | None:
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Partners in two lists, by their indices."""
+
+    source: StarList
+    target: StarList
+    first: _Indices
+    second: _Indices
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def of(self, which: npt.NDArray[np.bool_] | _Indices) -> _Pairs:
+        """Return some of the pairs: a mask, or indices."""
+        return replace(self, first=self.first[which], second=self.second[which])
+
+    @cached_property
+    def ends(self) -> tuple[_Values, _Values]:
+        """Places of the partners in either frame, shape (pair, 2) each."""
+        return self.source.points[self.first], self.target.points[self.second]
+
+    @cached_property
+    def weights(self) -> _Values:
+        """Weights of pairs: centers are as good as the stars are bright, down to a fiftieth of a pixel."""
+        variance = np.full(len(self), 2 * 0.02**2)
+        for stars, index in ((self.source, self.first), (self.target, self.second)):
+            width = stars.fwhm if np.isfinite(stars.fwhm) else 3.0
+            variance += (0.6 * width * stars.error[index] / np.maximum(stars.flux[index], 1e-12)) ** 2
+        return np.asarray(1.0 / variance)
+
+    def residual(self, transform: Affine) -> float:
+        """Return the weighted root mean square distance of partners, pixels."""
+        distance = np.hypot(*(transform(self.ends[0]) - self.ends[1]).T)
+        return float(np.sqrt((self.weights * distance**2).sum() / self.weights.sum()))
+
+    def fit(self, *, mirrored: bool, affine: bool = False) -> tuple[Affine, _Pairs]:
+        """Fit a map; return it and the pairs it is fitted to: those less than four robust deviations apart."""
+        (s, t), weights = self.ends, self.weights
+        kept = np.ones(len(self), np.bool_)
+        transform = Affine()
+        for _ in range(6):
+            if affine and kept.sum() >= 6:
+                transform = fit_affine(s[kept], t[kept], weights[kept])
+            else:
+                transform = fit_similarity(s[kept], t[kept], weights[kept], mirrored=mirrored)
+            distance = np.hypot(*(transform(s) - t).T) * np.sqrt(weights)
+            limit = max(4.0 * 0.85 * float(np.median(distance[kept])), 1e-6)  # the median of a Rayleigh variate is 1.18
+            now = distance <= max(limit, 3.0)
+            if now.sum() < 3 or np.array_equal(now, kept):
+                break
+            kept = now
+        return transform, self.of(kept)
+
+
+def _unmixed(pairs: _Pairs, transform: Affine) -> tuple[Affine, _Pairs] | None:
     """Follow the largest set of pairs that are displaced alike: a fit to stars and hot pixels lies between both."""
     from scipy.spatial import KDTree
 
-    apart = target.points[second] - transform(source.points[first])
+    apart = pairs.ends[1] - transform(pairs.ends[0])
     tree = KDTree(apart)
     votes = np.asarray(tree.query_ball_point(apart, _ALIKE, return_length=True))
-    members = np.asarray(tree.query_ball_point(apart[np.argmax(votes)], _ALIKE), np.intp)
+    pairs = pairs.of(np.asarray(tree.query_ball_point(apart[np.argmax(votes)], _ALIKE), np.intp))
     for _ in range(3):
-        if len(members) < _LEAST_ALIKE:
+        if len(pairs) < _LEAST_ALIKE:
             return None
-        first, second = first[members], second[members]
-        transform, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=False)
-        first, second = _partners(source, target, transform, 2 * _ALIKE)
-        members = np.arange(len(first))
-    transform, kept = _robust_fit(source, target, first, second, mirrored=transform.is_mirrored, affine=False)
-    return (transform, first[kept], second[kept]) if kept.sum() >= _LEAST_ALIKE else None
+        transform, _ = pairs.fit(mirrored=transform.is_mirrored)
+        pairs = _partners(pairs.source, pairs.target, transform, 2 * _ALIKE)
+    transform, kept = pairs.fit(mirrored=transform.is_mirrored)
+    return (transform, kept) if len(kept) >= _LEAST_ALIKE else None
 
 
-def _partners(source: StarList, target: StarList, transform: Affine, radius: float) -> tuple[_Indices, _Indices]:
+def _partners(source: StarList, target: StarList, transform: Affine, radius: float) -> _Pairs:
     """Return the pairs of stars that are each other's nearest, within `radius` target pixels."""
     from scipy.spatial import KDTree
 
     moved, there = transform(source.points[:_MOST_COMPARED]), target.points[:_MOST_COMPARED]
     if not len(moved) or not len(there):
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        nothing = np.zeros(0, np.intp)
+        return _Pairs(source, target, nothing, nothing)
     distance, forth = KDTree(there).query(moved, distance_upper_bound=radius)
     _, back = KDTree(moved).query(there)
     near = np.isfinite(distance)
     index = np.arange(len(moved))
     mutual = near & (back[np.where(near, forth, 0)] == index)
-    return index[mutual], forth[mutual].astype(np.intp)
+    return _Pairs(source, target, index[mutual], forth[mutual].astype(np.intp))
 
 
-def _weights(source: StarList, target: StarList, first: _Indices, second: _Indices) -> _Values:
-    """Return weights of pairs: centers are as good as the stars are bright, down to a fiftieth of a pixel."""
-    variance = np.full(len(first), 2 * 0.02**2)
-    for stars, index in ((source, first), (target, second)):
-        width = stars.fwhm if np.isfinite(stars.fwhm) else 3.0
-        variance += (0.6 * width * stars.error[index] / np.maximum(stars.flux[index], 1e-12)) ** 2
-    return np.asarray(1.0 / variance)
-
-
-def _robust_fit(
-    source: StarList, target: StarList, first: _Indices, second: _Indices, *, mirrored: bool, affine: bool
-) -> tuple[Affine, npt.NDArray[np.bool_]]:
-    """Fit a map, leaving out pairs more than four robust deviations apart."""
-    s, t, weights = source.points[first], target.points[second], _weights(source, target, first, second)
-    kept = np.ones(len(first), np.bool_)
-    transform = Affine()
-    for _ in range(6):
-        fit = fit_affine(s[kept], t[kept], weights[kept]) if affine and kept.sum() >= 6 else fit_similarity(
-            s[kept], t[kept], weights[kept], mirrored=mirrored)  # fmt: skip
-        transform = fit
-        distance = np.hypot(*(transform(s) - t).T) * np.sqrt(weights)
-        limit = max(4.0 * 0.85 * float(np.median(distance[kept])), 1e-6)  # the median of a Rayleigh variate is 1.18
-        now = distance <= max(limit, 3.0)
-        if now.sum() < 3 or np.array_equal(now, kept):
-            break
-        kept = now
-    return transform, kept
-
-
-def _residual(
-    source: StarList, target: StarList, first: _Indices, second: _Indices, transform: Affine, weights: _Values
-) -> float:
-    """Return the weighted root mean square distance of partners, pixels."""
-    distance = np.hypot(*(transform(source.points[first]) - target.points[second]).T)
-    return float(np.sqrt((weights * distance**2).sum() / weights.sum()))
-
-
-def _inside(stars: StarList, transform: Affine, other: StarList) -> npt.NDArray[np.bool_]:
-    """Tell which stars lie on the other frame, a few pixels inside its border."""
-    x, y = transform(stars.points[:_MOST_COMPARED]).T
-    margin = 6.0
-    return np.asarray((x > margin) & (y > margin) & (x < other.columns - 1 - margin) & (y < other.rows - 1 - margin))
-
-
-def _with_evidence(
-    source: StarList, target: StarList, transform: Affine, first: _Indices, second: _Indices, residual: float,
-    *, is_affine: bool,
-) -> StarMatch:  # fmt: skip
+def _with_evidence(pairs: _Pairs, transform: Affine, residual: float, *, is_affine: bool) -> StarMatch:
     """Return the match with what speaks for and against it."""
-    on_target = int(_inside(source, transform, target).sum())
-    on_source = int(_inside(target, transform.inverse(), source).sum())
+    source, target = pairs.source, pairs.target
+    on_target = source.count_on(target, transform, margin=_MARGIN, most=_MOST_COMPARED)
+    on_source = target.count_on(source, transform.inverse(), margin=_MARGIN, most=_MOST_COMPARED)
     # A map may pile a whole frame up on a few pixels: the area is the smaller of the two frames', on the target grid.
     area = min(target.rows * target.columns, source.rows * source.columns * abs(transform.determinant))
     given, wanted = source.light_with(target)
-    given, wanted = given[first], wanted[second]
+    given, wanted = given[pairs.first], wanted[pairs.second]
     positive = (given > 0) & (wanted > 0)  # within a wider aperture a faint star's light may be none
     log_ratio = np.log(wanted[positive] / given[positive]) if positive.any() else np.zeros(1)
-    scatter = 1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio))))
     return StarMatch(
-        transform=transform, source=first, target=second, residual=residual, overlap=min(on_target, on_source),
+        transform=transform,
+        source=pairs.first,
+        target=pairs.second,
+        residual=residual,
+        overlap=min(on_target, on_source),
         chance=chance_matches(on_target, on_source, area, max(1.0, 3.0 * residual)),
         flux_ratio=float(np.exp(np.median(log_ratio))),
-        flux_scatter=scatter, is_affine=is_affine,
-    )  # fmt: skip
+        flux_scatter=1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))),
+        is_affine=is_affine,
+    )
 
 
 def chance_matches(first: int, second: int, area: float, radius: float) -> float:

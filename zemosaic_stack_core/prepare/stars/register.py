@@ -2,68 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.match import GUESSES, StarMatch, chance_matches, find_match, refine_match
 
-_BRIDGES = 8  # frames in a row, each of which overlaps with the next only
-_STILL = 1.0  # pixels; a map that moves no corner further is called the identity
-_FIXED = 0.7  # pixels; two detections at one place of the sensor
-_OTHER_FIELD = 0.25  # part of the set: fewer strangers are dropped, more mean two fields
-_BRIGHT = 25.0  # times its error: such a star is seen in every frame of a sky that stands still
-_BRIGHT_LOST = 0.3  # part of them; more that are lost are elsewhere
+# Frames in a row, each of which overlaps with the next only.
+_BRIDGES = 8
+# Pixels; a map that moves no corner further is called the identity.
+_STILL = 1.0
+# Pixels; two detections at one place of the sensor.
+_FIXED = 0.7
+# Part of the set: fewer strangers are dropped, more mean two fields.
+_OTHER_FIELD = 0.25
+# Times its error: such a star is seen in every frame of a sky that stands still.
+_BRIGHT = 25.0
+# Part of them; more that are lost are elsewhere.
+_BRIGHT_LOST = 0.3
 _REFERENCES_TRIED = 3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class FramePlace:
-    """Where a frame lies.
+class Place:
+    """Where a frame lies on the reference, and what speaks for it."""
 
-    Parameters
-    ----------
-    transform : Affine or None
-        From its pixels to the reference's; None where it was not found.
-    match : StarMatch or None
-        The evidence; against frame `via`.
-    reason : str
-        Why the frame can't be used; empty where it can.
-    via : int
-        Index of the frame that it was matched with: the reference, or one that overlaps more.
-    note : str
-        What is worth knowing of a good match.
-    """
-
+    # From its pixels to the reference's, by WCS the nearest affine map; None where the frame can't be used.
     transform: Affine | None = None
+    # The evidence, against frame `via`: the reference, or one that overlaps more.
     match: StarMatch | None = None
-    reason: str = ""
     via: int = -1
+    # Star flux of the reference over the frame's.
+    flux_ratio: float = math.nan
+    # Why the frame can't be used; empty where it can.
+    reason: str = ""
+    # What is worth knowing of a good match.
     note: str = ""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Registration:
-    """Places of all frames; at least two (or the only frame) are good.
+    """Places of all frames by their stars; at least two (or the only frame's) are good."""
 
-    Parameters
-    ----------
-    reference : int
-        Index of the reference frame.
-    places : tuple of FramePlace
-        One per frame.
-    """
-
+    # Index of the reference frame.
     reference: int
-    places: tuple[FramePlace, ...]
+    places: tuple[Place, ...]
+
+    @property
+    def good(self) -> int:
+        """Number of frames that have a place."""
+        return sum(place.transform is not None for place in self.places)
 
 
-def choose_reference(lists: Sequence[StarList]) -> list[int]:
+def rank_references(lists: Sequence[StarList]) -> list[int]:
     """Return the frames from the best reference to the worst: many stars, sharp and round."""
 
     def score(stars: StarList) -> float:
@@ -82,151 +78,178 @@ def register_frames(
     names: Sequence[str],
     reference: int | None = None,
 ) -> Registration:
-    """Find every frame's place on the reference's grid.
+    """Find every frame's place on the grid of a reference, by default the best; raise where they share no sky.
 
-    Parameters
-    ----------
-    lists : sequence of StarList
-        One per frame.
-    min_stars, max_residual
-        See `PrepareOptions`.
-    names : sequence of str
-        For messages.
-    reference : int, optional
-        Index of the frame to take; default the best.
-
-    Raises
-    ------
-    InvalidInputError
-        The set has no common sky: no stars, two fields, a fixed pattern under a moving sky. One line.
+    That is where there are no stars, two fields, or a fixed pattern under a moving sky. `names` are for messages, see
+    `PrepareOptions` for the rest.
     """
     usable = [i for i, stars in enumerate(lists) if len(stars) >= min_stars]
-    most = max(len(stars) for stars in lists)
     if not usable:
         raise InvalidInputError(
-            f"no frame of {len(lists)} has {min_stars} stars (the best has {most}); "
+            f"no frame of {len(lists)} has {min_stars} stars (the best has {max(map(len, lists))}); "
             "expected images of the night sky in focus, or --align none for frames that are aligned already"
         )
     if reference is not None and reference not in usable:
         raise InvalidInputError(
             f"{names[reference]}: {len(lists[reference])} stars; expected {min_stars} in a reference"
         )
-    order = [i for i in choose_reference(lists) if i in usable] if reference is None else [reference]
+    search = _Search(lists, names, min_stars, max_residual)
+    order = [i for i in rank_references(lists) if i in usable] if reference is None else [reference]
     best: Registration | None = None
     for _ in range(_REFERENCES_TRIED):
-        candidate = order[0]
-        places = _place_all(lists, candidate, min_stars, max_residual)
-        tried = Registration(reference=candidate, places=places)
-        if best is None or _good(places) > _good(best.places):
+        tried = Registration(reference=order[0], places=search.places(order[0]))
+        if best is None or tried.good > best.good:
             best = tried
         # What a reference has found would find the same: the next one is among those that it has not.
-        order = [i for i in order[1:] if places[i].transform is None]
-        if _good(places) > 0.6 * len(usable) or not order:
+        order = [i for i in order[1:] if tried.places[i].transform is None]
+        if tried.good > 0.6 * len(usable) or not order:
             break
     assert best is not None  # noqa: S101 - there is at least one candidate
-    _refuse_bad_set(best, lists, usable, min_stars, max_residual, names)
+    search.refuse_bad_set(best, usable)
     return best
 
 
-def _good(places: Sequence[FramePlace]) -> int:
-    """Return the number of frames that have a place."""
-    return sum(place.transform is not None for place in places)
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The star lists of a set, and what a match must show."""
+
+    lists: Sequence[StarList]
+    names: Sequence[str]
+    min_stars: int
+    max_residual: float
+
+    def places(self, reference: int) -> tuple[Place, ...]:
+        """Match every frame with the reference; those that fail, with the frames that did not."""
+        lists, own = self.lists, self.lists[reference]
+        places = [Place(reason="not tried")] * len(lists)
+        itself = refine_match(own, own, Affine())
+        places[reference] = Place(transform=Affine(), match=itself, via=reference, flux_ratio=1.0)
+        # From the reference outwards in time: a neighbor's place is nearly always a good first guess.
+        for index in sorted(range(len(lists)), key=lambda i: (abs(i - reference), i)):
+            if index == reference:
+                continue
+            if len(lists[index]) < self.min_stars:
+                reason = f"{len(lists[index])} stars found; expected at least {self.min_stars}"
+                places[index] = Place(reason=reason)
+                continue
+            neighbor = index + (1 if index < reference else -1)
+            guess = places[neighbor].transform if 0 <= neighbor < len(lists) else None
+            places[index] = self._place(index, reference, guess)
+        self._bridge(places, reference)
+        return tuple(places)
+
+    def _bridge(self, places: list[Place], reference: int) -> None:
+        """Match frames that have no place with those that have one."""
+        asked: set[tuple[int, int]] = set()
+        for _ in range(_BRIDGES):
+            lost = [i for i, p in enumerate(places) if p.transform is None and len(self.lists[i]) >= self.min_stars]
+            for index in lost:
+                for via in _bridges(places, index, reference):
+                    if (index, via) in asked:
+                        continue
+                    asked.add((index, via))
+                    place, onward = self._place(index, via), places[via]
+                    if place.transform is not None and onward.transform is not None:
+                        places[index] = replace(
+                            place,
+                            transform=place.transform.then(onward.transform),
+                            flux_ratio=place.flux_ratio * onward.flux_ratio,
+                            note=f"matched by way of frame {via + 1}",
+                        )
+                        break
+            if len(lost) == sum(places[i].transform is None for i in lost):
+                break
+
+    def _place(self, index: int, via: int, guess: Affine | None = None) -> Place:
+        """Match one frame with another and judge the match."""
+        source, target = self.lists[index], self.lists[via]
+        match = refine_match(source, target, guess) if guess is not None else None
+        if match is None or match.stars < 12 or match.stars < 0.5 * match.overlap or self._problem(match):
+            match = find_match(source, target) or match
+        if match is None:
+            return Place(reason=f"no pattern of stars in common ({len(source)} and {len(target)} stars)", via=via)
+        problem = self._problem(match)
+        if problem:
+            return Place(match=match, reason=problem, via=via)
+        match, reason, note = self._against_fixed_points(source, target, match)
+        if reason:
+            return Place(match=match, reason=reason, via=via)
+        return Place(transform=match.transform, match=match, flux_ratio=match.flux_ratio, note=note, via=via)
+
+    def _problem(self, match: StarMatch) -> str:
+        """Return what speaks against a match; empty where nothing does."""
+        return match.problem(self.min_stars, self.max_residual)
+
+    def _against_fixed_points(self, source: StarList, target: StarList, match: StarMatch) -> tuple[StarMatch, str, str]:
+        """Check a match against what stays at its place on the sensor: hot pixels, dust, trees, a horizon.
+
+        Return the match that holds, why none does, and what is worth knowing.
+        """
+        left_out = "{} points that stay on the sensor left out"
+        rest_source, rest_target = source.without(match.source), target.without(match.target)
+        if match.transform.largest_move(source.rows, source.columns) >= _STILL:
+            fixed, chance = _fixed_points(rest_source, rest_target)
+            if fixed <= 3 + chance + 4 * chance**0.5:
+                return match, "", ""
+            if fixed <= match.stars:
+                return match, "", left_out.format(fixed)
+            return match, _torn(fixed, match.stars), ""
+        # Nothing moves. Is it the sky that stands still, or does another sky move behind what was matched?
+        least = max(self.min_stars, 8)
+        if min(len(rest_source), len(rest_target)) < least:
+            return match, "", ""
+        other = find_match(rest_source, rest_target, 4 * GUESSES)
+        moves = other is not None and other.transform.largest_move(source.rows, source.columns) >= 2 * _STILL
+        if other is None or not moves or other.problem(least, self.max_residual):
+            lost, bright = _bright_without_partner(source, target, match)
+            if lost >= least and lost > _BRIGHT_LOST * bright:
+                reason = (
+                    f"{match.stars} objects stay at their places on the sensor while {lost} of {bright} bright ones "
+                    "are not where they were (trees, a horizon, dust?)"
+                )
+                return match, reason, ""
+            return match, "", ""
+        if other.stars >= match.stars:
+            return other, "", left_out.format(match.stars)
+        return match, _torn(match.stars, other.stars), ""
+
+    def refuse_bad_set(self, found: Registration, usable: Sequence[int]) -> None:
+        """Raise where too few frames share a sky, or the others share another."""
+        lost = [i for i in usable if found.places[i].transform is None]
+        good = len(usable) - len(lost)
+        if not lost or (len(self.lists) == 1 and good):
+            return
+        reference, names = self.names[found.reference], self.names
+        strangers = self._own_group(lost) if len(lost) >= 2 else []
+        if len(strangers) >= max(2, _OTHER_FIELD * len(usable)):
+            raise InvalidInputError(
+                f"two different fields: {good} frames agree with {reference} and {len(strangers)} with "
+                f"{names[strangers[0]]}, but not with each other; expected one field (stack them apart)"
+            )
+        if good < 2 or good < 0.5 * len(usable):
+            # Reasons differ in their numbers, so the first stands for all.
+            raise InvalidInputError(
+                f"only {good} of {len(usable)} frames with stars can be registered on {reference}: "
+                f"{names[lost[0]]}: {found.places[lost[0]].reason}; expected frames of one field"
+            )
+
+    def _own_group(self, lost: Sequence[int]) -> list[int]:
+        """Return the lost frames that agree among each other, the best first; empty where none do."""
+        first, *rest = sorted(lost, key=rank_references(self.lists).index)
+        others = [index for index in rest if self._place(index, first).transform]
+        return [first, *others] if others else []
 
 
-def _place_all(
-    lists: Sequence[StarList], reference: int, min_stars: int, max_residual: float
-) -> tuple[FramePlace, ...]:
-    """Match every frame with the reference; those that fail, with the frames that did not."""
-    places: list[FramePlace] = [FramePlace(reason="not tried")] * len(lists)
-    places[reference] = FramePlace(
-        transform=Affine(), match=refine_match(lists[reference], lists[reference], Affine()), via=reference
-    )
-    # From the reference outwards in time: a neighbor's place is nearly always a good first guess.
-    for index in sorted(range(len(lists)), key=lambda i: (abs(i - reference), i)):
-        if index == reference:
-            continue
-        if len(lists[index]) < min_stars:
-            places[index] = FramePlace(reason=f"{len(lists[index])} stars found; expected at least {min_stars}")
-            continue
-        neighbor = index + (1 if index < reference else -1)
-        guess = places[neighbor].transform if 0 <= neighbor < len(lists) else None
-        places[index] = _place(lists[index], lists[reference], guess, min_stars, max_residual, reference)
-    asked: set[tuple[int, int]] = set()
-    for _ in range(_BRIDGES):
-        lost = [i for i, place in enumerate(places) if place.transform is None and len(lists[i]) >= min_stars]
-        for index in lost:
-            for via in _bridges(places, index, reference):
-                if (index, via) in asked:
-                    continue
-                asked.add((index, via))
-                place = _place(lists[index], lists[via], None, min_stars, max_residual, via)
-                onward = places[via].transform
-                if place.transform is not None and onward is not None:
-                    places[index] = replace(place, transform=place.transform.then(onward),
-                                            note=f"matched by way of frame {via + 1}")  # fmt: skip
-                    break
-        if len(lost) == sum(places[i].transform is None for i in lost):
-            break
-    return tuple(places)
-
-
-def _bridges(places: Sequence[FramePlace], index: int, reference: int) -> list[int]:
+def _bridges(places: Sequence[Place], index: int, reference: int) -> list[int]:
     """Return placed frames to try in the reference's stead: near in time, and far from each other in place."""
+
+    def distance(place: Place) -> float:
+        return 0.0 if place.transform is None else float(np.hypot(place.transform.x0, place.transform.y0))
+
     placed = [i for i, place in enumerate(places) if place.transform is not None and i != reference]
     near = sorted(placed, key=lambda i: (abs(i - index), i))[:2]
-    far = sorted(placed, key=lambda i: (-_moved(places[i]), i))[:2]
+    far = sorted(placed, key=lambda i: (-distance(places[i]), i))[:2]
     return list(dict.fromkeys([*near, *far]))
-
-
-def _moved(place: FramePlace) -> float:
-    """Return how far a frame is from the reference, pixels."""
-    return 0.0 if place.transform is None else float(np.hypot(place.transform.x0, place.transform.y0))
-
-
-def _place(
-    source: StarList, target: StarList, guess: Affine | None, min_stars: int, max_residual: float, via: int
-) -> FramePlace:
-    """Match one frame and judge the match."""
-    match = refine_match(source, target, guess) if guess is not None else None
-    if match is None or match.stars < 12 or match.stars < 0.5 * match.overlap or match.problem(min_stars, max_residual):
-        match = find_match(source, target) or match
-    if match is None:
-        return FramePlace(reason=f"no pattern of stars in common ({len(source)} and {len(target)} stars)", via=via)
-    problem = match.problem(min_stars, max_residual)
-    if problem:
-        return FramePlace(match=match, reason=problem, via=via)
-    return _against_fixed_points(source, target, match, min_stars, max_residual, via)
-
-
-def _against_fixed_points(
-    source: StarList, target: StarList, match: StarMatch, min_stars: int, max_residual: float, via: int
-) -> FramePlace:
-    """Check a match against what stays at its place on the sensor: hot pixels, dust, trees, a horizon."""
-    rest_source, rest_target = _without(source, match.source), _without(target, match.target)
-    if match.transform.largest_move(source.rows, source.columns) >= _STILL:
-        fixed, chance = _fixed_points(rest_source, rest_target)
-        if fixed <= 3 + chance + 4 * chance**0.5:
-            return FramePlace(transform=match.transform, match=match, via=via)
-        if fixed <= match.stars:
-            return FramePlace(transform=match.transform, match=match, via=via,
-                              note=f"{fixed} points that stay on the sensor left out")  # fmt: skip
-        return FramePlace(match=match, via=via, reason=_torn(fixed, match.stars))
-    # Nothing moves. Is it the sky that stands still, or does another sky move behind what was matched?
-    if min(len(rest_source), len(rest_target)) < max(min_stars, 8):
-        return FramePlace(transform=match.transform, match=match, via=via)
-    other = find_match(rest_source, rest_target, 4 * GUESSES)
-    moving = other is not None and not other.problem(max(min_stars, 8), max_residual)
-    if other is None or not moving or other.transform.largest_move(source.rows, source.columns) < 2 * _STILL:
-        lost, bright = _bright_without_partner(source, target, match)
-        if lost >= max(min_stars, 8) and lost > _BRIGHT_LOST * bright:
-            return FramePlace(match=match, via=via, reason=(
-                f"{match.stars} objects stay at their places on the sensor while {lost} of {bright} bright ones "
-                "are not where they were (trees, a horizon, dust?)"))  # fmt: skip
-        return FramePlace(transform=match.transform, match=match, via=via)
-    if other.stars >= match.stars:
-        return FramePlace(transform=other.transform, match=other, via=via,
-                          note=f"{match.stars} points that stay on the sensor left out")  # fmt: skip
-    return FramePlace(match=match, via=via, reason=_torn(match.stars, other.stars))
 
 
 def _bright_without_partner(source: StarList, target: StarList, match: StarMatch) -> tuple[int, int]:
@@ -245,16 +268,8 @@ def _bright_without_partner(source: StarList, target: StarList, match: StarMatch
 
 
 def _torn(fixed: int, moving: int) -> str:
-    """Say that two things move differently."""
+    """Return the reason where two things move differently."""
     return f"{fixed} objects stay at their places on the sensor while {moving} stars move (trees, a horizon, dust?)"
-
-
-def _without(stars: StarList, indices: npt.NDArray[np.intp]) -> StarList:
-    """Return the list without some of its stars."""
-    keep = np.ones(len(stars), np.bool_)
-    keep[indices] = False
-    return replace(stars, x=stars.x[keep], y=stars.y[keep], flux=stars.flux[keep], error=stars.error[keep],
-                   ladder=None if stars.ladder is None else stars.ladder[keep])  # fmt: skip
 
 
 def _fixed_points(source: StarList, target: StarList) -> tuple[int, float]:
@@ -266,39 +281,3 @@ def _fixed_points(source: StarList, target: StarList) -> tuple[int, float]:
     distance, _ = KDTree(target.points).query(source.points)
     chance = chance_matches(len(source), len(target), source.rows * source.columns, _FIXED)
     return int((distance < _FIXED).sum()), chance
-
-
-def _refuse_bad_set(
-    found: Registration, lists: Sequence[StarList], usable: Sequence[int], min_stars: int, max_residual: float,
-    names: Sequence[str],
-) -> None:  # fmt: skip
-    """Raise where too few frames share a sky, or the others share another."""
-    good = [i for i in usable if found.places[i].transform is not None]
-    lost = [i for i in usable if found.places[i].transform is None]
-    if not lost or (len(lists) == 1 and good):
-        return
-    strangers = _own_group(lists, lost, min_stars, max_residual) if len(lost) >= 2 else []
-    if len(strangers) >= max(2, _OTHER_FIELD * len(usable)):
-        raise InvalidInputError(
-            f"two different fields: {len(good)} frames agree with {names[found.reference]} and {len(strangers)} with "
-            f"{names[strangers[0]]}, but not with each other; expected one field (stack them apart)"
-        )
-    if len(good) < 2 or len(good) < 0.5 * len(usable):
-        reason = _commonest([found.places[i].reason for i in lost])
-        raise InvalidInputError(
-            f"only {len(good)} of {len(usable)} frames with stars can be registered on {names[found.reference]}: "
-            f"{names[lost[0]]}: {reason}; expected frames of one field"
-        )
-
-
-def _own_group(lists: Sequence[StarList], lost: Sequence[int], min_stars: int, max_residual: float) -> list[int]:
-    """Return the lost frames that agree among each other, the best first; empty where none do."""
-    order = sorted(lost, key=choose_reference(lists).index)
-    first = order[0]
-    others = [i for i in order[1:] if _place(lists[i], lists[first], None, min_stars, max_residual, first).transform]
-    return [first, *others] if others else []
-
-
-def _commonest(reasons: Sequence[str]) -> str:
-    """Return the first reason; reasons differ in their numbers, so the first stands for all."""
-    return next(iter(reasons), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -14,7 +15,6 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
-from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.headers.kinds import KIND_CARDS, kind_in
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
 
@@ -22,55 +22,35 @@ if TYPE_CHECKING:
     from astropy.io import fits
 
 
-KINDS = ("light", "dark", "flat", "bias")
-_PIXELS = npt.NDArray[np.float32]
+_Image = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawFrame:
-    """A file as its header describes it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    name : str
-        The path as given.
-    rows, columns, channels : int
-        Size.
-    kind : {"light", "dark", "flat", "bias"}
-        By IMAGETYP, FRAME or OBSTYPE, else by the file's name, else a light.
-    exposure : float or None
-        Seconds.
-    temperature : float or None
-        Of the sensor, degrees Celsius.
-    filter : str
-        FILTER, empty where there is none.
-    date : str
-        DATE-OBS as written.
-    pattern : str or None
-        Colors of the first two pixels of the first two rows in the file ("RGGB"...); None: mono, or color already.
-    pattern_problem : str
-        Why there is no pattern although the frame must have one; empty otherwise.
-    wcs_header : str or None
-        The header as text where it has a celestial WCS.
-    digest : str
-        SHA-256 of the file, hexadecimal; empty where it was not computed.
-    """
+    """A file as its header describes it."""
 
     path: Path
+    # The path as given.
     name: str
     rows: int
     columns: int
     channels: int
+    # "light", "dark", "flat" or "bias": by IMAGETYP, FRAME or OBSTYPE, else by the file's name, else a light.
     kind: str = "light"
+    # Seconds.
     exposure: float | None = None
+    # Of the sensor, degrees Celsius.
     temperature: float | None = None
     filter: str = ""
+    # DATE-OBS as written.
     date: str = ""
+    # Colors of the first two pixels of the first two rows in the file ("RGGB"...); None: mono, or color already.
     pattern: str | None = None
+    # Why there is no pattern although the frame must have one; empty otherwise.
     pattern_problem: str = ""
+    # The header as text where it has a celestial WCS.
     wcs_header: str | None = None
+    # SHA-256 of the file, hexadecimal; empty where it was not computed.
     digest: str = ""
 
     @property
@@ -79,19 +59,18 @@ class RawFrame:
         return self.rows, self.columns
 
     @property
+    def seconds(self) -> float:
+        """Exposure time, NaN where it is not known."""
+        return math.nan if self.exposure is None else self.exposure
+
+    @property
     def signature(self) -> str:
         """What changes when the file's content does."""
         return self.digest or os.fspath(self.path.resolve())
 
 
 def inspect_frame(path: str | os.PathLike[str]) -> RawFrame:
-    """Read a file's header.
-
-    Raises
-    ------
-    FrameReadError
-        It is not a frame.
-    """
+    """Read a file's header; raise where it is not a frame."""
     source = probe_frame(path)
     facts: dict[str, Any] = {}
     header = _image_header(source)
@@ -108,23 +87,24 @@ def inspect_frame(path: str | os.PathLike[str]) -> RawFrame:
             "wcs_header": _wcs_text(header),
         }
     return RawFrame(
-        path=Path(path), name=os.fspath(path), rows=source.rows, columns=source.columns, channels=source.channels,
+        path=Path(path),
+        name=os.fspath(path),
+        rows=source.rows,
+        columns=source.columns,
+        channels=source.channels,
         **facts,
-    )  # fmt: skip
+    )
 
 
-def read_pixels(path: str | os.PathLike[str]) -> _PIXELS:
+def read_pixels(path: str | os.PathLike[str]) -> _Image:
     """Read a whole frame as float32, (row, column) or (row, column, channel); missing samples are NaN."""
     source = probe_frame(path)
-    planes = np.empty((source.channels, source.rows, source.columns), source.dtype)
-    with FilePool() as files:
-        source.read_rows(0, source.rows, planes, files)
-    pixels = planes.astype(np.float32, copy=False)
+    pixels = source.read_planes(0, source.rows).astype(np.float32, copy=False)
     return pixels[0] if source.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def frame_kind(header: fits.Header, name: str) -> str:
-    """Tell lights, darks, flats and biases apart: the header first, then a word in the file's name."""
+    """Return "light", "dark", "flat" or "bias": by the header, else by a word in the file's name."""
     for keyword in KIND_CARDS:
         word = kind_in(str(header.get(keyword, "")))
         if word:
@@ -140,7 +120,7 @@ def bayer_pattern(header: fits.Header, source: FileFrame) -> tuple[str | None, s
     ``BAYERPAT`` (or ``COLORTYP``) names the pattern at the top left as the image is shown, ``XBAYROFF`` and
     ``YBAYROFF`` shift it. Cameras' programs write the top row first (``ROWORDER = 'TOP-DOWN'``, or no card: Seestar,
     ASIAIR); where a file says ``BOTTOM-UP``, the first row of the file is the bottom one, which with an even number of
-    rows turns the pattern over. Whatever comes out is checked against the pixels: see `debayer.check_pattern`.
+    rows turns the pattern over. Whatever comes out is checked against the pixels: see `debayer.pattern_problem`.
     """
     if source.channels != 1:
         return None, ""

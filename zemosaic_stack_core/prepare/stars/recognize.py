@@ -1,4 +1,4 @@
-"""Do frames whose headers say nothing lie on each other? Told by the stars at the center of three of them, in a blink.
+"""Are frames whose headers leave it open aligned already? The stars at the center of three of them say so, in a blink.
 
 The largest part of such sets is aligned, so the check is made to cost next to nothing: the middle of the first, the
 middle and the last frame is read, its brightest stars are found, and their places compared.
@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.frames.file_frames import probe_frame
-from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.canvas.geometry import corners_of, fit_similarity
+from zemosaic_stack_core.prepare.frame_set import is_installed
 from zemosaic_stack_core.prepare.headers.recognize import Recognized
-from zemosaic_stack_core.prepare.intake import is_there
 from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, sharp_pixels
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.match import find_match
@@ -27,14 +26,19 @@ from zemosaic_stack_core.prepare.stars.match import find_match
 _Image = npt.NDArray[np.float32]
 _Values = npt.NDArray[np.float64]
 
-_SIDES = (448, 1024)  # pixels, of the piece that is looked at, and of that where the first has few stars
-_STARS = 60  # the brightest
+# Pixels, of the piece that is looked at, and of that where the first has few stars.
+_SIDES = (448, 1024)
+# The brightest that are compared.
+_STARS = 60
 _LEAST_STARS = 6
 _ENOUGH_STARS = 15
 _SIGMAS = 8.0
-_NEAR = 4.0  # pixels; stars that are nearer are the same where half of them have such a partner
-_SAME = 0.75  # pixels; programs that align frames are better than that
-_TURNED = 1.0  # pixels at a corner of the frame
+# Pixels; stars that are nearer are the same where half of them have such a partner.
+_NEAR = 4.0
+# Pixels; programs that align frames are better than that.
+_SAME = 0.75
+# Pixels at a corner of the frame.
+_TURNED = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,23 +51,13 @@ class _Piece:
     shape: tuple[int, int]
 
 
-def look_at_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
-    """Look at the stars where headers have left it open whether frames are aligned.
+def recognize_by_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
+    """Look at the stars where headers have left it open whether frames are aligned, and SEP is installed.
 
-    Parameters
-    ----------
-    found : Recognized
-        What the headers say.
-    paths : sequence of path
-        The frames.
-
-    Returns
-    -------
-    Recognized
-        `found` itself where that is certain or where SEP is not installed. Otherwise raw where the stars have moved,
-        aligned where they have not, and aligned, which is said, where there are too few to tell.
+    Frames are raw where the stars have moved, and aligned where they have not. Where there are too few to tell they are
+    taken as aligned; the record's line says so.
     """
-    if not found.is_open or len(paths) < 2 or not is_there("sep"):
+    if not found.is_open or len(paths) < 2 or not is_installed("sep"):
         return found
     chosen = [Path(paths[index]) for index in sorted({0, len(paths) // 2, len(paths) - 1})]
     try:
@@ -81,9 +75,11 @@ def look_at_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) ->
         if moved is None:
             few = min(len(first.stars), len(piece.stars))
             why = f"{few} stars are" if few < _LEAST_STARS else f"{partners} of {few} bright objects are at one place"
-            return replace(found, line=(
+            line = (
                 f"whether the frames are aligned can't be told: {why} in the middle of {names}; "
-                "they are stacked as they are (--align stars registers them)"))  # fmt: skip
+                "they are stacked as they are (--align stars registers them)"
+            )
+            return replace(found, line=line)
         if moved > _SAME:
             return Recognized(True, f"the stars of {names} lie {moved:.3g} px apart")
         apart = max(apart, moved)
@@ -96,9 +92,7 @@ def _piece(path: Path, side: int) -> _Piece:
     source = probe_frame(path)
     rows, columns = min(side, source.rows), min(side, source.columns)
     top, left = (source.rows - rows) // 2, (source.columns - columns) // 2
-    planes = np.empty((source.channels, rows, source.columns), source.dtype)
-    with FilePool() as files:
-        source.read_rows(top, top + rows, planes, files)
+    planes = source.read_planes(top, top + rows)
     piece = planes[source.channels // 2, :, left : left + columns].astype(np.float32)
     return _Piece(_bright_stars(piece), left, top, (source.rows, source.columns))
 
@@ -108,9 +102,7 @@ def _bright_stars(image: _Image) -> StarList:
     import sep
 
     rows, columns = image.shape
-    nothing = np.zeros(0)
-    none = StarList(x=nothing, y=nothing, flux=nothing, error=nothing, fwhm=np.nan, roundness=np.nan, sky=np.nan,
-                    noise=np.nan, rows=rows, columns=columns)  # fmt: skip
+    none = StarList.empty(rows, columns)
     missing = ~np.isfinite(image)
     if missing.mean() > 0.5 or min(rows, columns) < 32:
         return none

@@ -1,0 +1,107 @@
+"""What was given: lights and calibration frames told apart, what they have in common, what preparing them needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, common_shape, inspect_frame, require_pattern
+from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.tasks import aligned_bytes
+
+# Kinds of calibration frames, and the options that name files of them.
+_CALIBRATION = {"dark": "darks", "flat": "flats", "bias": "biases"}
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """Lights, and the calibration frames for them."""
+
+    lights: list[RawFrame]
+    calibration: list[RawFrame]
+
+    def of_kind(self, kind: str) -> list[RawFrame]:
+        """Return the calibration frames of a kind."""
+        return [frame for frame in self.calibration if frame.kind == kind]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, which all frames share; raise where they don't."""
+        return common_shape([*self.lights, *self.calibration])
+
+    @property
+    def counts(self) -> str:
+        """How many frames of each kind there are, in words."""
+        numbers = ((len(self.of_kind(kind)), name) for kind, name in _CALIBRATION.items())
+        return ", ".join([f"{len(self.lights)} lights", *(f"{number} {name}" for number, name in numbers if number)])
+
+    def pattern(self, options: PrepareOptions) -> str | None:
+        """Return the Bayer pattern that all lights share, None for mono; raise where they don't or it must be asked."""
+        lights, asked = self.lights, options.bayer_pattern
+        if asked is not None:
+            return None if asked == "none" or lights[0].channels != 1 else asked
+        patterns = {require_pattern(frame): frame.name for frame in lights}
+        if len(patterns) > 1:
+            (first, one), (second, other) = list(patterns.items())[:2]
+            raise InvalidInputError(
+                f"{one} has the Bayer pattern {first} and {other} {second}; expected one, or --bayer-pattern"
+            )
+        pattern = next(iter(patterns))
+        if options.cfa == "drizzle" and pattern is None:
+            raise InvalidInputError(f"{lights[0].name}: no Bayer pattern; expected CFA frames for --cfa drizzle")
+        return pattern
+
+
+def inspect_frames(paths: Sequence[str | os.PathLike[str]], options: PrepareOptions) -> FrameSet:
+    """Read the headers of frames and of the calibration frames that options name; raise where there is no light."""
+    given = [inspect_frame(path) for path in paths]
+    named = [
+        replace(inspect_frame(path), kind=kind)
+        for kind, name in _CALIBRATION.items()
+        for path in getattr(options, name)
+    ]
+    lights = [frame for frame in given if frame.kind == "light"]
+    if not lights:
+        raise InvalidInputError(f"{len(given)} files, none of them a light; expected at least one")
+    return FrameSet(lights, [*(frame for frame in given if frame.kind != "light"), *named])
+
+
+def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOptions) -> dict[str, int | str]:
+    """Return what headers say before any work, and the least disk that it will take; raise as `prepare_frames` does."""
+    require_libraries(options)
+    frames = inspect_frames(paths, options)
+    lights, (rows, columns), pattern = frames.lights, frames.shape, frames.pattern(options)
+    is_color = lights[0].channels != 1 or pattern is not None
+    size = aligned_bytes(Canvas(rows=rows, columns=columns, x=0, y=0), is_color=is_color)
+    return {
+        "lights": len(lights),
+        **{name: len(frames.of_kind(kind)) for kind, name in _CALIBRATION.items()},
+        "shape": f"{rows} x {columns}",
+        "pattern": pattern or "none",
+        "with_wcs": sum(frame.wcs_header is not None for frame in lights),
+        "align": options.align,
+        "least_disk": f"{len(lights) * size / 1e6:.0f} MB",
+    }
+
+
+def require_libraries(options: PrepareOptions) -> None:
+    """Raise one line that says what to install where a library is lacking."""
+    is_needed = {"scipy": True, "sep": options.align != "none", "drizzle": options.cfa == "drizzle"}
+    lacking = [name for name, needed in is_needed.items() if needed and not is_installed(name)]
+    if lacking:
+        raise InvalidInputError(
+            f"preparing raw frames needs {', '.join(lacking)}, not installed; "
+            "expected: pip install 'zemosaic-stack-core[prepare]', or --align none for frames that are aligned already"
+        )
+
+
+def is_installed(library: str) -> bool:
+    """Return whether a library can be imported."""
+    try:
+        return find_spec(library) is not None
+    except ValueError:  # something else stands in its place
+        return False
