@@ -17,7 +17,7 @@ from zemosaic_stack_core.command_line import ExitCode, main
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.master.explain import HIGH, KEPT, LOW, MISSING, explain_pixel
 from zemosaic_stack_core.master.replay import replay_master
-from zemosaic_stack_core.master.tile import write_master
+from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.options import REJECTIONS
 
 SHAPE = (4, 6)

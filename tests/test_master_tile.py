@@ -15,9 +15,10 @@ from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, Output
 from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.fits.stream import find_damage, verify_checksum
 from zemosaic_stack_core.master.frames_table import table_header
-from zemosaic_stack_core.master.master_header import TileFacts
 from zemosaic_stack_core.master.option_cards import ALGORITHM
-from zemosaic_stack_core.master.tile import read_master, read_signature, write_master
+from zemosaic_stack_core.master.read import read_master, read_signature
+from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
+from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
@@ -106,7 +107,7 @@ def assert_valid(path):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_everything_comes_back(tmp_path, shape):
     result = make_result(shape, options=StackOptions(rejection="minmax", n_low=0))
-    path = write_master(tmp_path / "master.fits", result, tile=TileFacts(tile_id=4, raw_frames=5))
+    path = write_master(tmp_path / "master.fits", result, MasterExtras(tile=TileFacts(tile_id=4, raw_frames=5)))
     assert_valid(path)
     assert verify_checksum(path)
     tile = read_master(path)
@@ -118,7 +119,7 @@ def test_everything_comes_back(tmp_path, shape):
     assert tile.result.frames == result.frames
     assert tile.result.options == result.options
     assert (tile.result.backend, tile.result.reference) == ("numpy", None)
-    assert [row.name for row in tile.rows] == ["frame 0", "frame 1", "frame 2"]
+    assert [row.record.name for row in tile.rows] == ["frame 0", "frame 1", "frame 2"]
 
 
 def test_planes_come_first_in_the_file(tmp_path):
@@ -180,7 +181,9 @@ def test_every_option_has_a_card_of_eight_characters(tmp_path):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_wcs_survives_with_its_distortion(tmp_path, shape):
     paths = make_frames(tmp_path)
-    write_master(tmp_path / "a.fits", make_result(shape, paths=paths), tile=TileFacts(tile_id=1, raw_frames=3))
+    write_master(
+        tmp_path / "a.fits", make_result(shape, paths=paths), MasterExtras(tile=TileFacts(tile_id=1, raw_frames=3))
+    )
     pixels = np.array([[0.0, 0.0], [10.0, 6.0], [3.3, 2.2]])
     expected = wcs_of(paths[0]).all_pix2world(pixels, 0)
     for extension in (0, "ALPHA", "COVERAGE", "VARIANCE"):
@@ -223,7 +226,7 @@ def test_structural_and_stale_cards_stay_behind(tmp_path):
 
 def test_an_integer_reference_leaves_no_scaling_behind(tmp_path):
     fits.writeto(tmp_path / "r.fits", np.zeros((7, 11), np.uint16))
-    write_master(tmp_path / "a.fits", make_result(), reference=tmp_path / "r.fits")
+    write_master(tmp_path / "a.fits", make_result(), MasterExtras(reference=tmp_path / "r.fits"))
     assert not {"BZERO", "BSCALE", "BLANK"} & set(fits.getheader(tmp_path / "a.fits"))
 
 
@@ -271,7 +274,7 @@ def test_the_reference_is_the_one_asked_for_else_the_stack_s_own_else_the_first(
         ({"reference": fits.Header()}, make_result(paths=paths), None),
         ({}, make_result(), None),
     ):
-        write_master(tmp_path / "a.fits", result, overwrite=True, **arguments)
+        write_master(tmp_path / "a.fits", result, MasterExtras(**arguments), overwrite=True)
         assert fits.getheader(tmp_path / "a.fits").get("OBJECT") == expected
 
 
@@ -282,7 +285,7 @@ def test_a_frame_without_a_readable_header_costs_the_cards_and_not_the_stack(tmp
         write_master(tmp_path / "o.fits", make_result(count=1, paths=[tmp_path / name]), overwrite=True)
         assert "OBJECT" not in fits.getheader(tmp_path / "o.fits")
     with pytest.raises(FrameReadError, match=r"b\.fits: .*expected a FITS header to take the observing cards from"):
-        write_master(tmp_path / "o.fits", make_result(), reference=tmp_path / "b.fits", overwrite=True)
+        write_master(tmp_path / "o.fits", make_result(), MasterExtras(reference=tmp_path / "b.fits"), overwrite=True)
 
 
 def test_an_image_in_an_extension_gives_its_cards_and_the_primary_s(tmp_path):
@@ -290,7 +293,7 @@ def test_an_image_in_an_extension_gives_its_cards_and_the_primary_s(tmp_path):
     primary.header["FILTER"] = "L"
     hdus = fits.HDUList([primary, fits.CompImageHDU(np.zeros((7, 11), np.float32), fits.Header(SIP), name="SCI")])
     hdus.writeto(tmp_path / "r.fits.fz")
-    write_master(tmp_path / "a.fits", make_result(), reference=tmp_path / "r.fits.fz")
+    write_master(tmp_path / "a.fits", make_result(), MasterExtras(reference=tmp_path / "r.fits.fz"))
     header = fits.getheader(tmp_path / "a.fits")
     assert (header["FILTER"], header["CRVAL1"]) == ("L", 202.4)
     assert "ZIMAGE" not in header
@@ -310,7 +313,11 @@ def test_exposure_and_dates_are_of_the_frames_that_are_in_the_image(tmp_path):
 
 
 def test_dates_and_times_that_nobody_knows_are_left_out(tmp_path):
-    write_master(tmp_path / "a.fits", make_result(), facts=[None, ObservingFacts(), ObservingFacts(exposure=2.0)])
+    write_master(
+        tmp_path / "a.fits",
+        make_result(),
+        MasterExtras(observing=[None, ObservingFacts(), ObservingFacts(exposure=2.0)]),
+    )
     header = fits.getheader(tmp_path / "a.fits")
     assert header["EXPTOTAL"] == 2.0
     assert not [keyword for keyword in header if keyword.startswith("DATE")]
@@ -322,7 +329,7 @@ def test_unequal_exposures_give_their_mean_and_sum(tmp_path):
         None,
         ObservingFacts(exposure=30.0),
     ]
-    write_master(tmp_path / "a.fits", make_result(), facts=facts)
+    write_master(tmp_path / "a.fits", make_result(), MasterExtras(observing=facts))
     header = fits.getheader(tmp_path / "a.fits")
     assert (header["EXPTIME"], header["EXPTOTAL"], header["DATE-OBS"]) == (20.0, 40.0, "2026-01-01T00:00:00.250")
 
@@ -333,7 +340,7 @@ def test_the_frames_table_has_files_and_percentages(tmp_path):
     paths[1].rename(odd)
     paths[1] = odd
     result = make_result(paths=paths)
-    write_master(tmp_path / "a.fits", result, sha256=["ab" * 32, None, "cd" * 32])
+    write_master(tmp_path / "a.fits", result, MasterExtras(sha256=["ab" * 32, None, "cd" * 32]))
     table = fits.getdata(tmp_path / "a.fits", "FRAMES")
     assert table["REJHIPCT"][2] == np.float32(100 * 4 / (77 - 12))
     assert table["SIZE"].tolist() == [path.stat().st_size for path in paths]
@@ -355,16 +362,16 @@ def test_frames_are_found_again_when_the_folder_moves(tmp_path):
     assert read_master(tmp_path / "new" / "a.fits").rows[0].record.path is None
 
 
-@pytest.mark.parametrize("field", ["facts", "sha256"])
+@pytest.mark.parametrize("field", ["observing", "sha256"])
 def test_as_many_facts_as_frames(tmp_path, field):
     with pytest.raises(InvalidInputError, match=f"{field} has 2 entries; expected one for each of 3 frames"):
-        write_master(tmp_path / "a.fits", make_result(), **{field: [None, None]})
+        write_master(tmp_path / "a.fits", make_result(), MasterExtras(**{field: [None, None]}))
 
 
 def test_alpha_is_zero_where_a_channel_has_nothing(tmp_path):
     result = make_result((7, 11, 3))
     result.image[3, 4, 1] = np.nan
-    write_master(tmp_path / "a.fits", result, tile=TileFacts(tile_id=1, raw_frames=3))
+    write_master(tmp_path / "a.fits", result, MasterExtras(tile=TileFacts(tile_id=1, raw_frames=3)))
     expected = np.full((7, 11), 255, np.uint8)
     expected[0] = 0
     expected[3, 4] = 0
@@ -376,10 +383,10 @@ def test_alpha_is_zero_where_a_channel_has_nothing(tmp_path):
 
 def test_the_caller_s_alpha_is_used(tmp_path):
     alpha = np.arange(77, dtype=np.uint8).reshape(7, 11)
-    write_master(tmp_path / "a.fits", make_result(), alpha=alpha)
+    write_master(tmp_path / "a.fits", make_result(), MasterExtras(alpha=alpha))
     assert np.array_equal(read_master(tmp_path / "a.fits").alpha, alpha)
     with pytest.raises(InvalidInputError, match=r"alpha has shape \(6, 11\); expected \(7, 11\)"):
-        write_master(tmp_path / "b.fits", make_result(), alpha=alpha[1:])
+        write_master(tmp_path / "b.fits", make_result(), MasterExtras(alpha=alpha[1:]))
 
 
 def test_a_plain_stack_has_no_alpha_and_no_tile_cards(tmp_path):
@@ -397,7 +404,7 @@ def test_a_plain_stack_has_no_alpha_and_no_tile_cards(tmp_path):
 ])  # fmt: skip
 def test_a_tile_s_cards_say_what_acted(tmp_path, options, present):
     tile = TileFacts(tile_id=17, raw_frames=9, aligned_frames=5)
-    write_master(tmp_path / "a.fits", make_result(options=options), tile=tile)
+    write_master(tmp_path / "a.fits", make_result(options=options), MasterExtras(tile=tile))
     header = fits.getheader(tmp_path / "a.fits")
     assert {keyword: header[keyword] for keyword in present} == present
     assert ("ZMT_RADW" in header) == (options.radial_feather_fraction is not None)
@@ -419,7 +426,7 @@ def test_inputs_are_not_written_to(tmp_path):
     for field in ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance"):
         getattr(result, field).flags.writeable = False
     header = fits.Header({"OBJECT": "M 51", "WCSAXES": 3})
-    write_master(tmp_path / "a.fits", result, reference=header, tile=TileFacts(tile_id="a", raw_frames=3))
+    write_master(tmp_path / "a.fits", result, MasterExtras(reference=header, tile=TileFacts(tile_id="a", raw_frames=3)))
     assert dict(header) == {"OBJECT": "M 51", "WCSAXES": 3}
 
 
@@ -439,7 +446,7 @@ def test_an_existing_file_is_refused_before_anything_is_read(tmp_path):
     path = tmp_path / "a.fits"
     path.write_bytes(b"old")
     with pytest.raises(InvalidInputError, match="the file exists"):
-        write_master(path, make_result(), reference=tmp_path / "absent.fits")
+        write_master(path, make_result(), MasterExtras(reference=tmp_path / "absent.fits"))
     assert path.read_bytes() == b"old"
     write_master(path, make_result(), overwrite=True)
     assert verify_checksum(path)
@@ -449,12 +456,13 @@ def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
     path = write_master(tmp_path / "a.fits", make_result())
     whole = path.read_bytes()
 
-    def fail(*_):
-        raise OSError(28, "No space left on device")
+    def fail(file, header, _bands):
+        if header.get("EXTNAME") == "ALPHA":
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("zemosaic_stack_core.master.tile._alpha_bands", fail)
+    monkeypatch.setattr("zemosaic_stack_core.master.write.write_hdu", fail)
     with pytest.raises(OutputError, match=r"a\.fits: No space left on device while writing"):
-        write_master(path, make_result(count=2), tile=TileFacts(tile_id=1, raw_frames=3), overwrite=True)
+        write_master(path, make_result(count=2), MasterExtras(tile=TileFacts(tile_id=1, raw_frames=3)), overwrite=True)
     assert path.read_bytes() == whole
     assert list(tmp_path.iterdir()) == [path]
 
@@ -477,7 +485,7 @@ def test_what_is_no_master_tile_is_an_error_with_its_name(tmp_path, content):
 
 
 def test_the_signature_is_read_without_the_rest(tmp_path):
-    write_master(tmp_path / "a.fits", make_result(), signature="0123456789abcdef" * 4)
+    write_master(tmp_path / "a.fits", make_result(), MasterExtras(signature="0123456789abcdef" * 4))
     write_master(tmp_path / "b.fits", make_result())
     (tmp_path / "c.fits").write_bytes(b"no FITS")
     found = [read_signature(tmp_path / f"{name}.fits") for name in "abcd"]
@@ -486,9 +494,7 @@ def test_the_signature_is_read_without_the_rest(tmp_path):
 
 
 def test_importing_does_not_import_astropy():
-    code = (
-        "import sys, zemosaic_stack_core.master.tile\nsys.exit(any(name.startswith('astropy') for name in sys.modules))"
-    )
+    code = "import sys, zemosaic_stack_core.master.read, zemosaic_stack_core.master.write\nsys.exit(any(name.startswith('astropy') for name in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 
@@ -502,7 +508,9 @@ def test_real_frames_give_valid_tiles(tmp_path, pattern, shape):
     if not paths:
         pytest.skip(f"no {pattern} in {REAL}")
     write_master(
-        tmp_path / "a.fits", make_result(shape, len(paths), paths=paths), tile=TileFacts(tile_id=1, raw_frames=9)
+        tmp_path / "a.fits",
+        make_result(shape, len(paths), paths=paths),
+        MasterExtras(tile=TileFacts(tile_id=1, raw_frames=9)),
     )
     assert_valid(tmp_path / "a.fits")
     assert verify_checksum(tmp_path / "a.fits")
@@ -512,7 +520,9 @@ def test_real_frames_give_valid_tiles(tmp_path, pattern, shape):
 
 
 def test_the_caller_s_cards_are_added(tmp_path):
-    write_master(tmp_path / "a.fits", make_result(), cards=[("ZSC_EXTR", 0.5, "one more"), ("ZSC_DQ", "SAT", "")])
+    write_master(
+        tmp_path / "a.fits", make_result(), MasterExtras(cards=[("ZSC_EXTR", 0.5, "one more"), ("ZSC_DQ", "SAT", "")])
+    )
     header = fits.getheader(tmp_path / "a.fits")
     assert (header["ZSC_EXTR"], header.comments["ZSC_EXTR"], header["ZSC_DQ"]) == (0.5, "one more", "SAT")
     assert_valid(tmp_path / "a.fits")

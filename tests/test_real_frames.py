@@ -12,7 +12,7 @@ from samples import assert_matches_reference
 
 from zemosaic_stack_core import StackOptions
 from zemosaic_stack_core.command_line import main
-from zemosaic_stack_core.master.tile import read_master
+from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.options import REJECTIONS
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"

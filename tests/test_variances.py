@@ -15,8 +15,8 @@ from zemosaic_stack_core import InvalidInputError, StackOptions, stack
 from zemosaic_stack_core.command_line import ExitCode, main
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.master.explain import MISSING, explain_pixel
+from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.replay import replay_master
-from zemosaic_stack_core.master.tile import read_master
 
 SHAPE = (7, 9)
 SHAPES = {"mono": SHAPE, "color": (*SHAPE, 3)}
@@ -290,7 +290,7 @@ def test_bad_extensions_are_refused(tmp_path):
 
 
 def test_a_master_of_arrays_says_that_it_can_not_be_replayed(tmp_path):
-    from zemosaic_stack_core.master.tile import write_master
+    from zemosaic_stack_core.master.write import write_master
 
     frames, variances = make_frames()
     paths = []

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Make the night, stack it, write the master and the picture."""
     from zemosaic_stack_core.frames.group import open_frames
     from zemosaic_stack_core.gpu.auto import stack_auto
-    from zemosaic_stack_core.master.tile import write_master
+    from zemosaic_stack_core.master.write import write_master
     from zemosaic_stack_core.options import StackOptions
     from zemosaic_stack_core.stacking.adviser import rule_text
     from zemosaic_stack_core.synthetic.night import SyntheticNight

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import (
     Settings,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
 _MOST_CHANNELS = 4
 """Channels of a camera, at most: more are planes of something else."""
-_WRITER = ("zemosaic_stack_core.master.tile", "zemosaic_stack_core.master.pictures")
+_WRITER = ("zemosaic_stack_core.master.write", "zemosaic_stack_core.master.pictures")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -283,20 +283,19 @@ def _write(
 ) -> None:
     """Write the master and its picture."""
     from zemosaic_stack_core.master.pictures import save_preview
-    from zemosaic_stack_core.master.tile import write_master
+    from zemosaic_stack_core.master.tile import MasterExtras
+    from zemosaic_stack_core.master.write import write_master
 
     sha256: list[str | None] = []
     if arguments.sha256:
         sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
-    more: dict[str, Any] = {}
+    extras = MasterExtras(sha256=sha256)
     if prepared is not None:
         from zemosaic_stack_core.prepare.report import frames_columns, history_lines
 
-        more = {
-            "columns": frames_columns(prepared, [frame.name for frame in result.frames]),
-            "history": history_lines(prepared),
-        }
-    write_master(outputs.master, result, sha256=sha256, overwrite=arguments.overwrite, **more)
+        columns = frames_columns(prepared, [frame.name for frame in result.frames])
+        extras = replace(extras, columns=columns, history=history_lines(prepared))
+    write_master(outputs.master, result, extras, overwrite=arguments.overwrite)
     if outputs.picture is not None:
         save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -18,99 +17,87 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.master.tile import FrameRow, MasterExtras
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
 
+# Name and type of each column; ``*`` has one value per channel, percentages are of the samples that were present.
+# SHA256 is left out where it was not computed for any frame.
+_COLUMNS = (
+    ("FILE", "text"),
+    ("RELFILE", "text"),
+    ("SIZE", ">i8"),
+    ("SHA256", "text"),
+    ("EXPTIME", ">f8"),
+    ("DATE_OBS", "text"),
+    ("SCALE", "*>f4"),
+    ("OFFSET", "*>f4"),
+    ("WEIGHT", "*>f4"),
+    ("SKY", "*>f8"),
+    ("NOISE", "*>f8"),
+    ("FWHM", "*>f8"),
+    ("REJLO", "*>i8"),
+    ("REJHI", "*>i8"),
+    ("MISSING", "*>i8"),
+    ("REJLOPCT", "*>f4"),
+    ("REJHIPCT", "*>f4"),
+    ("NOTE", "text"),
+)
 TABLE_UNITS = {"SIZE": "byte", "EXPTIME": "s", "FWHM": "pix", "REJLOPCT": "%", "REJHIPCT": "%"}
+# Characters of a name that stand in the table as they are.
 _SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrameRow:
-    """A frame as a master tile remembers it.
-
-    Parameters
-    ----------
-    record : FrameRecord
-        What happened to it; `record.path` is the file where it was found again, None where it was not looked for
-        or is gone.
-    name, relative : str
-        The name as given, and relative to the master tile's folder; `relative` is empty for a frame without a file.
-    facts : ObservingFacts
-        Size, exposure time and start.
-    sha256 : str
-        Of the file, in hexadecimal; empty where it was not computed.
-    """
-
-    record: FrameRecord
-    name: str
-    relative: str
-    facts: ObservingFacts
-    sha256: str = ""
-
-
 def frames_table(
-    result: StackResult,
-    facts: Sequence[ObservingFacts | None],
-    sha256: Sequence[str | None],
-    folder: Path,
-    more: Mapping[str, Sequence[Any]] | None = None,
+    result: StackResult, extras: MasterExtras, observing: Sequence[ObservingFacts | None], folder: Path
 ) -> npt.NDArray[np.void]:
-    """Return the table's rows, big-endian.
+    """Return the table's rows, one per frame, big-endian; file names are also stored relative to the folder.
 
-    Parameters
-    ----------
-    result : StackResult
-        Its frames are the rows.
-    facts, sha256 : sequence
-        Per frame, or empty.
-    folder : Path
-        Where the master tile is to be: file names are also stored relative to it.
-    more : mapping, optional
-        Further columns: text, or numbers, one for each frame.
-
-    Raises
-    ------
-    InvalidInputError
-        `facts` or `sha256` is neither empty nor as long as the frames.
+    Raises InvalidInputError unless `observing` and the SHA-256s are as long as the frames, or empty.
     """
     count = len(result.frames)
-    for label, values in (("facts", facts), ("sha256", sha256)):
-        if len(values) not in (0, count):
-            raise InvalidInputError(f"{label} has {len(values)} entries; expected one for each of {count} frames")
-    pixels = result.image.size // _channels(result)
-    columns = [(name, kind) for name, kind in _COLUMNS if name != "SHA256" or any(sha256)]
+    for label, given in (("observing", observing), ("sha256", extras.sha256)):
+        if len(given) not in (0, count):
+            raise InvalidInputError(f"{label} has {len(given)} entries; expected one for each of {count} frames")
     rows = [
-        _row(frame, pixels, facts[i] if facts else None, (sha256[i] if sha256 else None) or "", folder)
-        for i, frame in enumerate(result.frames)
+        _row(result, frame, (facts or ObservingFacts(), sha256 or "", _relative(frame.path, folder)))
+        for frame, facts, sha256 in zip(
+            result.frames, observing or [None] * count, extras.sha256 or [None] * count, strict=True
+        )
     ]
-    channels = _channels(result)
-    per_channel = () if channels == 1 else (channels,)
+    columns: list[tuple[str, str, Sequence[Any]]] = [
+        (name, kind, [row[name] for row in rows]) for name, kind in _COLUMNS if name != "SHA256" or any(extras.sha256)
+    ]
+    for name, (_, values) in extras.columns.items():
+        columns.append((name, "text" if any(isinstance(value, str) for value in values) else ">f8", values))
+    return _structured(columns, count, result.channels)
+
+
+def _structured(columns: Sequence[tuple[str, str, Sequence[Any]]], count: int, channels: int) -> npt.NDArray[np.void]:
+    """Return columns, each a name, a type and its values, as a structured array."""
     types: list[tuple[Any, ...]] = []
-    for name, kind in columns:
+    stored = []
+    for name, kind, values in columns:
         if kind == "text":
-            types.append((name, f"S{max([1, *(len(row[name]) for row in rows)])}"))
+            values = [_encode(value) for value in values]
+            types.append((name, f"S{max([1, *map(len, values)])}"))
         elif kind.startswith("*"):
-            types.append((name, kind[1:], per_channel))
+            types.append((name, kind[1:], () if channels == 1 else (channels,)))
+            values = [value[0] for value in values] if channels == 1 else values
         else:
             types.append((name, kind))
-    for name, values in (more or {}).items():
-        texts = [_encode(value) for value in values if isinstance(value, str)]
-        types.append((name, f"S{max([1, *map(len, texts)])}" if texts else ">f8"))
+        stored.append(values)
     table = np.zeros(count, dtype=types)
-    for name, values in (more or {}).items():
-        table[name] = [_encode(value) if isinstance(value, str) else value for value in values]
-    for name, kind in columns:
-        values = [row[name] for row in rows]
-        table[name] = [value[0] for value in values] if kind.startswith("*") and channels == 1 else values
+    for (name, *_), values in zip(types, stored, strict=True):
+        table[name] = values
     return table
 
 
 def table_header(table: npt.NDArray[np.void], name: str, units: Mapping[str, str]) -> fits.Header:
-    """Return the header of a binary table; `units` tells those of some columns.
+    """Return the header of a binary table; some columns have units.
 
     `astropy.io.fits.BinTableHDU` makes the same, and imports all of `astropy.table` for it: 0.2 s.
     """
@@ -137,48 +124,18 @@ def table_header(table: npt.NDArray[np.void], name: str, units: Mapping[str, str
     return header
 
 
-_COLUMNS = (
-    ("FILE", "text"),
-    ("RELFILE", "text"),
-    ("SIZE", ">i8"),
-    ("SHA256", "text"),
-    ("EXPTIME", ">f8"),
-    ("DATE_OBS", "text"),
-    ("SCALE", "*>f4"),
-    ("OFFSET", "*>f4"),
-    ("WEIGHT", "*>f4"),
-    ("SKY", "*>f8"),
-    ("NOISE", "*>f8"),
-    ("FWHM", "*>f8"),
-    ("REJLO", "*>i8"),
-    ("REJHI", "*>i8"),
-    ("MISSING", "*>i8"),
-    ("REJLOPCT", "*>f4"),
-    ("REJHIPCT", "*>f4"),
-    ("NOTE", "text"),
-)
-"""Name and type of each column; ``*`` has one value per channel, percentages are of the samples that were present.
-
-SHA256 is left out where it was not computed for any frame.
-"""
-
-
-def _channels(result: StackResult) -> int:
-    """Return the number of channels."""
-    return 1 if result.image.ndim == 2 else result.image.shape[2]
-
-
-def _row(frame: FrameRecord, pixels: int, facts: ObservingFacts | None, sha256: str, folder: Path) -> dict[str, Any]:
-    """Return one row, a value or a tuple per column."""
-    facts = facts or ObservingFacts()
+def _row(result: StackResult, frame: FrameRecord, file: tuple[ObservingFacts, str, str]) -> dict[str, Any]:
+    """Return one row, a value or a tuple per column; of the file what was observed, its SHA-256 and relative name."""
+    facts, sha256, relative = file
+    pixels = result.image.size // result.channels
     unknown = (math.nan,) * len(frame.weight)
     return {
-        "FILE": _encode(frame.name),
-        "RELFILE": _encode(_relative(frame.path, folder)),
+        "FILE": frame.name,
+        "RELFILE": relative,
         "SIZE": -1 if facts.size is None else facts.size,
-        "SHA256": sha256.encode("ascii"),
+        "SHA256": sha256,
         "EXPTIME": math.nan if facts.exposure is None else facts.exposure,
-        "DATE_OBS": b"" if facts.start is None else facts.start.isoformat().encode("ascii"),
+        "DATE_OBS": "" if facts.start is None else facts.start.isoformat(),
         "SCALE": frame.scale,
         "OFFSET": frame.offset,
         "WEIGHT": frame.weight,
@@ -190,7 +147,7 @@ def _row(frame: FrameRecord, pixels: int, facts: ObservingFacts | None, sha256: 
         "MISSING": frame.missing,
         "REJLOPCT": _percent(frame.rejected_low, frame.missing, pixels),
         "REJHIPCT": _percent(frame.rejected_high, frame.missing, pixels),
-        "NOTE": _encode(frame.note),
+        "NOTE": frame.note,
     }
 
 
@@ -221,17 +178,7 @@ def _decode(text: bytes | str) -> str:
 
 
 def read_frames_table(table: npt.NDArray[Any], folder: Path) -> tuple[FrameRow, ...]:
-    """Return the rows of a FRAMES table.
-
-    A frame's file is looked for under the name as given, then relative to the master tile.
-
-    Parameters
-    ----------
-    table : structured array
-        As astropy reads it.
-    folder : Path
-        The master tile's.
-    """
+    """Return the rows of a FRAMES table as astropy reads it; files are looked for by name, then beside the master."""
     present = [name for name, _ in _COLUMNS if name in (table.dtype.names or ())]
     # Column by column: a row of an astropy table takes a millisecond.
     columns = [np.asarray(table[name]).tolist() for name in present]
@@ -262,7 +209,7 @@ def _read_row(row: dict[str, Any], folder: Path) -> FrameRow:
         exposure=None if math.isnan(row["EXPTIME"]) else row["EXPTIME"],
         start=parse_date(row["DATE_OBS"]),
     )
-    return FrameRow(record=record, name=name, relative=relative, facts=facts, sha256=row.get("SHA256", ""))
+    return FrameRow(record=record, relative=relative, facts=facts, sha256=row.get("SHA256", ""))
 
 
 def _per_channel(values: Any) -> tuple[Any, ...]:

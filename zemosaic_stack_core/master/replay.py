@@ -21,7 +21,8 @@ from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.option_cards import ALGORITHM
-from zemosaic_stack_core.master.tile import MasterTile, read_master
+from zemosaic_stack_core.master.read import read_master
+from zemosaic_stack_core.master.tile import FrameRow, MasterTile
 from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
 from zemosaic_stack_core.stacking.job import StackJob, StackRequest, prepare_job
@@ -161,13 +162,13 @@ def open_master(
     return OpenMaster(tile=tile, group=group, job=job, numbers=numbers, backend=where)
 
 
-def _find_frame(master: str, row: Any, *, verifies_sha256: bool) -> Path:
+def _find_frame(master: str, row: FrameRow, *, verifies_sha256: bool) -> Path:
     """Return the file of a row of FRAMES; raise unless it is the one that the master was made of."""
     if not row.relative and row.record.path is None:
-        raise InvalidInputError(f"{master}: {row.name} was an array, not a file; expected frames from files")
-    path: Path | None = row.record.path
+        raise InvalidInputError(f"{master}: {row.record.name} was an array, not a file; expected frames from files")
+    path, name = row.record.path, row.record.name
     if path is None:
-        raise FrameReadError(f"{row.name}: the file is gone; expected it there or at {row.relative} beside {master}")
+        raise FrameReadError(f"{name}: the file is gone; expected it there or at {row.relative} beside {master}")
     size = path.stat().st_size
     if row.facts.size is not None and size != row.facts.size:
         raise FrameReadError(f"{path}: {size} bytes; expected {row.facts.size}, as when {master} was made")

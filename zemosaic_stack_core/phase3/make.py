@@ -20,7 +20,7 @@ from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 from zemosaic_stack_core.fits.cards import read_first_cards
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master.tile import read_master
+from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, MadeTile, TileOutcome, TileRecord
 from zemosaic_stack_core.phase3.plan import PREPARED_FOLDER, TileSpec
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, tile_pictures

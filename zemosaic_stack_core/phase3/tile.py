@@ -21,8 +21,9 @@ from zemosaic_stack_core.frames.group import FrameGroup, group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.auto import stack_auto, stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master.master_header import TileFacts, reference_header
-from zemosaic_stack_core.master.tile import write_master
+from zemosaic_stack_core.master.header import observing_header
+from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
+from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.outcome import DroppedFrame
@@ -233,19 +234,17 @@ def write_tile(
         cards.append(("ZSC_GWHY", _ascii(facts.fallback_reason), ""))
     if tile.dropped:
         cards.append(("ZSC_NDRP", len(tile.dropped), "frames dropped, see the report"))
-    return write_master(
-        path,
-        result,
+    extras = MasterExtras(
         reference=_moved_header(tile) if tile.origin != (0, 0) else None,
         sha256=[(sha256 or {}).get(frame.name) for frame in result.frames] if sha256 else (),
         tile=TileFacts(tile_id=tile_id, raw_frames=raw_frames),
         alpha=tile.alpha,
         signature=signature,
         cards=cards,
-        columns=None if columns is None else columns([frame.name for frame in result.frames]),
+        columns={} if columns is None else columns([frame.name for frame in result.frames]),
         history=history,
-        overwrite=overwrite,
     )
+    return write_master(path, result, extras, overwrite=overwrite)
 
 
 def _ascii(text: str) -> str:
@@ -253,17 +252,11 @@ def _ascii(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))[:200]
 
 
-def _moved_header(tile: StackedTile) -> fits.Header | None:
+def _moved_header(tile: StackedTile) -> fits.Header:
     """Return the reference frame's header with the WCS moved by the crop."""
     from astropy.io import fits
 
-    result = tile.result
-    preferred = [] if result.reference is None else [result.frames[result.reference]]
-    path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
-    try:
-        header = None if path is None else reference_header(path)
-    except FrameReadError:
-        header = None
+    header = observing_header(tile.result)
     if header is None:
         return fits.Header()
     for keyword, shift in (("CRPIX1", tile.origin[1]), ("CRPIX2", tile.origin[0])):

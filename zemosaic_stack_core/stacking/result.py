@@ -109,3 +109,8 @@ class StackResult:
     reference: int | None = None
     given: PlanesGiven = NO_PLANES
     facts: RunFacts = RunFacts()
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+        return 1 if self.image.ndim == 2 else self.image.shape[2]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.master.tile import TileFacts
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
 if TYPE_CHECKING:
@@ -47,35 +47,10 @@ _AXIS_STEMS = _names("CTYPE CRVAL CRPIX CDELT CUNIT CROTA CNAME")
 _STRUCTURAL_STEMS = _names("NAXIS ZNAXIS ZTILE ZNAME ZVAL TTYPE TFORM TUNIT TDIM TNULL TZERO TSCAL")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TileFacts:
-    """What a mosaic program wants to know of a master tile.
-
-    Parameters
-    ----------
-    tile_id : int or str
-        Its name in the run.
-    raw_frames : int
-        Frames in the group before any was dropped.
-    aligned_frames : int or None
-        Frames that could be aligned; None means the frames that were stacked.
-    kind : str
-        Value of ZMT_TYPE.
-    """
-
-    tile_id: int | str
-    raw_frames: int
-    aligned_frames: int | None = None
-    kind: str = "Master Tile"
-
-
 def reference_header(path: Path) -> fits.Header | None:
     """Return the header of a frame's image, with the primary header's cards that it lacks; None without a header.
 
-    Raises
-    ------
-    FrameReadError
-        The file is named as FITS and astropy can't read it.
+    Raises FrameReadError where the file is named as FITS and astropy can't read it.
     """
     if path.suffix.lower() == ".npy":
         return None
@@ -97,18 +72,25 @@ def reference_header(path: Path) -> fits.Header | None:
         raise FrameReadError(f"{path}: {error}; expected a FITS header to take the observing cards from") from error
 
 
+def observing_header(result: StackResult) -> fits.Header | None:
+    """Return the header of the reference frame, or of the first frame that has a file; None where it can't be read.
+
+    The stack is worth more than the cards.
+    """
+    preferred = [] if result.reference is None else [result.frames[result.reference]]
+    path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
+    try:
+        return None if path is None else reference_header(path)
+    except FrameReadError:
+        return None
+
+
 def copy_cards(target: fits.Header, source: fits.Header, *, channels: int) -> int:
     """Copy the observing and WCS cards of a frame, each exactly as it stands, and return how many were unusable.
 
     Structural cards, scaling, checksums, data limits and the times of the one exposure stay behind. A card that does
-    not follow the standard is repaired where that is unambiguous, and otherwise left out.
-
-    Parameters
-    ----------
-    target, source : astropy.io.fits.Header
-        Header to append to; header of the frame.
-    channels : int
-        Channels of the stack; a mono stack takes no cards of a third axis, a colour stack no Bayer pattern.
+    not follow the standard is repaired where that is unambiguous, and otherwise left out. A mono stack takes no cards
+    of a third axis, a color stack no Bayer pattern.
     """
     axes = 2 if channels == 1 else 3
     with warnings.catch_warnings():
