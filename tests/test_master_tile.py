@@ -494,7 +494,8 @@ def test_the_signature_is_read_without_the_rest(tmp_path):
 
 
 def test_importing_does_not_import_astropy():
-    code = "import sys, zemosaic_stack_core.master.read, zemosaic_stack_core.master.write\nsys.exit(any(name.startswith('astropy') for name in sys.modules))"
+    modules = "zemosaic_stack_core.master.read, zemosaic_stack_core.master.write"
+    code = f"import sys, {modules}\nsys.exit(any(name.startswith('astropy') for name in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 
