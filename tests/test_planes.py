@@ -27,13 +27,13 @@ def make_frames(shape=SHAPE):
 @pytest.mark.parametrize("weights", [None, np.arange(1.0, 6.0), "per sample"], ids=["none", "frames", "samples"])
 def test_the_radial_weight_is_a_weight_per_pixel(shape, weights):
     frames = make_frames(shape)
-    radial = radial_weights(*SHAPE, 0.7, 3.0, 0.2, 0, SHAPE[0]).astype(np.float64)
+    options = StackOptions(radial_feather_fraction=0.7, radial_shape_power=3.0, radial_floor=0.2)
+    radial = radial_weights(SHAPE, 0, SHAPE[0], options).astype(np.float64)
     radial = radial[..., None] if len(shape) == 3 else radial
     if isinstance(weights, str):
         weights = np.random.default_rng(1).uniform(0.5, 2, (5, *shape))
     given = np.ones(5) if weights is None else weights
     given = given.reshape((5,) + (1,) * len(shape)) if given.ndim == 1 else given
-    options = StackOptions(radial_feather_fraction=0.7, radial_shape_power=3.0, radial_floor=0.2)
     found = stack(frames, options=options, weights=weights, maps="all", rows_per_chunk=3)
     expected = stack(frames, weights=given * radial, maps="all")
     np.testing.assert_array_equal(found.image, expected.image)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
@@ -289,14 +289,13 @@ def test_reference_that_is_no_frame():
 def test_weights_multiply_and_are_rounded_once():
     frames = [sky(0, noise=10), sky(1, noise=20)]
     weighting = estimate_frame_numbers(open_frames(frames), options(weighting="noise_variance"))
-    both = estimate_frame_numbers(open_frames(frames), options(weighting="noise_variance"), manual_weights=[0.3, 0.7])
+    given = np.array([[0.3], [0.7]])
+    both = estimate_frame_numbers(open_frames(frames), options(weighting="noise_variance"), manual_weights=given)
     noise = weighting.noise[:, 0]
     expected = (np.min(noise) / noise) ** 2 * [0.3, 0.7]
     np.testing.assert_array_equal(both.weight[:, 0], expected.astype(np.float32))
     with pytest.raises(InvalidInputError, match="weight 1e\\+300 is beyond float32"):
-        estimate_frame_numbers(open_frames(frames), options(), manual_weights=[1e300, 1])
-    with pytest.raises(InvalidInputError, match="weights with combine 'median'"):
-        estimate_frame_numbers(open_frames(frames), options(combine="median"), manual_weights=[1, 2])
+        estimate_frame_numbers(open_frames(frames), options(), manual_weights=np.array([[1e300], [1]]))
 
 
 def test_exposure_from_arrays_needs_seconds():
@@ -307,21 +306,17 @@ def test_exposure_from_arrays_needs_seconds():
     np.testing.assert_array_equal(numbers.weight[:, 0], np.float32([0.5, 1, 0.25]))
 
 
-def test_progress_counts_frames_and_may_end_the_estimate():
-    frames = [sky(seed, (20, 20)) for seed in range(5)]
-    seen = []
+def test_an_error_ends_the_estimate():
+    class Broken:
+        name, path, rows, columns, channels, is_color = "broken", None, 20, 20, 1, False
+        dtype = np.dtype(np.float32)
+
+        def read_rows(self, start, stop, out, files):
+            raise FrameReadError("broken")
+
     asked = options(normalization="additive")
-    estimate_frame_numbers(open_frames(frames), asked, workers=2, progress=lambda *done: seen.append(done))
-    assert seen == [(k, 5) for k in range(1, 6)]
-
-    class CancelledError(Exception):
-        pass
-
-    def cancel(done, total):
-        raise CancelledError
-
-    with pytest.raises(CancelledError):
-        estimate_frame_numbers(open_frames(frames), asked, workers=2, progress=cancel)
+    with pytest.raises(FrameReadError):
+        estimate_frame_numbers(group_frames([Broken()] * 5), asked, workers=2)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("statistics")]
 
 

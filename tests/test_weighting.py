@@ -15,7 +15,7 @@ from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 from zemosaic_stack_core.per_frame.weighting import (
-    check_manual_weights,
+    check_frame_weights,
     exposure_weights,
     frame_exposures,
     inverse_variance_weights,
@@ -139,7 +139,7 @@ def test_bad_exposures(exposures, message):
     ],
 )
 def test_manual_weights_per_frame_and_channel(weights, expected):
-    np.testing.assert_array_equal(check_manual_weights(weights, 2, 3), expected)
+    np.testing.assert_array_equal(check_frame_weights(weights, 2, 3), expected)
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,19 @@ def test_manual_weights_per_frame_and_channel(weights, expected):
         ([[1, 2], [3, 4]], r"shape \(2, 2\)"),
         ([1, -1], r"weight of frame 1 is \[-1.0, -1.0, -1.0\]; expected finite numbers >= 0"),
         ([math.inf, 1], "weight of frame 0"),
-        ([0, 0], "weights of a channel are all 0"),
-        ([[1, 1, 0], [1, 1, 0]], "weights of a channel are all 0"),
-        (["heavy", 1], "expected one number per frame"),
+        ([0, 0], "weights of a channel are all zero"),
+        ([[1, 1, 0], [1, 1, 0]], "weights of a channel are all zero"),
+        (["heavy", 1], "expected real numbers, one per frame"),
+        ([1j, 1], "expected real numbers, one per frame"),
     ],
 )
 def test_bad_manual_weights(weights, message):
     with pytest.raises(InvalidInputError, match=message):
-        check_manual_weights(weights, 2, 3)
+        check_frame_weights(weights, 2, 3)
 
 
 def test_weights_are_not_written_to():
-    weights = np.ones(2)
+    weights = np.ones((2, 1))
     weights.flags.writeable = False
     asked = StackOptions(weighting="exposure")
     frames = open_frames([np.zeros((2, 3))] * 2)
@@ -232,15 +233,20 @@ def test_unreadable_table_of_weights(tmp_path, table):
 # The radial weight
 
 
+def radial_options(feather, power, floor):
+    return StackOptions(radial_feather_fraction=feather, radial_shape_power=power, radial_floor=floor)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0.05, 3), st.floats(0.5, 6), st.floats(0, 1), st.data())
 def test_radial_weight_is_the_formula_and_the_same_in_any_band(rows, columns, feather, power, floor, data):
-    whole = radial_weights(rows, columns, feather, power, floor, 0, rows)
+    options = radial_options(feather, power, floor)
+    whole = radial_weights((rows, columns), 0, rows, options)
     assert whole.shape == (rows, columns)
     assert whole.dtype == np.float32
     start = data.draw(st.integers(0, rows - 1))
     stop = data.draw(st.integers(start + 1, rows))
-    np.testing.assert_array_equal(radial_weights(rows, columns, feather, power, floor, start, stop), whole[start:stop])
+    np.testing.assert_array_equal(radial_weights((rows, columns), start, stop, options), whole[start:stop])
     largest = math.hypot((rows - 1) / 2, (columns - 1) / 2)
     for row, column in ((0, 0), (rows // 2, columns // 2), (start, columns // 3)):
         radius = math.hypot(row - (rows - 1) / 2, column - (columns - 1) / 2)
@@ -251,35 +257,21 @@ def test_radial_weight_is_the_formula_and_the_same_in_any_band(rows, columns, fe
 
 
 def test_radial_weight_at_center_and_corner():
-    weights = radial_weights(101, 201, 1.0, 2.0, 0.0, 0, 101)
+    weights = radial_weights((101, 201), 0, 101, radial_options(1.0, 2.0, 0.0))
     assert weights[50, 100] == 1
     assert weights[0, 0] == 0
     np.testing.assert_array_equal(weights, weights[::-1, ::-1])
-    assert radial_weights(101, 201, 0.5, 2.0, 0.25, 0, 1)[0, 0] == np.float32(0.25)
-    np.testing.assert_array_equal(radial_weights(1, 1, 1.0, 1.0, 0.0, 0, 1), [[1]])
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ((4, 5, 0.0, 2.0, 0.1, 0, 4), "feather is 0.0"),
-        ((4, 5, math.inf, 2.0, 0.1, 0, 4), "feather is inf"),
-        ((4, 5, 1.0, -1.0, 0.1, 0, 4), "power is -1.0"),
-        ((4, 5, 1.0, 2.0, 1.1, 0, 4), "floor is 1.1"),
-        ((4, 5, 1.0, 2.0, math.nan, 0, 4), "floor is nan"),
-        ((4, 5, 1.0, 2.0, 0.1, 3, 5), "rows 3 to 5; expected a range within 0 to 4"),
-    ],
-)
-def test_bad_radial_weight(parameters, message):
-    with pytest.raises(InvalidInputError, match=message):
-        radial_weights(*parameters)
+    assert radial_weights((101, 201), 0, 1, radial_options(0.5, 2.0, 0.25))[0, 0] == np.float32(0.25)
+    np.testing.assert_array_equal(radial_weights((1, 1), 0, 1, radial_options(1.0, 1.0, 0.0)), [[1]])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"radial_feather_fraction": math.inf}, "radial_feather_fraction is inf; expected a finite number > 0"),
         ({"radial_feather_fraction": 0.0}, "radial_feather_fraction is 0.0; expected a finite number > 0"),
         ({"radial_shape_power": 0.0}, "radial_shape_power is 0.0; expected a finite number > 0"),
+        ({"radial_floor": math.nan}, "radial_floor is nan; expected a finite number >= 0 and <= 1"),
         ({"radial_floor": 1.5}, "radial_floor is 1.5; expected a finite number >= 0 and <= 1"),
         ({"radial_feather_fraction": 0.9, "combine": "median"}, "radial_feather_fraction is 0.9 with combine 'median'"),
     ],

@@ -11,56 +11,40 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.options import NORMALIZATIONS, check_choice
 
+# Weights of the three channels in the luminance.
 LUMINANCE = (0.299, 0.587, 0.114)
+# Standard deviation of a normal distribution over its median absolute deviation, as in the rules of rejection.
 MAD_TO_SIGMA = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation, as in `rejection`."""
-
-_LINEAR_FIT_PERCENTILES = (25.0, 90.0)
-_SMALLEST_RANGE = 1e-3  # linear_fit: of the larger of the two percentiles
-_LARGEST_SCALE = 20.0  # linear_fit
-_SMALLEST_LOCATION = 0.1  # multiplicative: of the frame's spread; below it the ratio's error exceeds some percent
 _CLIP_KAPPA, _CLIP_ITERATIONS = 3.0, 5
+_LINEAR_FIT_PERCENTILES = (25.0, 90.0)
+# linear_fit: least difference of the two percentiles, of the larger one; largest scale.
+_SMALLEST_RANGE = 1e-3
+_LARGEST_SCALE = 20.0
+# multiplicative: least median, of the frame's spread; below it the ratio's error exceeds some percent.
+_SMALLEST_LOCATION = 0.1
 
 _Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class FrameStatistics:
-    """What is known of one frame's levels, in input units; NaN where a channel has no present sample.
+    """What is known of one frame's levels, input units: shape (channel,), float64, NaN without a present sample."""
 
-    Parameters
-    ----------
-    low, high : array of shape (channel,), float64
-        25th and 90th percentile.
-    median : array of shape (channel,), float64
-        Location.
-    spread : array of shape (channel,), float64
-        1.4826 times the median absolute deviation.
-    noise : array of shape (channel,), float64
-        Standard deviation after a 3-sigma, 5-iteration clip about the median.
-    luminance_low : float
-        25th percentile of the luminance; of the only channel where there are not three.
-    """
-
+    # 25th and 90th percentile.
     low: _Floats
     high: _Floats
     median: _Floats
+    # 1.4826 times the median absolute deviation.
     spread: _Floats
+    # Standard deviation after a 3-sigma, 5-iteration clip about the median.
     noise: _Floats
+    # 25th percentile of the luminance; of the first channel where there are not three.
     luminance_low: float
 
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """Scale and offset of one frame, or why it has none.
-
-    Parameters
-    ----------
-    scale, offset : array of shape (channel,), float64
-        Identity where the frame can't be normalized.
-    problem : str
-        Why it can't be; empty where it can.
-    """
+    """Scale and offset of one frame, shape (channel,), float64; the identity and the reason where it has none."""
 
     scale: _Floats
     offset: _Floats
@@ -68,12 +52,7 @@ class Normalization:
 
 
 def frame_statistics(values: npt.NDArray[np.float32]) -> FrameStatistics:
-    """Return the statistics of a frame's samples.
-
-    Parameters
-    ----------
-    values : array of shape (channel, sample), float32
-        Samples in input units; what is not finite is missing.
+    """Return the statistics of a frame's samples, shape (channel, sample), input units; what is not finite is missing.
 
     Notes
     -----
@@ -138,23 +117,8 @@ def _luminance_low(values: npt.NDArray[np.float32], low: float) -> float:
 def match_frame(normalization: str, frame: FrameStatistics, reference: FrameStatistics) -> Normalization:
     """Return the scale and offset that bring a frame to the level of the reference, per channel.
 
-    Parameters
-    ----------
-    normalization : str
-        One of `NORMALIZATIONS`.
-    frame, reference : FrameStatistics
-        Of the frame and of the reference frame.
-
-    Returns
-    -------
-    Normalization
-        Identity with the reason where a statistic can't be had in any channel: a color frame is normalized in all
-        its channels or in none.
-
-    Raises
-    ------
-    InvalidInputError
-        The normalization is unknown.
+    It is the identity, with the reason, where a statistic can't be had in any channel: a color frame is normalized in
+    all its channels or in none.
 
     Notes
     -----
@@ -173,20 +137,28 @@ def match_frame(normalization: str, frame: FrameStatistics, reference: FrameStat
         scale = S_ref / S, offset = L_ref - scale L. Refused where either spread is zero.
     """
     check_choice("normalization", normalization, NORMALIZATIONS)
-    channels = len(frame.median)
-    identity = np.ones(channels), np.zeros(channels)
+    identity = np.ones(len(frame.median)), np.zeros(len(frame.median))
     if normalization == "none":
         return Normalization(*identity)
     for which, statistics in (("reference frame", reference), ("frame", frame)):
         problem = _problem_of(normalization, statistics)
         if problem:
             return Normalization(*identity, f"{normalization}: the {which} has {problem}")
-    scale, offset = identity
+    scale, offset = _scale_and_offset(normalization, frame, reference)
+    problem = _problem_with(normalization, scale, offset)
+    return Normalization(*identity, f"{normalization}: {problem}") if problem else Normalization(scale, offset)
+
+
+def _scale_and_offset(
+    normalization: str, frame: FrameStatistics, reference: FrameStatistics
+) -> tuple[_Floats, _Floats]:
+    """Return what the formula of a normalization gives."""
+    scale, offset = np.ones(len(frame.median)), np.zeros(len(frame.median))
     if normalization == "linear_fit":
         scale = (reference.high - reference.low) / (frame.high - frame.low)
         offset = reference.low - scale * frame.low
     elif normalization == "sky_mean":
-        offset = np.full(channels, reference.luminance_low - frame.luminance_low)
+        offset = np.full(len(scale), reference.luminance_low - frame.luminance_low)
     elif normalization == "additive":
         offset = reference.median - frame.median
     elif normalization == "multiplicative":
@@ -194,12 +166,11 @@ def match_frame(normalization: str, frame: FrameStatistics, reference: FrameStat
     else:
         scale = reference.spread / frame.spread
         offset = reference.median - scale * frame.median
-    problem = _problem_with(normalization, scale, offset)
-    return Normalization(*identity, f"{normalization}: {problem}") if problem else Normalization(scale, offset)
+    return scale, offset
 
 
 def _problem_of(normalization: str, statistics: FrameStatistics) -> str:
-    """Say why a frame's statistics are of no use for a normalization; empty where they are."""
+    """Return why a frame's statistics are of no use for a normalization; empty where they are."""
     if not (np.isfinite(statistics.median).all() and math.isfinite(statistics.luminance_low)):
         return "a channel without finite samples"
     if normalization == "linear_fit":
@@ -220,7 +191,7 @@ def _problem_of(normalization: str, statistics: FrameStatistics) -> str:
 
 
 def _problem_with(normalization: str, scale: _Floats, offset: _Floats) -> str:
-    """Say why a scale and offset are of no use; empty where they are."""
+    """Return why a scale and offset are of no use; empty where they are."""
     with np.errstate(over="ignore"):
         numbers = np.float32(scale), np.float32(offset)
     if not (np.isfinite(numbers[0]).all() and np.isfinite(numbers[1]).all() and numbers[0].all()):
@@ -240,15 +211,7 @@ def _listed(numbers: _Floats) -> str:
 def choose_reference(frames: Sequence[FrameStatistics]) -> int | None:
     """Return the frame that the others are best normalized to: the lowest noise among those of median background.
 
-    Parameters
-    ----------
-    frames : sequence of FrameStatistics
-        Of all frames.
-
-    Returns
-    -------
-    int or None
-        None where no frame has finite samples in every channel.
+    It is None where no frame has finite samples in every channel.
 
     Notes
     -----

@@ -22,7 +22,6 @@ from zemosaic_stack_core.per_frame.normalization import (
 from zemosaic_stack_core.per_frame.sample_grid import SampleGrid, read_grid_samples, sample_grid
 from zemosaic_stack_core.per_frame.star_width import require_star_library, star_width
 from zemosaic_stack_core.per_frame.weighting import (
-    check_manual_weights,
     exposure_weights,
     frame_exposures,
     inverse_variance_weights,
@@ -35,36 +34,24 @@ _Singles = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameNumbers:
-    """The numbers of the frames of a stack.
+    """The numbers of the frames of a stack."""
 
-    Parameters
-    ----------
-    scale, offset : array of shape (frame, channel), float32, or None
-        None where no normalization was asked for: samples are then not even multiplied by one.
-    weight : array of shape (frame, channel), float32
-        Finite, not negative: those of the weighting times the manual ones. Zero for excluded frames.
-    reference : int or None
-        The frame that the others are normalized to; None without normalization, or where no frame can serve.
-    sky : array of shape (frame, channel), float64, or None
-        Median of each frame as read, input units; NaN without finite samples. None where it was not measured.
-    noise : array of shape (frame, channel), float64, or None
-        Standard deviation of each frame after normalization and a 3-sigma, 5-iteration clip.
-    fwhm : array of shape (frame, channel), float64, or None
-        Median star width, pixels; NaN where no star could be measured. None where it was not asked for.
-    notes : tuple of str
-        For each frame why it was not normalized or weighted as asked; empty where all went as asked.
-    excluded : tuple of int
-        Frames to leave out, ascending.
-    """
-
+    # Shape (frame, channel), float32; None without normalization: samples are not even multiplied by one.
     scale: _Singles | None
     offset: _Singles | None
+    # Shape (frame, channel), float32, finite, not negative: those of the weighting times the caller's; zero for
+    # excluded frames.
     weight: _Singles
+    # The frame that the others are normalized to; None without normalization, or where no frame can serve.
     reference: int | None
+    # Shape (frame, channel), float64; None where it was not measured, NaN where there was nothing to measure: median as
+    # read, standard deviation after normalization and a 3-sigma, 5-iteration clip, median star width in pixels.
     sky: _Floats | None
     noise: _Floats | None
     fwhm: _Floats | None
+    # For each frame why it was not normalized or weighted as asked; empty where all went as asked.
     notes: tuple[str, ...]
+    # Frames to leave out, ascending.
     excluded: tuple[int, ...]
 
 
@@ -72,41 +59,13 @@ def estimate_frame_numbers(
     group: FrameGroup,
     options: StackOptions,
     *,
-    manual_weights: object | None = None,
+    manual_weights: _Floats | None = None,
     exposures: Sequence[float] | None = None,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
 ) -> FrameNumbers:
-    """Estimate scale, offset and weight of every frame of a stack.
+    """Estimate scale, offset and weight of every frame of a stack, in `workers` threads.
 
-    Parameters
-    ----------
-    group : FrameGroup
-        The frames and their masks.
-    options : StackOptions
-        ``normalization``, ``reference``, ``on_unnormalizable`` and ``weighting`` are what counts.
-    manual_weights : array of shape (frame,) or (frame, channel), optional
-        Finite, not negative, not all zero; multiplied with the weighting's.
-    exposures : sequence of float, optional
-        Seconds, one per frame, for weighting ``exposure``. Default: from the files' headers.
-    workers : int
-        Threads that read frames and take their statistics. No number depends on it.
-    progress : callable, optional
-        Called as ``progress(frames done, frames)``. What it raises ends the estimate and passes through.
-
-    Returns
-    -------
-    FrameNumbers
-        Estimated from each frame's own samples and the reference's.
-
-    Raises
-    ------
-    InvalidInputError
-        The reference is not a frame, weights or exposures are not what they must be, the library that measures stars is
-        missing; a frame can't be normalized and ``on_unnormalizable`` is ``"error"``, or is ``"exclude"`` and no frame
-        is left.
-    FrameReadError
-        A file became unreadable or shorter since it was opened.
+    `manual_weights`, of shape (frame, channel) as from `check_frame_weights`, are multiplied with the weighting's.
 
     Notes
     -----
@@ -118,58 +77,56 @@ def estimate_frame_numbers(
     The noise of frames that were interpolated onto the grid is correlated between neighbors and smaller per sample than
     that of the exposure; weights by it compare frames that were resampled the same way.
     """
-    count, channels = len(group.sources), group.channels
-    manual = None if manual_weights is None else check_manual_weights(manual_weights, count, channels)
-    if manual is not None and options.combine != "mean":
-        raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
-    if options.reference != "auto" and options.normalization != "none" and options.reference >= count:
-        raise InvalidInputError(f"reference is {options.reference}; expected a frame from 0 to {count - 1}")
-    if options.weighting == "noise_fwhm":
-        require_star_library()
+    _check_options(options, len(group.sources))
     seconds = frame_exposures(group.sources, exposures) if options.weighting == "exposure" else None
-    is_normalized = options.normalization != "none"
-    notes: list[list[str]] = [[] for _ in range(count)]
-    excluded: tuple[int, ...] = ()
     measured: list[_Measured] = []
-    matched: list[Normalization] = []
-    reference: int | None = None
-    if is_normalized or options.weighting in ("noise_variance", "noise_fwhm"):
-        measured = _measure(group, options.weighting == "noise_fwhm", workers, progress)
-    if is_normalized:
-        statistics = [one.statistics for one in measured]
-        reference = choose_reference(statistics) if options.reference == "auto" else options.reference
-        matched = _match(options.normalization, statistics, reference)
-        excluded = _act_on_problems(group, options.on_unnormalizable, matched, notes)
-    scale = np.array([one.scale for one in matched]) if matched else None
-    offset = np.array([one.offset for one in matched]) if matched else None
-    noise = np.array([one.statistics.noise for one in measured]) if measured else None
+    if options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm"):
+        measured = _measure(group, options.weighting == "noise_fwhm", workers)
+    notes: list[list[str]] = [[] for _ in group.sources]
+    reference, matched = _match(options, [one.statistics for one in measured])
+    excluded = _act_on_problems(group, options.on_unnormalizable, matched, notes) if matched else ()
+    scale = _rows([one.scale for one in matched])
+    offset = _rows([one.offset for one in matched])
+    noise = _rows([one.statistics.noise for one in measured])
     if noise is not None and scale is not None:
         noise = noise * np.abs(scale)
-    fwhm = np.array([one.fwhm for one in measured]) if options.weighting == "noise_fwhm" else None
-    included = np.setdiff1d(np.arange(count), excluded)
-    weight = np.ones((count, channels))
-    if options.weighting == "noise_variance" and noise is not None:
-        weight[included] = inverse_variance_weights(noise[included])
-        _note_unknown(notes, ~(np.isfinite(noise) & (noise > 0.0)), "noise_variance: no noise to be had")
-    elif fwhm is not None:
-        weight[included] = star_width_weights(fwhm[included])
-        _note_unknown(notes, ~np.isfinite(fwhm), "noise_fwhm: no star that can be measured")
-    elif seconds is not None:
+    fwhm = _rows([one.fwhm for one in measured if one.fwhm is not None])
+    weight = np.ones((len(group.sources), group.channels))
+    if seconds is not None:
         weight[:] = exposure_weights(seconds)[:, None]
-    if manual is not None:
-        weight *= manual
+    elif options.weighting == "noise_variance" and noise is not None:
+        known = _weigh(weight, noise, excluded, inverse_variance_weights)
+        _note_unknown(notes, known, "noise_variance: no noise to be had")
+    elif fwhm is not None:
+        known = _weigh(weight, fwhm, excluded, star_width_weights)
+        _note_unknown(notes, known, "noise_fwhm: no star that can be measured")
+    if manual_weights is not None:
+        weight *= manual_weights
     weight[list(excluded)] = 0.0
     return FrameNumbers(
         scale=None if scale is None else scale.astype(np.float32),
         offset=None if offset is None else offset.astype(np.float32),
         weight=_rounded_weights(weight),
         reference=reference,
-        sky=np.array([one.statistics.median for one in measured]) if measured else None,
+        sky=_rows([one.statistics.median for one in measured]),
         noise=noise,
         fwhm=fwhm,
         notes=tuple("; ".join(note) for note in notes),
         excluded=excluded,
     )
+
+
+def _check_options(options: StackOptions, frames: int) -> None:
+    """Raise unless the reference that was asked for is a frame, and the library that measures stars is there."""
+    if options.normalization != "none" and options.reference != "auto" and options.reference >= frames:
+        raise InvalidInputError(f"reference is {options.reference}; expected a frame from 0 to {frames - 1}")
+    if options.weighting == "noise_fwhm":
+        require_star_library()
+
+
+def _rows(values: Sequence[_Floats]) -> _Floats | None:
+    """Return one array of shape (frame, channel), None without frames."""
+    return np.array(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +137,16 @@ class _Measured:
     fwhm: _Floats | None
 
 
-def _measure(
-    group: FrameGroup, with_stars: bool, workers: int, progress: Callable[[int, int], None] | None
-) -> list[_Measured]:
+def _measure(group: FrameGroup, with_stars: bool, workers: int) -> list[_Measured]:
     """Read every frame once and take its statistics, in `workers` threads."""
     grid = sample_grid(group.rows, group.columns)
     count = len(group.sources)
-    results: list[_Measured] = []
     with ThreadPoolExecutor(max(1, min(workers, count)), thread_name_prefix="statistics") as pool:
         try:
-            for one in pool.map(lambda frame: _measure_frame(group, frame, grid, with_stars), range(count)):
-                results.append(one)
-                if progress is not None:
-                    progress(len(results), count)
+            return list(pool.map(lambda frame: _measure_frame(group, frame, grid, with_stars), range(count)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # or the frames that wait are read before it passes on
             raise
-    return results
 
 
 def _measure_frame(group: FrameGroup, frame: int, grid: SampleGrid, with_stars: bool) -> _Measured:
@@ -207,13 +157,16 @@ def _measure_frame(group: FrameGroup, frame: int, grid: SampleGrid, with_stars: 
     return _Measured(statistics, star_width(source, masks, samples.center()) if with_stars else None)
 
 
-def _match(normalization: str, frames: Sequence[FrameStatistics], reference: int | None) -> list[Normalization]:
-    """Normalize every frame to the reference; none where there is no reference."""
+def _match(options: StackOptions, frames: Sequence[FrameStatistics]) -> tuple[int | None, list[Normalization]]:
+    """Return the reference and every frame's normalization to it; no normalizations where none was asked for."""
+    if options.normalization == "none":
+        return None, []
+    reference = choose_reference(frames) if options.reference == "auto" else options.reference
     if reference is None:
         channels = len(frames[0].median)
-        problem = f"{normalization}: no frame has finite samples in every channel"
-        return [Normalization(np.ones(channels), np.zeros(channels), problem) for _ in frames]
-    return [match_frame(normalization, frame, frames[reference]) for frame in frames]
+        problem = f"{options.normalization}: no frame has finite samples in every channel"
+        return None, [Normalization(np.ones(channels), np.zeros(channels), problem) for _ in frames]
+    return reference, [match_frame(options.normalization, frame, frames[reference]) for frame in frames]
 
 
 def _act_on_problems(
@@ -231,9 +184,21 @@ def _act_on_problems(
     return unmatched if action == "exclude" else ()
 
 
-def _note_unknown(notes: list[list[str]], unknown: npt.NDArray[np.bool_], reason: str) -> None:
+def _weigh(
+    weight: _Floats, measure: _Floats, excluded: Sequence[int], weigh: Callable[[_Floats], _Floats]
+) -> npt.NDArray[np.bool_]:
+    """Put the weights by a measure, such as noise, into `weight`, excluded frames left aside; return where it is known.
+
+    All are of shape (frame, channel).
+    """
+    included = np.setdiff1d(np.arange(len(weight)), excluded)
+    weight[included] = weigh(measure[included])
+    return np.isfinite(measure) & (measure > 0.0)
+
+
+def _note_unknown(notes: list[list[str]], known: npt.NDArray[np.bool_], reason: str) -> None:
     """Note the frames of which a channel, or all, has the median weight."""
-    for frame in np.flatnonzero(unknown.any(axis=1)):
+    for frame in np.flatnonzero(~known.all(axis=1)):
         notes[frame].append(f"median weight, {reason}")
 
 

@@ -17,11 +17,12 @@ from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.masks import MaskSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 
+# Most samples per channel that a frame's statistics are made from.
 GRID_SAMPLES = 2**18
-"""Most samples per channel that a frame's statistics are made from."""
-
-_FINER_SAMPLES = 2**22  # of a frame that covers little of its image: 16 MiB per channel
-_BAND_BYTES = 4 * 2**20  # rows read at once where the grid takes neighboring rows
+# The same of a frame that covers little of its image: 16 MiB per channel.
+_FINER_SAMPLES = 2**22
+# Of rows that are read at once, where the grid takes neighboring rows.
+_BAND_BYTES = 4 * 2**20
 # Additive sequences of the golden ratio and of the square root of 2: badly approximated by fractions, also when only
 # every other step counts, so that their points keep apart whatever small part of the sequence one looks at.
 _ROW_STEP = 0.6180339887498949
@@ -32,31 +33,17 @@ _Integers = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class SampleGrid:
-    """Rows of a frame, and for each the columns, that its statistics look at.
+    """Rows of a frame, and for each the columns, that its statistics look at."""
 
-    Parameters
-    ----------
-    rows : array of shape (grid row,), int
-        Ascending.
-    columns : array of shape (grid row, grid column), int
-        Ascending along each grid row.
-    """
-
+    # Shape (grid row,), ascending.
     rows: _Integers
+    # Shape (grid row, grid column), ascending along each grid row.
     columns: _Integers
 
 
 @dataclass(frozen=True, slots=True)
 class GridSamples:
-    """The samples of one frame on its grid.
-
-    Parameters
-    ----------
-    values : array of shape (channel, sample), float32
-        NaN where missing.
-    grid : SampleGrid
-        Where they are.
-    """
+    """The samples of one frame on its grid: shape (channel, sample), float32, NaN where missing."""
 
     values: npt.NDArray[np.float32]
     grid: SampleGrid
@@ -74,14 +61,7 @@ class GridSamples:
 
 
 def sample_grid(rows: int, columns: int, most: int = GRID_SAMPLES) -> SampleGrid:
-    """Return the grid of a frame: every sample where there are at most `most`, else nearly as many as that.
-
-    Parameters
-    ----------
-    rows, columns : int
-        Shape of the frame, at least 1 each.
-    most : int
-        Most samples of the grid, at least 4.
+    """Return the grid of a frame: every sample where there are at most `most` (4 or more), else nearly as many as that.
 
     Notes
     -----
@@ -129,23 +109,8 @@ def read_grid_samples(
 
     Only rows with grid samples are read, a few megabytes at a time. A frame that covers less than half of its image (a
     panel of a mosaic on the whole grid) is read a second time on a grid that is finer by as much (up to 16 times), so
-    that its statistics come from as many samples as another's.
-
-    Parameters
-    ----------
-    source : FrameSource
-        The frame.
-    masks : sequence of MaskSource
-        What marks its samples as missing.
-    grid : SampleGrid, optional
-        ``sample_grid(source.rows, source.columns, most)``, where it is at hand.
-    most : int
-        Most present samples per channel.
-
-    Raises
-    ------
-    FrameReadError
-        The file became unreadable or shorter since it was opened.
+    that its statistics come from as many samples as another's: at most `most` present ones per channel. `grid` is
+    ``sample_grid(source.rows, source.columns, most)``, where it is at hand.
     """
     grid = sample_grid(source.rows, source.columns, most) if grid is None else grid
     values = _read(source, masks, grid)

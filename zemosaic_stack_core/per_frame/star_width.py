@@ -14,34 +14,35 @@ from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.masks import MaskSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 
+# Rows and columns, at most, of the part of a frame that is searched for stars: 16 MiB per channel.
 CROP_SIDE = 2048
-"""Rows and columns, at most, of the part of a frame that is searched for stars: 16 MiB per channel."""
-
 _BAND_BYTES = 4 * 2**20
-_THRESHOLD = 5.0  # of the background's noise, in every pixel of a star
-_LEAST_PEAK = 15.0  # of the background's noise
-_SMALLEST_AREA = 5  # pixels above the threshold; a hot pixel has 1, or 4 after it was moved by a part of a pixel
-_SMALLEST_RADIUS = 0.75  # half-light radius, pixels; of a hot pixel's 0.4 to 0.7
+# Of the background's noise: in every pixel of a star, and at its peak.
+_THRESHOLD = 5.0
+_LEAST_PEAK = 15.0
+# Pixels above the threshold: a hot pixel has 1, or 4 after it was moved by a part of a pixel.
+_SMALLEST_AREA = 5
+# Half-light radius, pixels: a hot pixel's is 0.4 to 0.7.
+_SMALLEST_RADIUS = 0.75
 _LONGEST_AXIS_RATIO = 2.0
-_SATURATION = 0.9  # of the brightest sample of the crop: stars that reach it may be cut off
-_APERTURE = 6.0  # radius around a star with all of its light, of its rms radius
-_CORE = 0.4  # of the peak: above it even a star with wide wings (Moffat, beta 3) is nearly a Gaussian
+# Of the brightest sample of the crop: stars that reach it may be cut off.
+_SATURATION = 0.9
+# Radius around a star with all of its light, of its rms radius.
+_APERTURE = 6.0
+# Of the peak: above it even a star with wide wings (Moffat, beta 3) is nearly a Gaussian.
+_CORE = 0.4
 _FEWEST_STARS = 3
 _MOST_STARS = 400
-_BACKGROUND_CELL = 64  # pixels
-_GAUSSIAN_FWHM = 2.3548200450309493  # 2 sqrt(2 ln 2)
+# Pixels.
+_BACKGROUND_CELL = 64
+# 2 sqrt(2 ln 2).
+_GAUSSIAN_FWHM = 2.3548200450309493
 
 _Floats = npt.NDArray[np.float64]
 
 
 def require_star_library() -> Any:
-    """Return the module `sep`.
-
-    Raises
-    ------
-    InvalidInputError
-        It is not installed; the message says how to.
-    """
+    """Return the module `sep`; raise `InvalidInputError`, which says how to install it, where it is not there."""
     try:
         return importlib.import_module("sep")
     except ImportError:
@@ -52,22 +53,10 @@ def require_star_library() -> Any:
 
 
 def star_width(source: FrameSource, masks: Sequence[MaskSource] = (), center: tuple[int, int] | None = None) -> _Floats:
-    """Return the median width of the stars of a frame, per channel.
+    """Return the median full width at half maximum of a frame's stars, shape (channel,), pixels.
 
-    Parameters
-    ----------
-    source : FrameSource
-        The frame.
-    masks : sequence of MaskSource
-        What marks its samples as missing.
-    center : tuple of int, optional
-        Row and column around which stars are searched for, on at most `CROP_SIDE` rows and columns. Default: the
-        middle.
-
-    Returns
-    -------
-    array of shape (channel,), float64
-        Full width at half maximum, pixels; NaN where fewer than 3 stars can be measured.
+    NaN where fewer than 3 stars can be measured. They are searched for around the row and column `center`, by default
+    the middle, on at most `CROP_SIDE` rows and columns.
     """
     row, column = (source.rows // 2, source.columns // 2) if center is None else center
     start = max(0, min(row - CROP_SIDE // 2, source.rows - CROP_SIDE))
@@ -92,10 +81,7 @@ def star_width(source: FrameSource, masks: Sequence[MaskSource] = (), center: tu
 def image_star_width(image: npt.NDArray[np.float32]) -> float:
     """Return the median full width at half maximum of the stars of an image, pixels; NaN below 3 measurable stars.
 
-    Parameters
-    ----------
-    image : array of shape (row, column), float32
-        Samples in any unit; what is not finite is missing.
+    `image` is of shape (row, column), in any unit; what is not finite is missing.
 
     Notes
     -----

@@ -12,51 +12,35 @@ from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.planes import PlaneStack, plane_stack
 from zemosaic_stack_core.frames.variances import DetectorVariances, VarianceSource
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.per_frame.weighting import radial_weights
+from zemosaic_stack_core.per_frame.weighting import check_frame_weights, radial_weights
 
-#: Rows of the radial weight that are computed at once.
+# Rows of the radial weight that are computed at once.
 RADIAL_ROWS = 64
 
 
 def split_weights(
     weights: object | None, group: FrameGroup
 ) -> tuple[npt.NDArray[np.float64] | None, PlaneStack | None]:
-    """Tell weights per frame, shape (frame, channel), from weights per sample."""
+    """Return the caller's weights per frame, shape (frame, channel), or else those per sample."""
     if weights is None:
         return None, None
     array = np.asarray(weights)
     frames, channels = len(group.sources), group.channels
-    if array.shape == (frames,) or array.shape == (frames, channels):
-        plane_like = array.reshape(frames, -1)
-        checked = plane_stack(
-            np.broadcast_to(
-                plane_like[:, None, None, :] if group.is_color else plane_like[:, :1, None],
-                ((frames, 1, 1, channels) if group.is_color else (frames, 1, 1)),
-            ),
-            group,
-            "weights",
-        )
-        per_frame = checked.values[:, :, 0, 0].astype(np.float64)
-        if not (per_frame > 0.0).any(axis=0).all():
-            raise InvalidInputError("weights are all zero; expected at least one frame of positive weight")
-        return per_frame, None
+    if array.shape in ((frames,), (frames, channels)):
+        return check_frame_weights(array, frames, channels), None
     stack = plane_stack(weights, group, "weights")
     if not array.any():
         raise InvalidInputError("weights are all zero; expected at least one positive weight")
     return None, stack
 
 
-def with_radial_weight(
-    weights: PlaneStack | None, group: FrameGroup, options: StackOptions, feather: float
-) -> PlaneStack:
+def with_radial_weight(weights: PlaneStack | None, group: FrameGroup, options: StackOptions) -> PlaneStack:
     """Multiply the radial weight into the weights per sample."""
     rows, columns = group.rows, group.columns
     radial = np.empty((rows, columns), np.float32)
     for start in range(0, rows, RADIAL_ROWS):  # in bands: its float64 steps are several times as large
         stop = min(start + RADIAL_ROWS, rows)
-        radial[start:stop] = radial_weights(
-            rows, columns, feather, options.radial_shape_power, options.radial_floor, start, stop
-        )
+        radial[start:stop] = radial_weights((rows, columns), start, stop, options)
     if weights is not None:
         return replace(weights, factor=radial)
     shape = (len(group.sources), group.channels, rows, columns)

@@ -130,7 +130,7 @@ def prepare_job(
     arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
     arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
     if options.radial_feather_fraction is not None:
-        per_sample = with_radial_weight(per_sample, group, options, options.radial_feather_fraction)
+        per_sample = with_radial_weight(per_sample, group, options)
     variances = variance_source(request.variances, group, options)
     planes = count_planes(options, maps, has_weights=per_sample is not None, has_variances=variances is not None)
     chunk_plan = plan_job(group, request, backend, limits, planes=planes)
