@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, answer_json
+from zemosaic_stack_core.command_line.messages import answer, answer_json, count_text
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.master.explain import PixelChannel, SampleFate
+    from zemosaic_stack_core.master.explain import LastLook, PixelChannel, SampleFate
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,15 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
-    """Return a channel's samples as a table, and how its value comes out.
-
-    Parameters
-    ----------
-    channel : PixelChannel
-        What `explain_pixel` found.
-    is_only : bool
-        Whether the image has no other channel.
-    """
+    """Return a channel's samples as a table, and how its value comes out."""
     from zemosaic_stack_core.stacking.adviser import rule_text
 
     options = channel.options
@@ -68,13 +60,17 @@ def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
         f"{rule_text(options)}, {options.combine}; normalization {options.normalization}, weighting {options.weighting}"
     )
     width = max([5, *(len(sample.name) for sample in channel.samples)])
+    look = channel.last_look
     lines = [
         f"{where}: {how}",
-        f"  {'frame':<{width}}  {'as read':>12}  {'normalized':>12}  {'weight':>9}  fate",
-        *(f"  {_describe_sample(sample, width)}" for sample in channel.samples),
+        f"  {'frame':<{width}}  {'as read':>12}  {'normalized':>12}  {'sigma':>7}  {'weight':>9}  fate",
+        *(f"  {_describe_sample(sample, width, look)}" for sample in channel.samples),
     ]
-    if channel.bounds_text:
-        lines.append(f"  bounds: {channel.bounds_text}")
+    if look is not None:
+        samples = count_text(look.count, "sample")
+        lines.append(
+            f"  last iteration: {samples}, median {look.median:.9g}, standard deviation {look.deviation:.6g} (sigma)"
+        )
     kept = channel.kept
     if kept and options.rejection != "none":
         lines.append(f"  kept: {len(kept)} samples from {kept[0].value:.9g} to {kept[-1].value:.9g}")
@@ -84,16 +80,18 @@ def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
     return lines
 
 
-def _describe_sample(sample: SampleFate, width: int) -> str:
+def _describe_sample(sample: SampleFate, width: int, look: LastLook | None) -> str:
     """Return a line of the table."""
     fate = sample.fate + (f" (iteration {sample.iteration})" if sample.iteration else "")
     fate += " (a cluster near by grew)" if sample.is_grown else ""
     value = "" if math.isnan(sample.value) else f"{sample.value:.9g}"
-    return f"{sample.name:<{width}}  {sample.raw:>12.9g}  {value:>12}  {sample.weight:>9.6g}  {fate}"
+    distance = math.nan if look is None else look.distance(sample.value)
+    sigma = "" if math.isnan(distance) else f"{distance:+.2f}"
+    return f"{sample.name:<{width}}  {sample.raw:>12.9g}  {value:>12}  {sigma:>7}  {sample.weight:>9.6g}  {fate}"
 
 
 def _describe_value(channel: PixelChannel) -> str:
-    """Say how the value comes out of the kept samples."""
+    """Return how the value comes out of the kept samples."""
     kept = channel.kept
     if not kept:
         return "no sample, so there is no value (NaN)"

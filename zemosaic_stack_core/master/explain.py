@@ -1,12 +1,12 @@
 """One pixel of a master, explained: every sample, what became of it and why: `explain_pixel`.
 
-Nothing is decided here. The kernel stacks the one pixel again, from the files, with the numbers in the master's table;
-what it says of each frame is what is shown. When a sample was rejected is found by letting the kernel stop after one
-iteration, two, and so on.
+Nothing is decided here: the kernel stacks the one pixel again, from the files, with the numbers in the master's table.
+When a sample was rejected is found by letting the kernel stop after one iteration, two, and so on.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,6 @@ from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import FrameGroup, group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.replay import OpenMaster, open_master
-from zemosaic_stack_core.master.rule_bounds import describe_bounds
 from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
@@ -32,79 +31,69 @@ from zemosaic_stack_core.stacking.output_planes import OutputPlanes
 KEPT, LOW, HIGH, MISSING = "kept", "rejected low", "rejected high", "missing"
 Fate = str
 
+# Rules that `max_iterations` ends.
 _REPEATED = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
-"""Rules that `max_iterations` ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleFate:
-    """What became of one sample.
+    """What became of one sample."""
 
-    Parameters
-    ----------
-    frame : int
-        Index of its frame, from 0.
-    name : str
-        The frame.
-    raw, value : float
-        As read, and normalized (the number that was compared and combined).
-    weight : float
-        Weight of the sample.
-    fate : {"kept", "rejected low", "rejected high", "missing"}
-        What became of it.
-    iteration : int
-        Of a repeated rule, the iteration after which it stayed rejected; 0 where it was kept or there is only one.
-    is_grown : bool
-        Whether it was not the rule that rejected it, but a cluster of rejected samples of its frame, near by.
-    """
-
+    # Index of its frame, from 0, and the frame's name.
     frame: int
     name: str
+    # As read, and normalized: the number that was compared and combined.
     raw: float
     value: float
     weight: float
     fate: Fate
+    # Of a repeated rule, the iteration after which it stayed rejected; 0 where it was kept or there is only one.
     iteration: int = 0
+    # It was not the rule that rejected it, but a cluster of rejected samples of its frame, near by.
     is_grown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastLook:
+    """The samples that a rule's last iteration looked at."""
+
+    count: int
+    median: float
+    # Standard deviation of the population.
+    deviation: float
+
+    def distance(self, value: float) -> float:
+        """Return how many standard deviations a value lies above the median; NaN where all samples are equal."""
+        return (value - self.median) / self.deviation if self.deviation > 0.0 else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
 class PixelChannel:
-    """One channel of a pixel.
+    """One channel of a pixel."""
 
-    Parameters
-    ----------
-    row, column, channel : int
-        Which one, from 0.
-    samples : tuple of SampleFate
-        In ascending order of their normalized values; missing ones last.
-    options : StackOptions
-        Of the master.
-    bounds : tuple of float or None
-        Values beyond which the rule rejects, of its last iteration; None for a rule that has no such pair.
-    bounds_text : str
-        Where the bounds come from, in words; empty without them.
-    value : float
-        What the kernel makes of the samples now.
-    stored : float
-        What the master says.
-    weight_sum : float
-        Sum of the kept samples' weights.
-    variance : float
-        Variance of the value: propagated where the samples have variances, else empirical.
-    """
-
+    # Each from 0.
     row: int
     column: int
     channel: int
+    # In ascending order of their normalized values; missing ones last.
     samples: tuple[SampleFate, ...]
+    # Of the master.
     options: StackOptions
-    bounds: tuple[float, float] | None
-    bounds_text: str
+    # None where there was no sample or no rule.
+    last_look: LastLook | None
+    # What the kernel makes of the samples now, and what the master says.
     value: float
     stored: float
+    # Of the kept samples.
     weight_sum: float
+    # Of the value: propagated where the samples have variances, else empirical.
     variance: float
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The smallest and the largest value that the rule kept; None where there was no sample or no rule."""
+        values = [sample.value for sample in self.samples if sample.fate == KEPT or sample.is_grown]
+        return None if self.last_look is None else (min(values), max(values))
 
     @property
     def kept(self) -> tuple[SampleFate, ...]:
@@ -120,13 +109,11 @@ class PixelChannel:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the kernel made of the pixel: planes by name, shape (channel,), and the counts of every frame.
-
-    `grown` are counts of the samples that clusters took along, None without growth; they are in `counts` too.
-    """
+    """What the kernel made of the pixel: planes by name, shape (channel,), and the counts of every frame."""
 
     planes: dict[str, npt.NDArray[np.float64]]
     counts: FrameCounts
+    # Of the samples that clusters took along, None without growth; they are in `counts` too.
     grown: FrameCounts | None = None
 
     def fates(self, channel: int) -> list[Fate]:
@@ -144,26 +131,11 @@ class _Outcome:
 
 
 def explain_pixel(path: str | os.PathLike[str], row: int, column: int) -> tuple[PixelChannel, ...]:
-    """Explain one pixel of a master.
+    """Explain one pixel of a master, channel by channel; its frames must still be there.
 
-    Parameters
-    ----------
-    path : path
-        The master; its frames must still be there.
-    row, column : int
-        From 0, as in an array; row 0 is the first of the file, the bottom one in most viewers.
-
-    Returns
-    -------
-    tuple of PixelChannel
-        One for each channel.
-
-    Raises
-    ------
-    InvalidInputError
-        The pixel is not in the image.
-    FrameReadError
-        The master or a frame can't be read, or a frame is not the one that the master was made of.
+    Row and column are from 0, as in an array; row 0 is the first of the file, the bottom one in most viewers.
+    Raises InvalidInputError where the pixel is not in the image, FrameReadError where the master or a frame can't be
+    read, or a frame is not the one that the master was made of.
     """
     with ScratchFolder() as scratch:
         opened = open_master(path, scratch=scratch, maps=frozenset(MAPS), verifies_sha256=False)
@@ -211,7 +183,6 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
             for frame, source in enumerate(group.sources)
         ]
         listed.sort(key=lambda sample: (sample.fate == MISSING, sample.value, sample.frame))
-        bounds, text = _bounds(job.options, listed, fates)
         image = opened.tile.result.image
         stored = image[pixel.start, pixel.first]
         channels.append(
@@ -221,8 +192,7 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
                 channel=channel,
                 samples=tuple(listed),
                 options=job.options,
-                bounds=bounds,
-                bounds_text=text,
+                last_look=_last_look(job.options, listed, fates[:-1]),
                 value=float(final.planes["image"][channel]),
                 stored=float(stored if image.ndim == 2 else stored[channel]),
                 weight_sum=float(final.planes["weight_map"][channel]),
@@ -312,19 +282,14 @@ def _iteration(fates: list[Fate]) -> int:
     return 1 + max((count + 1 for count, fate in enumerate(fates) if fate != fates[-1]), default=0)
 
 
-def _bounds(
-    options: StackOptions, samples: list[SampleFate], fates: list[list[Fate]]
-) -> tuple[tuple[float, float] | None, str]:
-    """Return the bounds of the last iteration, from the samples that the kernel had kept before it, and words for them.
-
-    `samples` are in ascending order.
-    """
-    present = [sample for sample in samples if sample.fate != MISSING]
-    # What was kept before the last iteration: within the bounds of every earlier one. A sample may come back after it.
-    before = [sample.value for sample in present if all(earlier[sample.frame] == KEPT for earlier in fates[:-1])]
-    return describe_bounds(
-        options,
-        np.array(before),
-        np.array([sample.value for sample in present]),
-        np.array([sample.fate == KEPT or sample.is_grown for sample in present], dtype=np.bool_),
-    )
+def _last_look(options: StackOptions, samples: list[SampleFate], earlier: list[list[Fate]]) -> LastLook | None:
+    """Return what the last iteration looked at; `earlier` are each frame's fates after every iteration before it."""
+    # Within the bounds of every earlier iteration: a sample that one of them rejected may come back after the last.
+    before = [
+        sample.value
+        for sample in samples
+        if sample.fate != MISSING and all(fates[sample.frame] == KEPT for fates in earlier)
+    ]
+    if options.rejection == "none" or not before:
+        return None
+    return LastLook(count=len(before), median=float(np.median(before)), deviation=float(np.std(before)))
