@@ -19,7 +19,8 @@ import zemosaic_stack_core
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.group import open_frames
-from zemosaic_stack_core.frames.pixel_rows import MAX_OPEN_FILES, default_open_files
+from zemosaic_stack_core.system import open_files
+from zemosaic_stack_core.system.open_files import MAX_OPEN_FILES, default_open_files
 
 ROWS, COLUMNS = 11, 7
 
@@ -52,9 +53,10 @@ def test_pool_keeps_its_bound_and_any_size_gives_the_same(many: list[Path], limi
 
 def test_files_that_fit_survive_from_band_to_band(many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
-    real = zemosaic_stack_core.frames.pixel_rows.FileIO
-    monkeypatch.setattr("zemosaic_stack_core.frames.pixel_rows.FileIO", lambda path: opened.append(path) or real(path))
-    with BandReader(open_frames(many), max_open_files=7) as reader:
+    real = open_files.FileIO
+    group = open_frames(many)
+    monkeypatch.setattr(open_files, "FileIO", lambda path: opened.append(path) or real(path))
+    with BandReader(group, max_open_files=7) as reader:
         buffers = reader.allocate(1)
         reader.read(0, 1, buffers)
         assert len(opened) == 9
@@ -65,7 +67,7 @@ def test_files_that_fit_survive_from_band_to_band(many: list[Path], monkeypatch:
 
 
 def test_descriptors_used_up_by_others_shrink_the_pool(many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = zemosaic_stack_core.frames.pixel_rows.FileIO
+    real = open_files.FileIO
     still_open: list[object] = []
 
     def scarce(path: str) -> object:
@@ -75,7 +77,7 @@ def test_descriptors_used_up_by_others_shrink_the_pool(many: list[Path], monkeyp
         still_open.append(real(path))
         return still_open[-1]
 
-    monkeypatch.setattr("zemosaic_stack_core.frames.pixel_rows.FileIO", scarce)
+    monkeypatch.setattr(open_files, "FileIO", scarce)
     with BandReader(open_frames(many)) as reader:
         band = reader.read(0, 3, reader.allocate(3))
         assert reader.open_files == 3

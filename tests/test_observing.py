@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core.fits.observing import ObservingFacts, observing_facts, parse_date
+from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.frames.heads import read_head
 
 
 def write(path, **cards):
@@ -26,7 +27,7 @@ def test_cards_are_read(tmp_path):
         CTYPE1="RA---TAN",
         CRVAL1=1.0,
     )
-    assert observing_facts(path) == ObservingFacts(
+    assert read_head(path).observing == ObservingFacts(
         size=path.stat().st_size,
         exposure=20.0,
         start=datetime(2025, 6, 30, 0, 33, 56, 500000),
@@ -38,12 +39,12 @@ def test_cards_are_read(tmp_path):
 
 
 def test_a_date_end_counts_unless_it_is_before_the_start(tmp_path):
-    a = observing_facts(
+    a = read_head(
         write(tmp_path / "a.fits", EXPTIME=1.0, DATE_OBS="2025-01-01T00:00:00", DATE_END="2025-01-01T00:00:07")
-    )
-    b = observing_facts(
+    ).observing
+    b = read_head(
         write(tmp_path / "b.fits", EXPTIME=1.0, DATE_OBS="2025-01-01T00:00:00", DATE_END="2024-01-01T00:00:07")
-    )
+    ).observing
     assert (a.end, b.end) == (datetime(2025, 1, 1, 0, 0, 7), datetime(2025, 1, 1, 0, 0, 1))
     assert a.middle == datetime(2025, 1, 1, 0, 0, 3, 500000)
 
@@ -56,7 +57,7 @@ def test_a_date_end_counts_unless_it_is_before_the_start(tmp_path):
     ({}, None),
 ])  # fmt: skip
 def test_exposure(tmp_path, cards, expected):
-    assert observing_facts(write(tmp_path / "a.fits", **cards)).exposure == expected
+    assert read_head(write(tmp_path / "a.fits", **cards)).observing.exposure == expected
 
 
 def test_an_extension_adds_what_an_empty_primary_lacks(tmp_path):
@@ -66,14 +67,14 @@ def test_an_extension_adds_what_an_empty_primary_lacks(tmp_path):
     image.header["EXPTIME"] = 9.0
     image.header["OBJECT"] = "in the extension"
     fits.HDUList([primary, image]).writeto(tmp_path / "a.fits")
-    facts = observing_facts(tmp_path / "a.fits")
+    facts = read_head(tmp_path / "a.fits").observing
     assert (facts.exposure, facts.object) == (7.0, "in the extension")
 
 
 def test_gzip_is_read_whatever_the_name(tmp_path):
     plain = write(tmp_path / "a.fits", EXPTIME=4.0)
     (tmp_path / "b.fits").write_bytes(gzip.compress(plain.read_bytes()))
-    assert observing_facts(tmp_path / "b.fits").exposure == 4.0
+    assert read_head(tmp_path / "b.fits").observing.exposure == 4.0
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,11 @@ def test_gzip_is_read_whatever_the_name(tmp_path):
 def test_what_is_no_fits_has_a_size_and_nothing_else(tmp_path, content):
     path = tmp_path / "a.fits"
     path.write_bytes(content)
-    assert observing_facts(path) == ObservingFacts(size=len(content))
+    assert read_head(path).observing == ObservingFacts(size=len(content))
 
 
 def test_an_absent_file_has_no_facts(tmp_path):
-    assert observing_facts(tmp_path / "absent.fits") == ObservingFacts()
+    assert read_head(tmp_path / "absent.fits").observing == ObservingFacts()
 
 
 @pytest.mark.parametrize(("date", "time", "expected"), [

@@ -19,13 +19,13 @@ from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, Output
 from zemosaic_stack_core.frames import scratch
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.frames.group import open_frames
-from zemosaic_stack_core.frames.pixel_rows import MAX_OPEN_FILES, default_open_files
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.system import memory, shared_file
 from zemosaic_stack_core.system.atomic import atomic_output
 from zemosaic_stack_core.system.memory import usable_cores
+from zemosaic_stack_core.system.open_files import MAX_OPEN_FILES, default_open_files
 from zemosaic_stack_core.system.shared_file import SharedFile, map_file
 
 

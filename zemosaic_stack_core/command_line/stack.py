@@ -166,11 +166,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _odd_frames(paths: list[Path]) -> list[str]:
     """Return a line for what is allowed and seldom meant: a frame that is given twice, a master among frames."""
-    from zemosaic_stack_core.fits.cards import has_first_card
+    from zemosaic_stack_core.fits.cards import read_first_header
     from zemosaic_stack_core.frames.frame_lists import find_repeated
 
     lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
-    masters = [path for path in paths if has_first_card(path, "ZSC_ALGO")]
+    masters = [path for path in paths if "ZSC_ALGO" in read_first_header(path)]
     if 0 < len(masters) < len(paths):  # nothing but masters is a stack of stacks
         lines.append(f"{masters[0]}: a master of this program among {len(paths)} frames; stacked as one of them")
     return lines

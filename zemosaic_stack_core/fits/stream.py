@@ -10,7 +10,6 @@ FITS standard 4.0, section 4.4.2.7 and appendix J: CHECKSUM and DATASUM (Seaman,
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.cards import BLOCK, data_bytes, read_header
 
 if TYPE_CHECKING:
     from astropy.io import fits
-from zemosaic_stack_core.fits.cards import _BLOCK, _read_header, _structural
+
 
 _BAND_BYTES = 4 * 1024 * 1024
 _ALL_ONES = 0xFFFFFFFF
@@ -115,7 +115,7 @@ def write_hdu(file: BinaryIO, header: fits.Header, bands: Iterable[bytes]) -> No
     for band in bands:
         data_sum.add(band)
         size += file.write(band)
-    padding = b"\0" * (-size % _BLOCK)
+    padding = b"\0" * (-size % BLOCK)
     data_sum.add(padding)
     file.write(padding)
     header["DATASUM"] = str(data_sum.value)
@@ -159,45 +159,44 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
 
 def _find_damage(file: BinaryIO) -> str | None:
     """Go through the HDUs of an open file."""
-    count, expected = 0, None
-    while True:
-        head = _read_header(file)
-        if head is None:
+
+    def read_at(offset: int, count: int) -> bytes:
+        file.seek(offset)
+        return file.read(count)
+
+    length = os.fstat(file.fileno()).st_size
+    count, offset, expected = 0, 0, None
+    while offset < length:
+        try:
+            header = read_header(read_at, length, "", offset)
+        except FrameReadError:
             return f"HDU {count}: no whole header"
-        if not head:
-            break
-        cards = _structural(head)
-        size = _data_size(cards)
-        if size is None or "CHECKSUM" not in cards or "DATASUM" not in cards:
+        if count > 0 and not header.cards.startswith(b"XTENSION"):
+            return f"HDU {count}: no whole header"
+        try:
+            size = data_bytes(header, "")
+        except FrameReadError:
+            size = -1
+        if size < 0 or "CHECKSUM" not in header or "DATASUM" not in header:
             return f"HDU {count}: no checksum, or no size of the data"
         if count == 0:
-            expected = cards.get("ZSC_NHDU")
-        data, total = _Sum32(), _Sum32()
-        left = -(-size // _BLOCK) * _BLOCK
+            expected = header.get("ZSC_NHDU")
+        total, data = _Sum32(), _Sum32()
+        total.add(read_at(offset, header.data_offset - offset))
+        left = -(-size // BLOCK) * BLOCK
         while left:
             band = file.read(min(left, _BAND_BYTES))
             if not band:
                 return f"HDU {count}: the file ends {left} bytes too early"
             data.add(band)
             left -= len(band)
-        total.add(head)
         total.add(data.value.to_bytes(4, "big"))
-        if cards["DATASUM"] != str(data.value):
-            return f"HDU {count}: the data's sum is {data.value}; expected {cards['DATASUM']}"
+        if header["DATASUM"] != str(data.value):
+            return f"HDU {count}: the data's sum is {data.value}; expected {header['DATASUM']}"
         if total.value != _ALL_ONES:
             return f"HDU {count}: the header does not agree with its checksum"
         count += 1
+        offset = file.tell()
     if expected is not None and expected != str(count):
         return f"{count} HDUs; expected {expected}"
     return None if count else "empty file"
-
-
-def _data_size(cards: dict[str, str]) -> int | None:
-    """Return the size of an HDU's data in bytes, None where the cards don't say."""
-    try:
-        axes = [int(cards[f"NAXIS{axis}"]) for axis in range(1, int(cards["NAXIS"]) + 1)]
-        elements = math.prod(axes) if axes else 0
-        size = abs(int(cards["BITPIX"])) // 8 * int(cards.get("GCOUNT", 1)) * (int(cards.get("PCOUNT", 0)) + elements)
-    except (KeyError, ValueError):
-        return None
-    return size if size >= 0 else None

@@ -34,11 +34,13 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import array_frame
-from zemosaic_stack_core.frames.file_frames import FileFrame, describe_shape, plane_source, probe_frame
+from zemosaic_stack_core.frames.file_frames import FileFrame, describe_shape, probe_frame, probe_plane
+from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.frames.variances import FileVariances, file_variances
+from zemosaic_stack_core.frames.variances import FileVariances, kind_of_variances
+from zemosaic_stack_core.system.open_files import OpenFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,29 +189,13 @@ def open_frames(
     variance_extension: str | None = None,
     scratch: ScratchFolder | None = None,
 ) -> FrameGroup:
-    """Open the frames of one stack.
+    """Open the frames of one stack; arrays are neither copied nor transferred.
 
-    Parameters
-    ----------
-    frames : sequence of array, str or Path
-        ``(row, column)`` or ``(row, column, channel)`` arrays of NumPy or any other array-API library, and files. A
-        masked array, or an object with ``data`` and ``mask`` like astropy's ``CCDData``, brings its mask.
-    masks : sequence of (bool array or None), optional
-        One per frame; True marks a missing sample. Shape ``(row, column)`` or the frame's.
-    mask_extension : str, optional
-        Name of the FITS extension with the mask of each file, e.g. ``"MASK"`` or ``"DQ"``: a nonzero value is missing.
-    dq_bits : int, optional
-        Only these bits of the mask extension count. Default: all.
-    variance_extension : str, optional
-        Name of the FITS extension with the variances of each file's samples, e.g. ``"VARIANCE"``; see
-        `zemosaic_stack_core.frames.variances.file_variances` for what else it may hold. Every frame must have it.
-    scratch : ScratchFolder, optional
-        Where compressed frames are decoded to. Default: a new one that lives as long as the frames.
-
-    Returns
-    -------
-    FrameGroup
-        Frames of one shape. Arrays are neither copied nor transferred here.
+    A frame is a file, by name or `FileHead`, or an array of shape ``(row, column)`` or ``(row, column, channel)``, of
+    NumPy or any other array-API library. A masked array, or an object with ``data`` and ``mask`` like astropy's
+    ``CCDData``, brings its mask. `masks` has one boolean array (or None) per frame, True marks a missing sample. The
+    extensions are those of `PlanesGiven`; every file must have them. Compressed frames are decoded to `scratch`, by
+    default a folder that lives as long as the frames.
 
     Raises
     ------
@@ -224,40 +210,59 @@ def open_frames(
         raise InvalidInputError(f"{len(masks)} masks for {len(frames)} frames; expected one (or None) per frame")
     if dq_bits is not None and mask_extension is None:
         raise InvalidInputError(f"dq_bits is {dq_bits!r} without mask_extension; expected the name of the extension")
+    given = PlanesGiven(mask_extension=mask_extension, dq_bits=dq_bits, variance_extension=variance_extension)
     scratch = ScratchFolder() if scratch is None else scratch
-    sources: list[FrameSource] = []
-    found: list[list[MaskSource]] = []
-    variances: list[FileFrame] = []
-    for index, item in enumerate(frames):
-        own: list[MaskSource] = []
-        source: FrameSource
-        if isinstance(item, (str, os.PathLike)):
-            source = probe_frame(item, scratch=scratch)
-            if mask_extension is not None:
-                own.append(FileMask(plane_source(source, mask_extension), dq_bits))
-            if variance_extension is not None:
-                variances.append(plane_source(source, variance_extension))
-        else:
-            source, mask = array_frame(item, f"frame {index}")
-            if variance_extension is not None:
-                raise InvalidInputError(f"{source.name} is an array; expected a file with {variance_extension}")
-            if mask is not None:
-                own.append(mask)
-        if sources:
-            check_same_shape(source, sources[0])
-        if masks is not None and masks[index] is not None:
-            own.append(_given_mask(masks[index], source))
-        sources.append(source)
-        found.append(own)
-    return replace(
-        group_frames(sources, found),
-        variances=None if variance_extension is None else file_variances(variances, variance_extension),
-        given=PlanesGiven(
-            mask_extension=mask_extension,
-            dq_bits=dq_bits,
-            variance_extension=variance_extension,
-        ),
-    )
+    opened: list[_Opened] = []
+    with OpenFiles() as files:
+        for index, item in enumerate(frames):
+            if isinstance(item, (str, os.PathLike, FileHead)):
+                frame = _open_file(item, given, scratch, files)
+            else:
+                frame = _open_array(item, f"frame {index}", given)
+            if opened:
+                check_same_shape(frame.source, opened[0].source)
+            if masks is not None and masks[index] is not None:
+                frame.masks.append(_given_mask(masks[index], frame.source))
+            opened.append(frame)
+    group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
+    if variance_extension is None:
+        return replace(group, given=given)
+    planes = tuple(frame.variances for frame in opened if frame.variances is not None)
+    kinds = tuple(kind_of_variances(plane, variance_extension) for plane in planes)
+    return replace(group, given=given, variances=FileVariances(planes, kinds))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A frame and the planes that go with it."""
+
+    source: FrameSource
+    masks: list[MaskSource]
+    variances: FileFrame | None = None
+
+
+def _open_file(
+    item: str | os.PathLike[str] | FileHead, given: PlanesGiven, scratch: ScratchFolder, files: OpenFiles
+) -> _Opened:
+    """Open a frame in a file; `files` keeps that open for its planes."""
+    head = item if isinstance(item, FileHead) else read_head(item, files=files)
+    source = probe_frame(head, scratch=scratch)
+
+    def plane(extension: str) -> FileFrame:
+        return probe_plane(source, read_head(source.path, extension=extension, files=files))
+
+    masks: list[MaskSource] = []
+    if given.mask_extension is not None:
+        masks.append(FileMask(plane(given.mask_extension), given.dq_bits))
+    return _Opened(source, masks, None if given.variance_extension is None else plane(given.variance_extension))
+
+
+def _open_array(item: object, name: str, given: PlanesGiven) -> _Opened:
+    """Open a frame in memory."""
+    source, mask = array_frame(item, name)
+    if given.variance_extension is not None:
+        raise InvalidInputError(f"{name} is an array; expected a file with {given.variance_extension}")
+    return _Opened(source, [] if mask is None else [mask])
 
 
 def _given_mask(mask: object, source: FrameSource) -> ArrayMask:

@@ -9,38 +9,26 @@ import warnings
 import numpy as np
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.frames.fits_rows import FIRST_READ, ReadAt
 from zemosaic_stack_core.frames.pixel_rows import PixelLayout
 
 # numpy evaluates the header as a Python literal, and tokenizes it again in case Python 2 wrote it.
 _HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
-MAGIC = np.lib.format.MAGIC_PREFIX
 
-
-def find_npy_image(read_at: ReadAt, size: int, name: str) -> tuple[PixelLayout, bool, bool]:
+def find_npy_image(start: bytes, size: int, name: str) -> tuple[PixelLayout, bool, bool]:
     """Return where the image of a ``.npy`` file is, whether it is a color image, whether it is in Fortran order.
 
+    `start` is the beginning of the file, longer than numpy's own limit on a header, 10,000 bytes; `size` is in bytes.
     A third axis is the channels. It is the last one, ``(row, column, channel)``, unless the last is longer than 4 and
     the first is not: then it is ``(channel, row, column)``. ``(row, column, 1)`` keeps its axis,
     ``(1, row, column)`` is mono.
-
-    Parameters
-    ----------
-    read_at : callable
-        ``read_at(offset, count)`` -> bytes.
-    size : int
-        Size of the file, bytes.
-    name : str
-        What messages call the file.
 
     Raises
     ------
     FrameReadError
         The header is damaged, the array has a wrong type or shape, or the file is cut off.
     """
-    # The first read is above numpy's own limit of 10,000 bytes on a header.
-    head = io.BytesIO(read_at(0, FIRST_READ))
+    head = io.BytesIO(start)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         version = np.lib.format.read_magic(head)

@@ -6,38 +6,20 @@ a band of rows is a `pread` into a small buffer that stays in the cache, and one
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
 from dataclasses import dataclass
 from functools import cached_property
-from io import FileIO
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import FrameReadError
-
-MAX_OPEN_FILES = 128
+from zemosaic_stack_core.system.open_files import OpenFiles
 
 # Read and convert this much at a time. Of 32 KiB to 512 KiB, on bands of 8 to 64 rows of 2048 big-endian float32 in the
 # page cache, 128 and 256 KiB were the fastest (0.54 to 0.64 ns per sample; swapping the band in place 0.72 to 0.86).
 _BUFFER_BYTES = 256 * 1024
 
 _Array = npt.NDArray[Any]
-
-
-def default_open_files() -> int:
-    """Return how many files may be open at once: 128, or half of what the system still allows this process."""
-    try:
-        import resource
-    except ImportError:  # not a POSIX system: no such limit on descriptors
-        return MAX_OPEN_FILES
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return MAX_OPEN_FILES
-    return max(1, min(MAX_OPEN_FILES, soft // 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,103 +95,34 @@ def handed_out_dtype(native: np.dtype[Any]) -> np.dtype[Any]:
     return native if native in (np.uint8, np.int16, np.uint16) else np.dtype(np.float32)
 
 
-class FilePool:
-    """Keep at most `max_open_files` files open and read from them by position.
-
-    Every band reads all frames in order, so with more frames than the pool holds the *last* opened file is the one to
-    close: the others are met again sooner, and all but one of them survive to the next band. The least recently used
-    would be exactly the next one needed.
-
-    One thread at a time; each worker has its own pool. Use as a context manager.
-
-    Parameters
-    ----------
-    max_open_files : int, optional
-        At least 1; default `default_open_files`.
-    """
+class FilePool(OpenFiles):
+    """Open files of pixels, and the buffer that their rows go through."""
 
     def __init__(self, max_open_files: int | None = None) -> None:
-        self.max_open_files = default_open_files() if max_open_files is None else max(1, max_open_files)
-        self._files: dict[str, FileIO] = {}
-        self._buffer = bytearray()
-        self._raw_key: tuple[np.dtype[Any], int, int] | None = None
-        self._raw_views: tuple[memoryview, _Array] = (memoryview(b""), np.empty((0, 0)))
-        self._seek_lock = threading.Lock()
+        super().__init__(max_open_files)
+        self._forget_buffer()
 
-    def __enter__(self) -> FilePool:
+    def __enter__(self) -> Self:
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return len(self._files)
 
     def close(self) -> None:
         """Close every file and let the buffer go."""
-        while self._files:
-            self._files.popitem()[1].close()
-        self._buffer, self._raw_key = bytearray(), None
-        self._raw_views = (memoryview(b""), np.empty((0, 0)))
+        super().close()
+        self._forget_buffer()
 
-    def file(self, path: str, name: str) -> FileIO:
-        """Return the open file `path`; an error calls it `name`."""
-        file = self._files.get(path)
-        if file is None:
-            while len(self._files) >= self.max_open_files:
-                self._files.popitem()[1].close()
-            file = self._files[path] = self._open(path, name)
-        return file
-
-    def _open(self, path: str, name: str) -> FileIO:
-        """Open a file; close others where the program has used up the descriptors that the pool counted on."""
-        while True:
-            try:
-                return FileIO(path)
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._files:
-                    raise FrameReadError(f"{name}: {error.strerror}; expected a readable file") from None
-            self._files.popitem()[1].close()
-
-    def read_into(self, path: str, name: str, offset: int, view: memoryview) -> None:
-        """Fill `view` (of bytes) with those at `offset`.
-
-        Raises
-        ------
-        FrameReadError
-            The file can't be read or ends before `view` is full.
-        """
-        file = self.file(path, name)
-        while view:
-            try:
-                count = self._read_at(file, view, offset)
-            except OSError as error:
-                raise FrameReadError(f"{name}: {error.strerror} at byte {offset}; expected pixels") from None
-            if count == 0:
-                raise FrameReadError(
-                    f"{name}: nothing at byte {offset}, the file became shorter; expected {len(view)} bytes of pixels"
-                )
-            view = view[count:]
-            offset += count
-
-    def _read_at(self, file: FileIO, view: memoryview, offset: int) -> int:
-        """Read once at `offset`; return the bytes read, 0 at the end of the file."""
-        if hasattr(os, "preadv"):
-            return os.preadv(file.fileno(), [view], offset)
-        with self._seek_lock:  # Windows has no positional read
-            file.seek(offset)
-            return file.readinto(view) or 0
+    def _forget_buffer(self) -> None:
+        """Start without a buffer."""
+        self._buffer = bytearray()
+        self._raw_key: tuple[np.dtype[Any], int, int] | None = None
+        self._raw_views: tuple[memoryview, _Array] = (memoryview(b""), np.empty((0, 0)))
 
     def advise_rows(self, path: str, name: str, layout: PixelLayout, start: int, stop: int) -> None:
-        """Tell the system that rows `start` to `stop` are wanted soon, where it takes such advice."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        file = self.file(path, name)
+        """Tell the system that rows `start` to `stop` are wanted soon."""
         planes = 1 if layout.interleaved else layout.channels
         row_bytes = layout.data_bytes // (layout.rows * planes)
         for plane in range(planes):
             offset = layout.offset + (plane * layout.rows + start) * row_bytes
-            os.posix_fadvise(file.fileno(), offset, (stop - start) * row_bytes, os.POSIX_FADV_WILLNEED)
+            self.advise(path, name, offset, (stop - start) * row_bytes)
 
     def read_rows(self, path: str, name: str, layout: PixelLayout, start: int, stop: int, out: _Array) -> None:
         """Fill `out` with rows `start` to `stop` of every channel.

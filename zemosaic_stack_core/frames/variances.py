@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 
 _Floats = npt.NDArray[np.float64]
 
-#: What an extension holds, by the card UTYPE that astropy's CCDData writes, else by the extension's name.
+# What an extension holds, by the card UTYPE that astropy's CCDData writes, else by the extension's name.
 _KINDS_OF_UTYPE = {
     "VARIANCEUNCERTAINTY": "variance",
     "STDDEVUNCERTAINTY": "deviation",
@@ -38,22 +37,15 @@ class VarianceSource(Protocol):
     def read_variances(
         self, frame: int, chunk: Chunk, samples: npt.NDArray[Any], files: FilePool
     ) -> npt.NDArray[np.float32]:
-        """Give a frame's variances in a chunk, shape (channel, pixel); `samples` are its samples there, as read."""
+        """Return a frame's variances in a chunk, shape (channel, pixel); `samples` are its samples there, as read."""
         ...
 
 
 @dataclass(frozen=True)
 class FileVariances:
-    """Variances in a FITS extension of each frame's own file.
+    """Variances in a FITS extension of each frame's own file."""
 
-    Parameters
-    ----------
-    planes : tuple of FileFrame
-        The extension of each frame.
-    kinds : tuple of {"variance", "deviation", "inverse"}
-        What it holds: variances, standard deviations, or inverse variances.
-    """
-
+    # The extension of each frame, and what it holds: see `kind_of_variances`.
     planes: tuple[FileFrame, ...]
     kinds: tuple[str, ...]
 
@@ -65,7 +57,7 @@ class FileVariances:
     def read_variances(
         self, frame: int, chunk: Chunk, samples: npt.NDArray[Any], files: FilePool
     ) -> npt.NDArray[np.float32]:
-        """Give a frame's variances in a chunk, shape (channel, pixel), rounded to float32 once."""
+        """Return a frame's variances in a chunk, shape (channel, pixel), rounded to float32 once."""
         plane = self.planes[frame]
         rows = np.empty((plane.channels, chunk.stop - chunk.start, plane.columns), plane.dtype)
         plane.read_rows(chunk.start, chunk.stop, rows, files)
@@ -80,16 +72,9 @@ class FileVariances:
 
 @dataclass(frozen=True)
 class DetectorVariances:
-    """Variances that a detector's gain and read noise make.
+    """Variances that a detector's gain (electrons per data unit) and read noise (electrons) make.
 
-    Parameters
-    ----------
-    gain : float
-        Electrons per data unit.
-    read_noise : float
-        Electrons.
-    sensitivity : float
-        Noise that is a fraction of the signal.
+    `sensitivity` is noise that is a fraction of the signal.
 
     Notes
     -----
@@ -112,7 +97,7 @@ class DetectorVariances:
         samples: npt.NDArray[Any],
         files: FilePool,  # noqa: ARG002 - the protocol's
     ) -> npt.NDArray[np.float32]:
-        """Give the variances of these samples, shape (channel, pixel)."""
+        """Return the variances of these samples, shape (channel, pixel)."""
         value = samples.astype(np.float64)
         with np.errstate(all="ignore"):
             variance = np.maximum(value, 0.0)
@@ -125,28 +110,11 @@ class DetectorVariances:
             return variance.astype(np.float32)
 
 
-def file_variances(planes: Sequence[FileFrame], extension: str) -> FileVariances:
-    """Say what the extensions hold, and give them as a `VarianceSource`.
+def kind_of_variances(plane: FileFrame, extension: str) -> str:
+    """Return what an extension of this name holds, "variance", "deviation" or "inverse".
 
-    Parameters
-    ----------
-    planes : sequence of FileFrame
-        From `plane_source`.
-    extension : str
-        Their name.
-
-    Notes
-    -----
     The card UTYPE decides, as astropy's ``CCDData`` writes it. Without it extensions named UNCERT, ERR, ERROR, SIGMA,
     STD, STDDEV hold standard deviations, IVAR, INVVAR inverse variances, and all others variances.
     """
-    return FileVariances(tuple(planes), tuple(_kind_of(plane, extension) for plane in planes))
-
-
-def _kind_of(plane: FileFrame, extension: str) -> str:
-    """Return what an extension holds."""
-    from astropy.io import fits
-
-    header = fits.getheader(plane.path, extension)
-    utype = str(header.get("UTYPE", "")).strip().upper()
-    return _KINDS_OF_UTYPE.get(utype) or _KINDS_OF_NAME.get(extension.strip().upper(), "variance")
+    by_name = _KINDS_OF_NAME.get(extension.strip().upper(), "variance")
+    return _KINDS_OF_UTYPE.get(plane.utype.upper(), by_name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.frames.heads import is_image, read_head
 from zemosaic_stack_core.master.tile import TileFacts
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
@@ -50,26 +51,27 @@ _STRUCTURAL_STEMS = _names("NAXIS ZNAXIS ZTILE ZNAME ZVAL TTYPE TFORM TUNIT TDIM
 def reference_header(path: Path) -> fits.Header | None:
     """Return the header of a frame's image, with the primary header's cards that it lacks; None without a header.
 
-    Raises FrameReadError where the file is named as FITS and astropy can't read it.
+    Raises FrameReadError where the file has no FITS header, or astropy can't read it.
     """
-    if path.suffix.lower() == ".npy":
+    head = read_head(path)
+    if head.is_npy:
         return None
+    if not head.headers:
+        found = head.problem.partition("; expected")[0] or f"{path}: damaged gzip data"
+        raise FrameReadError(f"{found}; expected a FITS header to take the observing cards from")
     from astropy.io import fits
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with a card is dealt with card by card
-            with fits.open(path, memmap=True, lazy_load_hdus=True, ignore_missing_simple=True) as hdus:
-                primary = hdus[0].header
-                for hdu in hdus:
-                    if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2:
-                        header: fits.Header = hdu.header.copy()
-                        if hdu is not hdus[0]:
-                            header.extend(primary, strip=True, unique=True, update=False)
-                        return header
-                return primary.copy()
-    except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:
-        raise FrameReadError(f"{path}: {error}; expected a FITS header to take the observing cards from") from error
+    primary = head.headers[0].to_astropy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong with a card is dealt with card by card
+        try:
+            if len(head.headers) == 1 or not is_image(head.headers[-1], head.name):
+                return primary
+            header = head.image_header()
+            header.extend(primary, strip=True, unique=True, update=False)
+        except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:
+            raise FrameReadError(f"{path}: {error}; expected a FITS header to take the observing cards from") from error
+    return header
 
 
 def observing_header(result: StackResult) -> fits.Header | None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, ZemosaicError
-from zemosaic_stack_core.fits.cards import read_first_cards
+from zemosaic_stack_core.fits.cards import read_first_header
 from zemosaic_stack_core.master.frames_table import read_frames_table
 from zemosaic_stack_core.master.option_cards import read_options, read_planes_given
 from zemosaic_stack_core.master.tile import MAP_EXTENSIONS, MasterTile
@@ -47,7 +47,7 @@ def read_master(path: str | os.PathLike[str]) -> MasterTile:
 
 def read_signature(path: str | os.PathLike[str]) -> str:
     """Return the signature that a master was written with; empty without one, or without such a file."""
-    return read_first_cards(path).get("ZSC_SIGN", "")
+    return read_first_header(path).get("ZSC_SIGN") or ""
 
 
 def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.fits.observing import ObservingFacts, observing_facts
+from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
+from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.master.frames_table import TABLE_UNITS, frames_table, table_header
 from zemosaic_stack_core.master.header import (
     add_exposure,
@@ -23,7 +24,7 @@ from zemosaic_stack_core.master.header import (
 )
 from zemosaic_stack_core.master.option_cards import add_provenance
 from zemosaic_stack_core.master.tile import MAP_EXTENSIONS, NO_EXTRAS, MasterExtras
-from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 from zemosaic_stack_core.system.atomic import atomic_output, check_output
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def write_master(
     _check_shapes(target, result, extras.alpha)
     observing = extras.observing
     if observing is None:
-        observing = [None if frame.path is None else observing_facts(frame.path) for frame in result.frames]
+        observing = [_observing(frame) for frame in result.frames]
     table = frames_table(result, extras, observing, Path(os.path.realpath(target)).parent)
     units = TABLE_UNITS | {name: unit for name, (unit, _) in extras.columns.items() if unit}
     header = _primary_header(result, extras, observing)
@@ -89,6 +90,13 @@ def write_master(
         for hdu in hdus:
             write_hdu(file, *hdu)
     return target
+
+
+def _observing(frame: FrameRecord) -> ObservingFacts | None:
+    """Return what a frame's header says; of a record that was read back, read the header again."""
+    if frame.observing is not None or frame.path is None:
+        return frame.observing
+    return read_head(frame.path).observing
 
 
 def _check_shapes(target: Path, result: StackResult, alpha: _Image | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.fits.observing import observing_facts
+from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.options import StackOptions
 
@@ -82,9 +82,9 @@ def frame_exposures(sources: Sequence[FrameSource], exposures: Sequence[float] |
 
 def _header_exposure(source: FrameSource) -> float:
     """Return the exposure time in a frame's header."""
-    if source.path is None:
+    if not isinstance(source, FileFrame):
         raise InvalidInputError(f"{source.name} is an array without a header; expected exposures=, seconds per frame")
-    seconds = observing_facts(source.path).exposure
+    seconds = source.observing.exposure
     if seconds is None:
         raise InvalidInputError(
             f"{source.name}: no usable EXPTIME or EXPOSURE in the header; expected seconds, there or as exposures="

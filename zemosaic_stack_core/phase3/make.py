@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
-from zemosaic_stack_core.fits.cards import read_first_cards
+from zemosaic_stack_core.fits.cards import read_first_header
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.read import read_master
@@ -166,7 +166,7 @@ class _Job:
             self.set_aside.replace(self.target)
         if not self._is_right(self.target):
             return None
-        self.given = int(read_first_cards(self.target)["ZMT_NRAW"])
+        self.given = int(read_first_header(self.target)["ZMT_NRAW"])
         master = read_master(self.target)
         record = self._record(TileOutcome.REUSED, master.result)
         if earlier is not None and earlier.signature == self.signature:
@@ -176,11 +176,11 @@ class _Job:
 
     def _is_right(self, path: Path) -> bool:
         """Return whether a file is this tile, whole, and made of enough frames for this run."""
-        cards = read_first_cards(path)
-        if cards.get("ZSC_SIGN") != self.signature:
+        header = read_first_header(path)
+        if header.get("ZSC_SIGN") != self.signature:
             return False
         try:
-            used, given = int(cards["ZSC_NFRM"]), int(cards["ZMT_NRAW"])
+            used, given = int(header["ZSC_NFRM"]), int(header["ZMT_NRAW"])
         except (KeyError, ValueError):
             return False
         enough = used >= self.settings.min_frames and not (self.settings.strict and used < given)
@@ -267,8 +267,8 @@ class _Job:
 
     def _refuse_foreign_file(self) -> None:
         """Raise where a file of this name was made by somebody else."""
-        cards = read_first_cards(self.target)
-        if cards and "ZSC_ALGO" not in cards:
+        header = read_first_header(self.target)
+        if header.cards and "ZSC_ALGO" not in header:
             raise InvalidInputError(f"{self.target}: not written by this program; expected a free name in the folder")
 
     def _changed_inputs(self) -> list[Path]:
@@ -283,7 +283,7 @@ class _Job:
             reason = f"unexpected {type(error).__name__}: {reason}"
             _LOGGER.debug("tile %d", self.spec.tile_id, exc_info=error)
         try:
-            if "ZSC_ALGO" in read_first_cards(self.target):
+            if "ZSC_ALGO" in read_first_header(self.target):
                 self.target.replace(self.set_aside)
                 _LOGGER.warning("tile %d: the older %s is now %s", self.spec.tile_id, self.target, self.set_aside.name)
         except OSError as problem:

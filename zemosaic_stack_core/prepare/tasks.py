@@ -15,6 +15,7 @@ from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
 from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
+from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate
 from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 
 
 _Image = npt.NDArray[np.float32]
-
-_OBSERVING = (
-    "OBJECT", "DATE-OBS", "DATE-END", "DATE-AVG", "MJD-OBS", "TIMESYS", "EXPTIME", "EXPOSURE", "FILTER", "GAIN",
-    "EGAIN", "OFFSET", "CCD-TEMP", "SET-TEMP", "INSTRUME", "TELESCOP", "OBSERVER", "FOCALLEN", "APERTURE", "APTDIA",
-    "XPIXSZ", "YPIXSZ", "XBINNING", "YBINNING", "SITELAT", "SITELONG", "AIRMASS", "RA", "DEC", "OBJCTRA", "OBJCTDEC",
-    "BUNIT",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,19 +203,12 @@ def _observing_cards(frame: RawFrame) -> fits.Header:
     from astropy.io import fits
 
     header = fits.Header()
-    if frame.path.name.casefold().endswith(".npy"):
-        return header
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with fits.open(frame.path, lazy_load_hdus=True) as hdus:
-            for hdu in hdus:
-                for keyword in _OBSERVING:
-                    if keyword in hdu.header and keyword not in header:
-                        value = hdu.header[keyword]
-                        if not isinstance(value, fits.card.Undefined):
-                            header[keyword] = (value, hdu.header.comments[keyword])
-                if hdu.header.get("NAXIS", 0) >= 2:
-                    break
+        warnings.simplefilter("ignore")  # odd cards are the camera's business
+        found = frame.cards.to_astropy()
+        for keyword in KEPT_CARDS:
+            if keyword in found and not isinstance(found[keyword], fits.card.Undefined):
+                header[keyword] = (found[keyword], found.comments[keyword])
     return header
 
 

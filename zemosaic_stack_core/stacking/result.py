@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.frames.group import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.options import StackOptions
 
@@ -31,6 +32,8 @@ class FrameRecord:
         star width in pixels; None where it was not measured.
     note : str
         Why the frame was not normalized or weighted as asked; empty where all went as asked.
+    observing : ObservingFacts or None
+        What the frame's header says of the exposure; None of an array.
     """
 
     name: str
@@ -45,6 +48,7 @@ class FrameRecord:
     noise: tuple[float, ...] | None = None
     fwhm: tuple[float, ...] | None = None
     note: str = ""
+    observing: ObservingFacts | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from zemosaic_stack_core.backends import Backend, resolve_backend
 from zemosaic_stack_core.errors import InvalidInputError, ScratchError
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
+from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
@@ -234,6 +235,7 @@ def _result(
             noise=values(None if numbers.noise is None else numbers.noise[frame]),
             fwhm=values(None if numbers.fwhm is None else numbers.fwhm[frame]),
             note=numbers.notes[frame],
+            observing=source.observing if isinstance(source, FileFrame) else None,
         )
         for frame, source in enumerate(group.sources)
     )

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+# What an aligned frame keeps of its raw one.
+KEPT_CARDS = (
+    "OBJECT", "DATE-OBS", "DATE-END", "DATE-AVG", "MJD-OBS", "TIMESYS", "EXPTIME", "EXPOSURE", "FILTER", "GAIN",
+    "EGAIN", "OFFSET", "CCD-TEMP", "SET-TEMP", "INSTRUME", "TELESCOP", "OBSERVER", "FOCALLEN", "APERTURE", "APTDIA",
+    "XPIXSZ", "YPIXSZ", "XBINNING", "YBINNING", "SITELAT", "SITELONG", "AIRMASS", "RA", "DEC", "OBJCTRA", "OBJCTDEC",
+    "BUNIT",
+)  # fmt: skip
+BAYER_CARDS = ("BAYERPAT", "COLORTYP")
 KIND_CARDS = ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP")
 
 

@@ -8,19 +8,16 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
-from zemosaic_stack_core.prepare.headers.kinds import KIND_CARDS, kind_in
+from zemosaic_stack_core.frames.heads import FileHead, read_head
+from zemosaic_stack_core.prepare.headers.kinds import BAYER_CARDS, KEPT_CARDS, KIND_CARDS, kind_in
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
-
-if TYPE_CHECKING:
-    from astropy.io import fits
-
 
 _Image = npt.NDArray[np.float32]
 
@@ -50,6 +47,8 @@ class RawFrame:
     pattern_problem: str = ""
     # The header as text where it has a celestial WCS.
     wcs_header: str | None = None
+    # Those that the aligned frame keeps.
+    cards: FitsHeader = NO_HEADER
     # SHA-256 of the file, hexadecimal; empty where it was not computed.
     digest: str = ""
 
@@ -69,30 +68,26 @@ class RawFrame:
         return self.digest or os.fspath(self.path.resolve())
 
 
-def inspect_frame(path: str | os.PathLike[str]) -> RawFrame:
-    """Read a file's header; raise where it is not a frame."""
-    source = probe_frame(path)
-    facts: dict[str, Any] = {}
-    header = _image_header(source)
-    if header is not None:
-        pattern, problem = bayer_pattern(header, source)
-        facts = {
-            "kind": frame_kind(header, Path(path).name),
-            "exposure": _number(header, "EXPTIME", "EXPOSURE"),
-            "temperature": _number(header, "CCD-TEMP", "SET-TEMP"),
-            "filter": str(header.get("FILTER", "")).strip(),
-            "date": str(header.get("DATE-OBS", "")).strip(),
-            "pattern": pattern,
-            "pattern_problem": problem,
-            "wcs_header": _wcs_text(header),
-        }
+def inspect_frame(file: str | os.PathLike[str] | FileHead) -> RawFrame:
+    """Return a file as its header describes it; raise `FrameReadError` where it is no frame."""
+    head = file if isinstance(file, FileHead) else read_head(file)
+    source = probe_frame(head)
+    pattern, problem = bayer_pattern(head, source)
     return RawFrame(
-        path=Path(path),
-        name=os.fspath(path),
+        path=head.path,
+        name=head.name,
         rows=source.rows,
         columns=source.columns,
         channels=source.channels,
-        **facts,
+        kind=frame_kind(head),
+        exposure=source.observing.exposure,
+        temperature=head.number("CCD-TEMP", "SET-TEMP"),
+        filter=source.observing.filter or "",
+        date=head.get("DATE-OBS") or "",
+        pattern=pattern,
+        pattern_problem=problem,
+        wcs_header=_wcs_text(head),
+        cards=FitsHeader(b"".join(header.cards for header in (*head.headers[:1], *head.headers[-1:]))).only(KEPT_CARDS),
     )
 
 
@@ -103,16 +98,16 @@ def read_pixels(path: str | os.PathLike[str]) -> _Image:
     return pixels[0] if source.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def frame_kind(header: fits.Header, name: str) -> str:
-    """Return "light", "dark", "flat" or "bias": by the header, else by a word in the file's name."""
+def frame_kind(head: FileHead) -> str:
+    """Return what a frame is, "light", "dark", "flat" or "bias": by its header, else by a word in the file's name."""
     for keyword in KIND_CARDS:
-        word = kind_in(str(header.get(keyword, "")))
+        word = kind_in(head.get(keyword) or "")
         if word:
             return word
-    return kind_in(name, whole_words=True) or "light"
+    return kind_in(head.path.name, whole_words=True) or "light"
 
 
-def bayer_pattern(header: fits.Header, source: FileFrame) -> tuple[str | None, str]:
+def bayer_pattern(head: FileHead, source: FileFrame) -> tuple[str | None, str]:
     """Return the colors of the file's first 2 x 2 pixels, and what is wrong where there is no saying.
 
     Notes
@@ -124,13 +119,13 @@ def bayer_pattern(header: fits.Header, source: FileFrame) -> tuple[str | None, s
     """
     if source.channels != 1:
         return None, ""
-    given = str(header.get("BAYERPAT", header.get("COLORTYP", ""))).strip().upper()
+    given = (head.get(*BAYER_CARDS) or "").upper()
     if not given or given in ("MONO", "NONE"):
         return None, ""
     if given not in BAYER_PATTERNS:
         return None, f"BAYERPAT is {given!r}; expected one of {', '.join(BAYER_PATTERNS)}"
-    x, y = (int(_number(header, keyword) or 0) for keyword in ("XBAYROFF", "YBAYROFF"))
-    if str(header.get("ROWORDER", "")).strip().upper() == "BOTTOM-UP":
+    x, y = (int(head.number(keyword) or 0) for keyword in ("XBAYROFF", "YBAYROFF"))
+    if (head.get("ROWORDER") or "").upper() == "BOTTOM-UP":
         y += source.rows - 1
         return shift_pattern(given, x, y, flipped=True), ""
     return shift_pattern(given, x, y), ""
@@ -164,46 +159,16 @@ def common_shape(frames: Iterable[RawFrame]) -> tuple[int, int]:
     return first.shape
 
 
-def _image_header(source: FileFrame) -> fits.Header | None:
-    """Return the header of the first image of a FITS file; None for other files."""
-    from astropy.io import fits
-
-    if source.path.name.casefold().endswith(".npy"):
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd cards are the camera's business
-            with fits.open(source.path, lazy_load_hdus=True) as hdus:
-                for hdu in hdus:
-                    if hdu.header.get("NAXIS", 0) >= 2 or (hdu.is_image and hdu.header.get("ZNAXIS", 0) >= 2):
-                        header: fits.Header = hdu.header.copy()
-                        return header
-    except (OSError, ValueError, IndexError) as error:
-        raise FrameReadError(f"{source.name}: {error}; expected a readable header") from None
-    return None
-
-
-def _number(header: fits.Header, *keywords: str) -> float | None:
-    """Return the first card that is a finite number."""
-    for keyword in keywords:
-        try:
-            value = float(header.get(keyword))
-        except (TypeError, ValueError):
-            continue
-        if np.isfinite(value):
-            return value
-    return None
-
-
-def _wcs_text(header: fits.Header) -> str | None:
+def _wcs_text(head: FileHead) -> str | None:
     """Return the header as text where it has a celestial WCS that works."""
     from astropy.wcs import WCS, WcsError
 
-    if "CTYPE1" not in header or "CRVAL1" not in header:
+    if not head.headers or "CTYPE1" not in head.headers[-1] or "CRVAL1" not in head.headers[-1]:
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            header = head.image_header()
             wcs = WCS(header, naxis=2)
             works = wcs.has_celestial and np.all(np.isfinite(wcs.wcs_pix2world([[0.0, 0.0]], 0)))
     except (WcsError, ValueError, KeyError, TypeError):

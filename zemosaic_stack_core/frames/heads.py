@@ -1,0 +1,208 @@
+"""The beginning of a frame's file, read once: `FileHead`. Whatever headers tell is asked of it."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.cards import FIRST_READ, FitsHeader, ReadAt, axis_lengths, parse_real, walk_headers
+from zemosaic_stack_core.fits.observing import ObservingFacts, observing_facts
+from zemosaic_stack_core.system.open_files import OpenFiles
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+GZIP_MAGIC = b"\x1f\x8b"
+NPY_MAGIC = b"\x93NUMPY"
+# Of a gzip file, headers are looked for up to here, bytes: one that claims to be farther in may be a bomb.
+_MOST_INFLATED = 1 << 26
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileHead:
+    """What a file says before its pixels are read."""
+
+    # The path as given.
+    name: str
+    path: Path
+    # Bytes; None where the file can't be opened.
+    size: int | None = None
+    # Of a FITS file, gzipped or not: its headers up to that of the image, or of the extension that was asked for.
+    headers: tuple[FitsHeader, ...] = ()
+    # The first bytes of a .npy or a gzip file.
+    start: bytes = b""
+    # Why the file is no frame; empty where it may be one.
+    problem: str = ""
+    # EXTNAME of the image that was looked for; None for the first one.
+    extension: str | None = None
+
+    @property
+    def is_gzip(self) -> bool:
+        """Whether the file is compressed as a whole."""
+        return self.start.startswith(GZIP_MAGIC)
+
+    @property
+    def is_npy(self) -> bool:
+        """Whether the file is an array of NumPy's."""
+        return self.start.startswith(NPY_MAGIC)
+
+    @property
+    def observing(self) -> ObservingFacts:
+        """What the headers tell of the exposure."""
+        return observing_facts(self.headers, self.size)
+
+    def get(self, *keywords: str) -> str | None:
+        """Return the first of these cards, as text, of the image's header or else of the primary; None without any."""
+        both = (*self.headers[-1:], *self.headers[:1])
+        values = (header.get(keyword) for keyword in keywords for header in both)
+        return next((value for value in values if value is not None), None)
+
+    def number(self, *keywords: str) -> float | None:
+        """Return the first of these cards that is a finite number; None without any."""
+        values = (parse_real(self.get(keyword) or "") for keyword in keywords)
+        return next((value for value in values if math.isfinite(value)), None)
+
+    def image_header(self) -> fits.Header:
+        """Return the image's header as astropy reads it; that of a compressed image is the one it was made of."""
+        if not is_compressed(self.headers[-1]):
+            return self.headers[-1].to_astropy()
+        from astropy.io import fits
+
+        with fits.open(self.path, lazy_load_hdus=True) as hdus:
+            header: fits.Header = hdus[len(self.headers) - 1].header.copy()
+        return header
+
+
+def read_head(
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    extension: str | None = None,
+    files: OpenFiles | None = None,
+) -> FileHead:
+    """Return a file's head; a file that can't be read has one with a problem.
+
+    `name` is what messages call it, by default the path; `extension` is the ``EXTNAME`` of the image to look for
+    instead of the first one; `files` keeps the file open.
+    """
+    empty = FileHead(name=os.fspath(path) if name is None else name, path=Path(path), extension=extension)
+    try:
+        with _opened(empty, files) as file:
+            return _read_open(file, empty)
+    except FrameReadError as error:
+        return replace(empty, problem=str(error))
+
+
+def is_image(header: FitsHeader, name: str, extension: str | None = None) -> bool:
+    """Return whether an HDU is an image with pixels, compressed or not, of the name `extension` if one is given."""
+    return has_name(header, extension) and (is_compressed(header) or (is_plain(header) and has_pixels(header, name)))
+
+
+def has_name(header: FitsHeader, extension: str | None) -> bool:
+    """Return whether an HDU has this EXTNAME, in any case; None is any name."""
+    return extension is None or (header.get("EXTNAME") or "").upper() == extension.upper()
+
+
+def is_plain(header: FitsHeader) -> bool:
+    """Return whether an HDU is an image as it stands."""
+    return (header.get("XTENSION") or "IMAGE") == "IMAGE"
+
+
+def is_compressed(header: FitsHeader) -> bool:
+    """Return whether an HDU is a table that holds a compressed image."""
+    return header.get("XTENSION") == "BINTABLE" and header.written("ZIMAGE") == "T"
+
+
+def has_pixels(header: FitsHeader, name: str) -> bool:
+    """Return whether an HDU has axes, none of length 0."""
+    axes = axis_lengths(header, name)
+    return bool(axes) and all(axes)
+
+
+@contextmanager
+def _opened(head: FileHead, files: OpenFiles | None) -> Iterator[FileIO]:
+    """Open an ordinary file, or take it out of the open ones."""
+    name, path = head.name, head.path
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a zero byte in the name
+        raise FrameReadError(f"{name}: {error}; expected the name of a file") from None
+    except OSError as error:
+        raise FrameReadError(f"{name}: {error.strerror}; expected a readable file") from None
+    if not stat.S_ISREG(mode):  # a pipe would wait forever
+        found = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
+        raise FrameReadError(f"{name}: is {found}; expected a file")
+    if files is not None:
+        yield files.file(os.fspath(path), name)
+        return
+    with OpenFiles(1) as one:
+        yield one.file(os.fspath(path), name)
+
+
+def _read_open(file: FileIO, empty: FileHead) -> FileHead:
+    """Return the head of an open file."""
+    try:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(0)
+        start = file.read(FIRST_READ)
+    except OSError as error:
+        raise FrameReadError(f"{empty.name}: {error.strerror}; expected a readable file") from None
+    if start.startswith(NPY_MAGIC):
+        return replace(empty, size=size, start=start)
+    headers: list[FitsHeader] = []
+    problem = ""
+    if start.startswith(GZIP_MAGIC):
+        # What is wrong with it is found where it is inflated.
+        with suppress(FrameReadError, OSError, EOFError, zlib.error):
+            file.seek(0)
+            _collect(headers, _inflated_reader(file), _MOST_INFLATED, empty)
+        return replace(empty, size=size, headers=tuple(headers), start=GZIP_MAGIC)
+    try:
+        _collect(headers, _plain_reader(file, start, size, empty.name), size, empty)
+    except FrameReadError as error:
+        problem = str(error)
+    return replace(empty, size=size, headers=tuple(headers), problem=problem)
+
+
+def _collect(headers: list[FitsHeader], read_at: ReadAt, size: int, empty: FileHead) -> None:
+    """Append the headers up to that of the image."""
+    for header in walk_headers(read_at, size, empty.name):
+        headers.append(header)
+        if is_image(header, empty.name, empty.extension):
+            return
+
+
+def _plain_reader(file: FileIO, start: bytes, size: int, name: str) -> ReadAt:
+    """Return how to read a file whose first bytes are known."""
+
+    def read_at(offset: int, count: int) -> bytes:
+        if offset + count <= len(start) or len(start) == size:
+            return start[offset : offset + count]
+        try:
+            file.seek(offset)
+            return file.read(count)
+        except OSError as error:
+            raise FrameReadError(f"{name}: {error.strerror} at byte {offset}; expected a header") from None
+
+    return read_at
+
+
+def _inflated_reader(file: FileIO) -> ReadAt:
+    """Return how to read what a gzip file holds."""
+    packed = gzip.GzipFile(fileobj=file)
+
+    def read_at(offset: int, count: int) -> bytes:
+        packed.seek(offset)
+        return packed.read(count)
+
+    return read_at
