@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.synthetic.night import SyntheticNight, write_demo_frames
+from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 SMALL = SyntheticNight(n_frames=5, shape=(60, 90), seed=7, dither=4)
 MONO = SyntheticNight(n_frames=5, shape=(60, 90), seed=7, dither=4, color=False)
@@ -157,14 +157,9 @@ def test_files_hold_the_frames_with_wcs_and_cards(tmp_path, night, raw):
         assert np.allclose(place, sky, rtol=0, atol=1e-9)
 
 
-def test_the_demonstration_is_24_color_frames(tmp_path, monkeypatch):
-    small = {"n_frames": 24, "shape": (16, 20), "color": True, "seed": 20260314, "dither": 2}
-    for name, value in small.items():
-        monkeypatch.setattr(SyntheticNight, name, value)
-    monkeypatch.setattr(SyntheticNight.__init__, "__defaults__", tuple(small.values()))
-    paths = write_demo_frames(tmp_path)
-    assert len(paths) == 24
-    assert fits.getdata(paths[0]).shape == (3, 16, 20)
+def test_the_demonstration_is_24_color_frames():
+    night = SyntheticNight()
+    assert (night.n_frames, night.frame_shape) == (24, (540, 960, 3))
 
 
 @pytest.mark.parametrize("bad", [{"n_frames": 0}, {"shape": (15, 90)}, {"seed": -1}, {"dither": -1}, {"dither": 270}])

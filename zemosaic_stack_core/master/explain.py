@@ -138,8 +138,8 @@ def explain_pixel(path: str | os.PathLike[str], row: int, column: int) -> tuple[
     read, or a frame is not the one that the master was made of.
     """
     with ScratchFolder() as scratch:
-        opened = open_master(path, scratch=scratch, maps=frozenset(MAPS), verifies_sha256=False)
-        group = opened.group
+        opened = open_master(path, scratch, maps=frozenset(MAPS), verifies_sha256=False)
+        group = opened.job.group
         if not (0 <= row < group.rows and 0 <= column < group.columns):
             raise InvalidInputError(
                 f"{os.fspath(path)}: row {row}, column {column}; expected a row of 0 to {group.rows - 1} and a column "
@@ -150,7 +150,7 @@ def explain_pixel(path: str | os.PathLike[str], row: int, column: int) -> tuple[
 
 def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
     """Explain every channel."""
-    job, group = opened.job, opened.group
+    job, group = opened.job, opened.job.group
     with BandReader(group) as reader:
         samples = reader.read(pixel.start, pixel.stop, reader.allocate(1)).samples
         raw = np.array([planes[:, 0, pixel.first].astype(np.float64) for planes in samples])

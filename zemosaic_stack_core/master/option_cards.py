@@ -1,4 +1,4 @@
-"""The cards of a master tile that say how it was made, and the options read back from them.
+"""The cards of a master that say how it was made, and the options read back from them.
 
 Each field of `StackOptions` has one:
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from astropy.io import fits
 
 
+# Version of the numeric definition: raised whenever the same input and options give other bits.
 ALGORITHM = "1"
-"""Version of the numeric definition: raised whenever the same input and options give other bits."""
 
 # Kept to 8 characters; a field that is not listed here still gets a card, HIERARCH ZSC <FIELD>.
 _OPTION_CARDS = {
@@ -76,6 +76,7 @@ _OPTION_CARDS = {
     "radial_floor": ("ZSC_RADL", "radial weight, least"),
 }
 
+# Keyword, field of `PlanesGiven`, and comment.
 _PLANE_CARDS = (
     ("ZSC_MASK", "mask_extension", "extension of each frame that masks it"),
     ("ZSC_DQB", "dq_bits", "its bits that count"),
@@ -115,7 +116,7 @@ def _add_planes(header: fits.Header, given: PlanesGiven) -> None:
 
 
 def read_planes_given(header: fits.Header) -> PlanesGiven:
-    """Return where the masks, weights and variances of samples of a master tile came from."""
+    """Return where the masks, weights and variances of samples of a master came from."""
     arrays = str(header.get(_ARRAYS_CARD, ""))
     return PlanesGiven(
         **{field: header.get(keyword) for keyword, field, _ in _PLANE_CARDS},
@@ -137,14 +138,9 @@ def _to_card(value: Any) -> Any:
 
 
 def read_options(header: fits.Header, name: str) -> StackOptions:
-    """Return the options that a master tile was made with.
+    """Return the options that a master was made with; `name` is the file's, for messages.
 
-    Raises
-    ------
-    FrameReadError
-        The header has no options: not a master tile of this program.
-    InvalidInputError
-        An option's value is not one that this version knows.
+    Raises FrameReadError where the header has no options, InvalidInputError where this version knows no such value.
     """
     if "ZSC_REJ" not in header:
         raise FrameReadError(f"{name}: no ZSC_REJ card; expected a master tile written by zemosaic-stack-core")

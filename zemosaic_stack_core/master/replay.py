@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.backends import Backend, numpy_backend
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.frames.group import FrameGroup, open_frames
+from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.master.read import read_master
@@ -34,24 +34,10 @@ from zemosaic_stack_core.stacking.workers import settle_limits
 
 @dataclass(frozen=True, kw_only=True)
 class OpenMaster:
-    """A master and its frames, ready to be stacked again.
-
-    Parameters
-    ----------
-    tile : MasterTile
-        What the file says.
-    group : FrameGroup
-        The frames, found again.
-    job : StackJob
-        With the numbers that acted.
-    numbers : FrameNumbers
-        Goes with the job.
-    backend : Backend
-        Where the job's plan is for.
-    """
+    """A master and its frames, ready to be stacked again."""
 
     tile: MasterTile
-    group: FrameGroup
+    # With the numbers that acted; its chunks are planned for the backend.
     job: StackJob
     numbers: FrameNumbers
     backend: Backend
@@ -59,24 +45,13 @@ class OpenMaster:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """How a replay compares with the master.
+    """How a replay compares with the master."""
 
-    Parameters
-    ----------
-    differences : tuple of str
-        What differs, one line each; empty where every bit is the same.
-    compared : tuple of str
-        What was compared.
-    result : StackResult
-        The replay.
-    is_verified : bool
-        Whether the SHA-256 of every frame's file was compared. Otherwise differences may come of a file that changed
-        and kept its size.
-    """
-
+    # A line each: what differs, empty where every bit is the same, and what was compared.
     differences: tuple[str, ...]
     compared: tuple[str, ...]
     result: StackResult
+    # The SHA-256 of every frame's file was compared. Otherwise a file may have changed and kept its size.
     is_verified: bool = False
 
     @property
@@ -87,54 +62,27 @@ class Replay:
 
 def open_master(
     path: str | os.PathLike[str],
-    *,
     scratch: ScratchFolder,
+    *,
     maps: frozenset[str] | None = None,
     backend: Backend | None = None,
     limits: Limits = ONE_WORKER,
     verifies_sha256: bool = True,
 ) -> OpenMaster:
-    """Read a master and find its frames again.
+    """Read a master and find its frames again, to make the maps that it has, or others.
 
-    Parameters
-    ----------
-    path : path
-        A master tile.
-    scratch : ScratchFolder
-        Where compressed frames are decoded to; it must outlive the frames.
-    maps : frozenset of str, optional
-        Maps that the job is to make; by default those that the master has.
-    backend : Backend, optional
-        Where the job is to be computed; by default NumPy.
-    limits : Limits
-        By default one worker.
-    verifies_sha256 : bool
-        Compare each file's SHA-256 where the master has it: reads every file once. The size is always compared.
+    The scratch folder must outlive the frames. The size of every file is compared, its SHA-256 where the master has it
+    and the caller wants it: that reads every file once.
 
-    Raises
-    ------
-    FrameReadError
-        The master can't be read; a frame's file is gone or is not the one that the master was made of.
-    InvalidInputError
-        A frame never was a file, or samples' masks, weights or variances never were; the master was made by another
-        version of the numeric definition.
+    Raises FrameReadError where the master can't be read, or a frame's file is gone or is not the one that the master
+    was made of; InvalidInputError where a frame or a plane of weights, masks or variances never was in a file, or the
+    master was made by another version of the numeric definition.
     """
     tile = read_master(path)
-    version = str(tile.header.get("ZSC_ALGO", ""))
-    if version != ALGORITHM:
-        raise InvalidInputError(
-            f"{path}: made with version {version or 'unknown'} of the numeric definition, which gives other bits; "
-            f"expected version {ALGORITHM}"
-        )
-    if tile.result.given.arrays:
-        raise InvalidInputError(
-            f"{path}: made with {', '.join(tile.result.given.arrays)} given as arrays, which it does not hold; "
-            "expected planes in the frames' files"
-        )
-    where = backend if backend is not None else numpy_backend()
+    _check_can_be_made_again(path, tile)
+    options, given = tile.result.options, tile.result.given
+    backend = backend or numpy_backend()
     paths = [_find_frame(str(path), row, verifies_sha256=verifies_sha256) for row in tile.rows]
-    result = tile.result
-    given = result.given
     group = open_frames(
         paths,
         mask_extension=given.mask_extension,
@@ -142,24 +90,44 @@ def open_master(
         variance_extension=given.variance_extension,
         scratch=scratch,
     )
+    expected = tile.result.image.shape
     found = (group.rows, group.columns, *([group.channels] if group.is_color else []))
-    if found != result.image.shape:
-        raise FrameReadError(f"{paths[0]}: a frame of shape {found}; expected {result.image.shape}, as {path} has")
+    if found != expected:
+        raise FrameReadError(f"{paths[0]}: a frame of shape {found}; expected {expected}, as {path} has")
     # Normalization and weights were estimated then: their numbers are in the table.
-    weighting = result.options.weighting if result.options.weighting == "inverse_variance" else "none"
-    plain = replace(result.options, normalization="none", weighting=weighting, reference="auto")
-    has = frozenset(name for name in MAPS if getattr(result, name) is not None) if maps is None else maps
-    request = StackRequest(options=plain, maps=has)
-    job, numbers = prepare_job(group, request, where, settle_limits(limits, group, where))
-    is_normalized = result.options.normalization != "none"
+    weighting = options.weighting if options.weighting == "inverse_variance" else "none"
+    plain = replace(options, normalization="none", weighting=weighting, reference="auto")
+    request = StackRequest(options=plain, maps=_maps_of(tile.result) if maps is None else maps)
+    job, numbers = prepare_job(group, request, backend, settle_limits(limits, group, backend))
+    is_normalized = options.normalization != "none"
     job = replace(
         job,
-        options=result.options,
+        options=options,
         weight=_column(tile, "weight"),
         scale=_column(tile, "scale") if is_normalized else None,
         offset=_column(tile, "offset") if is_normalized else None,
     )
-    return OpenMaster(tile=tile, group=group, job=job, numbers=numbers, backend=where)
+    return OpenMaster(tile=tile, job=job, numbers=numbers, backend=backend)
+
+
+def _check_can_be_made_again(path: str | os.PathLike[str], tile: MasterTile) -> None:
+    """Raise unless this version can make the master again, and all that it was made of is in files."""
+    version = str(tile.header.get("ZSC_ALGO", ""))
+    if version != ALGORITHM:
+        raise InvalidInputError(
+            f"{path}: made with version {version or 'unknown'} of the numeric definition, which gives other bits; "
+            f"expected version {ALGORITHM}"
+        )
+    if arrays := tile.result.given.arrays:
+        raise InvalidInputError(
+            f"{path}: made with {', '.join(arrays)} given as arrays, which it does not hold; "
+            "expected planes in the frames' files"
+        )
+
+
+def _maps_of(result: StackResult) -> frozenset[str]:
+    """Return the maps that a result has."""
+    return frozenset(name for name in MAPS if getattr(result, name) is not None)
 
 
 def _find_frame(master: str, row: FrameRow, *, verifies_sha256: bool) -> Path:
@@ -194,54 +162,31 @@ def replay_master(
 ) -> Replay:
     """Make a master again from its own header and FRAMES table, and compare every bit.
 
-    Parameters
-    ----------
-    path : path
-        A master tile.
-    backend : Backend, optional
-        By default NumPy; another one must give the same bits.
-    limits : Limits
-        By default as many workers as pay.
-    progress
-        As for `zemosaic_stack_core.stack`.
-
-    Returns
-    -------
-    Replay
-        The image, every map that the file has, and the counts of every frame are compared.
-
-    Raises
-    ------
-    FrameReadError, InvalidInputError
-        As `open_master`.
+    Image, every map that the file has, and the counts of every frame are compared. Another backend than NumPy must give
+    the same bits. Raises as `open_master`.
     """
     with ScratchFolder() as scratch:
-        opened = open_master(path, scratch=scratch, backend=backend, limits=limits)
+        opened = open_master(path, scratch, backend=backend, limits=limits)
         result = run_job(opened.job, opened.numbers, opened.backend, progress=progress)
+    before = opened.tile.result
     compared = []
     differences = []
-    for name in ("image", *MAPS):
-        stored, made = getattr(opened.tile.result, name), getattr(result, name)
-        if stored is None:
-            continue
+    for name in ("image", *(name for name in MAPS if name in _maps_of(before))):
         compared.append(name)
-        if differs := _differing(stored, made):
-            differences.append(f"{name}: {differs} of {stored.size} values differ")
+        stored = getattr(before, name)
+        if count := _count_differing(stored, getattr(result, name)):
+            differences.append(f"{name}: {count} of {stored.size} values differ")
     for name in ("rejected_low", "rejected_high", "missing"):
         compared.append(f"{name} of each frame")
-        for stored_frame, made_frame in zip(opened.tile.result.frames, result.frames, strict=True):
-            before, now = getattr(stored_frame, name), getattr(made_frame, name)
-            if before != now:
-                differences.append(f"{stored_frame.name}: {name} is {now}; the master says {before}")
-    return Replay(
-        differences=tuple(differences),
-        compared=tuple(compared),
-        result=result,
-        is_verified=all(row.sha256 for row in opened.tile.rows),
-    )
+        for stored_frame, made_frame in zip(before.frames, result.frames, strict=True):
+            then, now = getattr(stored_frame, name), getattr(made_frame, name)
+            if then != now:
+                differences.append(f"{stored_frame.name}: {name} is {now}; the master says {then}")
+    is_verified = all(row.sha256 for row in opened.tile.rows)
+    return Replay(differences=tuple(differences), compared=tuple(compared), result=result, is_verified=is_verified)
 
 
-def _differing(stored: npt.NDArray[Any], made: npt.NDArray[Any]) -> int:
+def _count_differing(stored: npt.NDArray[Any], made: npt.NDArray[Any]) -> int:
     """Count values whose bits differ; one NaN is as good as another."""
     differs = stored.view(np.uint32) != made.view(np.uint32)
     if stored.dtype.kind == "f":

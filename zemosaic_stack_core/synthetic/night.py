@@ -33,33 +33,27 @@ if TYPE_CHECKING:
 _Image = npt.NDArray[np.float32]
 _Plane = npt.NDArray[np.float64]
 
-_GAIN = 0.8  # electrons per data unit
-_READ_NOISE = 3.0  # electrons
-_BIAS = 200.0  # data units
-_FULL_WELL = 65535.0  # data units
-_SKY = (520.0, 640.0, 430.0)  # electrons per pixel and exposure, red, green, blue
-_PIXEL_SCALE = 2.39 / 3600.0  # degrees
-_EXPOSURE = 10.0  # seconds
+# Electrons per data unit.
+_GAIN = 0.8
+# Electrons.
+_READ_NOISE = 3.0
+# Data units.
+_BIAS = 200.0
+_FULL_WELL = 65535.0
+# Electrons per pixel and exposure: red, green, blue.
+_SKY = (520.0, 640.0, 430.0)
+# Degrees.
+_PIXEL_SCALE = 2.39 / 3600.0
+# Seconds.
+_EXPOSURE = 10.0
 _FIRST_START = datetime(2026, 3, 14, 21, 30)
-_SENSOR, _NIGHT, _FRAME = range(1, 4)  # streams of random numbers, beside the scene's
+# Streams of random numbers, beside the scene's.
+_SENSOR, _NIGHT, _FRAME = range(1, 4)
 
 
 @dataclass(frozen=True)
 class SyntheticNight:
     """A deterministic night of one field.
-
-    Parameters
-    ----------
-    n_frames : int
-        At least 1.
-    shape : tuple of int
-        ``(row, column)`` of a frame and of the output grid, each at least 16.
-    color : bool
-        Three channels (red, green, blue), or one.
-    seed : int
-        At least 0.
-    dither : int
-        Largest shift of the camera in each direction, pixels; 0 for none.
 
     Notes
     -----
@@ -70,9 +64,12 @@ class SyntheticNight:
     """
 
     n_frames: int = 24
+    # (row, column) of a frame and of the output grid, each at least 16.
     shape: tuple[int, int] = (540, 960)
+    # Three channels (red, green, blue), or one.
     color: bool = True
     seed: int = 20260314
+    # Largest shift of the camera in each direction, pixels; 0 for none.
     dither: int = 24
 
     def __post_init__(self) -> None:
@@ -150,13 +147,7 @@ class SyntheticNight:
         return tuple((int(row), int(column), int(channel), float(level)) for row, column, channel, level in listed)
 
     def raw_frame(self, index: int) -> npt.NDArray[np.uint16]:
-        """Return a frame as the camera gave it, not aligned: data units, of `frame_shape`.
-
-        Parameters
-        ----------
-        index : int
-            0 to ``n_frames - 1``.
-        """
+        """Return a frame as the camera gave it, not aligned: data units, of `frame_shape`."""
         self._check(index)
         random = generator(self.seed, _FRAME, index)
         row, column = (self.dither + shift for shift in self.shifts[index])
@@ -198,13 +189,7 @@ class SyntheticNight:
         frame += np.rint(brightness * np.exp(-(distance**2) / 2.6))[..., np.newaxis]
 
     def frame(self, index: int) -> _Image:
-        """Return a frame moved to the output grid: data units, float32, of `frame_shape`, NaN where nothing was seen.
-
-        Parameters
-        ----------
-        index : int
-            0 to ``n_frames - 1``.
-        """
+        """Return a frame moved to the output grid: data units, float32, of `frame_shape`, NaN where nothing was seen."""
         raw = self.raw_frame(index)
         aligned = np.full(self.frame_shape, np.nan, dtype=np.float32)
         (to_row, from_row), (to_column, from_column) = (
@@ -269,12 +254,8 @@ class SyntheticNight:
     def write(self, folder: str | os.PathLike[str], *, raw: bool = False) -> list[Path]:
         """Write all frames as FITS files, over older ones, and return their names in order.
 
-        Parameters
-        ----------
-        folder : path
-            Made where it does not exist.
-        raw : bool
-            Write `raw_frame` as unsigned 16-bit integers, with each frame's own WCS; otherwise `frame` as float32.
+        The raw ones are `raw_frame` as unsigned 16-bit integers, with each frame's own WCS, the others `frame` as
+        float32.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -290,14 +271,3 @@ class SyntheticNight:
                     write_hdu(file, header, bands_of_planes(self.frame(index), ">f4"))
             paths.append(path)
         return paths
-
-
-def write_demo_frames(folder: str | os.PathLike[str]) -> list[Path]:
-    """Write the demonstration's 24 aligned color frames and return their names in order.
-
-    Parameters
-    ----------
-    folder : path
-        Made where it does not exist.
-    """
-    return SyntheticNight().write(folder)

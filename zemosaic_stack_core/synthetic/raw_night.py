@@ -1,8 +1,8 @@
 """Raw frames whose truth is known: a synthetic night as a telescope writes it, for tests, benchmarks and documentation.
 
-Unlike `zemosaic_stack_core.synthetic`, whose frames are aligned or whole pixels apart, these are shifted by fractions,
-turned, scaled and flipped, through a Bayer filter if asked, with seeing, sky and clouds that change, hot pixels, cosmic
-rays and trails, and their dark, bias and flat frames.
+Unlike those of `night`, which are aligned or whole pixels apart, these are shifted by fractions, turned, scaled and
+flipped, through a Bayer filter if asked, with seeing, sky and clouds that change, hot pixels, cosmic rays and trails,
+and their dark, bias and flat frames.
 """
 
 from __future__ import annotations
@@ -20,67 +20,46 @@ from zemosaic_stack_core.prepare.canvas.geometry import Affine
 
 _Values = npt.NDArray[np.float64]
 
-_BIAS = 300.0
-_DARK = 20.0  # data units per exposure
+# Data units, and data units per exposure.
+_BIAS, _DARK = 300.0, 20.0
 _COLORS = "RGB"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawNight:
-    """A deterministic night of raw frames; one electron is one data unit.
+    """A deterministic night of raw frames; one electron is one data unit."""
 
-    Parameters
-    ----------
-    n_frames : int
-        Lights.
-    shape : tuple of int
-        (row, column) of a frame.
-    n_stars : int
-        On an area that all frames together see.
-    pattern : str or None
-        Bayer pattern; None for mono.
-    shift : float
-        Largest shift of a frame in x and y, pixels.
-    turn : float
-        Field rotation over the whole night, degrees.
-    flip : bool
-        A meridian flip in the middle: the second half is turned by 180 degrees.
-    zoom : float
-        Largest relative change of the scale (focus).
-    fwhm : tuple of float
-        Narrowest and widest stars, pixels.
-    faintest, brightest : float
-        Flux of stars, data units.
-    sky : float
-        Data units per pixel.
-    hot_fraction : float
-        Part of the pixels that are hot.
-    cosmic_rays : int
-        Per frame.
-    trails : tuple of int
-        Frames with a satellite's trail.
-    clouds : tuple of int
-        Frames that clouds dim to a tenth, unevenly.
-    seed : int
-        Of everything random.
-    """
-
+    # Lights.
     n_frames: int = 24
+    # (row, column) of a frame.
     shape: tuple[int, int] = (400, 500)
+    # On an area that all frames together see.
     n_stars: int = 600
+    # Bayer pattern; None for mono.
     pattern: str | None = None
+    # Largest shift of a frame in x and y, pixels.
     shift: float = 12.0
+    # Field rotation over the whole night, degrees.
     turn: float = 1.5
+    # A meridian flip in the middle: the second half is turned by 180 degrees.
     flip: bool = False
+    # Largest relative change of the scale (focus).
     zoom: float = 0.0
+    # Narrowest and widest stars, pixels.
     fwhm: tuple[float, float] = (2.6, 3.4)
+    # Flux of stars, data units.
     faintest: float = 1500.0
     brightest: float = 150000.0
+    # Data units per pixel.
     sky: float = 400.0
+    # Part of the pixels that are hot.
     hot_fraction: float = 0.001
+    # Per frame.
     cosmic_rays: int = 15
+    # Frames with a satellite's trail, and frames that clouds dim to a tenth, unevenly.
     trails: tuple[int, ...] = ()
     clouds: tuple[int, ...] = ()
+    # Data units.
     read_noise: float = 4.0
     seed: int = 1
 

@@ -11,59 +11,37 @@ import numpy.typing as npt
 
 _Plane = npt.NDArray[np.float64]
 
+# The stream of random numbers that belongs to the scene; a night's other parts have theirs.
 SCENE = 0
-"""The stream of random numbers that belongs to the scene; a night's other parts have theirs."""
-
-_FWHM = 2.8  # pixels
+# Of a star, pixels.
+_FWHM = 2.8
 _MOFFAT_BETA = 3.0
 
 
 def generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
-    """Return the random numbers of one part of a night, the same on every system.
-
-    Parameters
-    ----------
-    seed, stream, index : int
-        The night, the part, and which of several.
-    """
+    """Return the random numbers of one part, or of one of several parts, of a night, the same on every system."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, index])))
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticStar:
-    """A star of the scene.
+    """A star of the scene."""
 
-    Parameters
-    ----------
-    row, column : float
-        Place on the output grid, pixels; it may lie outside.
-    flux : tuple of float
-        Electrons in one exposure through a clear sky, per channel.
-    """
-
+    # Place on the output grid, pixels; it may lie outside.
     row: float
     column: float
+    # Electrons in one exposure through a clear sky, per channel.
     flux: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """A field of the sky, noise-free, in electrons of one exposure.
+    """A field of the sky, noise-free, in electrons of one exposure."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(row, column)`` of the output grid.
-    margin : int
-        Pixels drawn around it.
-    color : bool
-        Three channels (red, green, blue), or one.
-    seed : int
-        At least 0.
-    """
-
+    # (row, column) of the output grid, and pixels drawn around it.
     shape: tuple[int, int]
     margin: int
+    # Three channels (red, green, blue), or one.
     color: bool
     seed: int
 
