@@ -189,7 +189,7 @@ class SyntheticNight:
         frame += np.rint(brightness * np.exp(-(distance**2) / 2.6))[..., np.newaxis]
 
     def frame(self, index: int) -> _Image:
-        """Return a frame moved to the output grid: data units, float32, of `frame_shape`, NaN where nothing was seen."""
+        """Return a frame moved to the output grid: data units, float32, `frame_shape`, NaN where nothing was seen."""
         raw = self.raw_frame(index)
         aligned = np.full(self.frame_shape, np.nan, dtype=np.float32)
         (to_row, from_row), (to_column, from_column) = (
