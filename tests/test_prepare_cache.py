@@ -76,13 +76,13 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
         fwhm=2.5, roundness=0.9, sky=100.0, noise=5.0, rows=10, columns=20,
         ladder=np.array([[4.0, 9.0], [3.0, np.nan]]),
     )  # fmt: skip
-    cache.save_stars("k", stars, "odd")
+    cache.save_stars("k", stars)
     found = cache.load_stars("k")
     assert found is not None
-    assert np.array_equal(found[0].points, stars.points)
-    assert found[0].ladder is not None
-    assert np.array_equal(found[0].ladder, stars.ladder, equal_nan=True)
-    assert (found[0].fwhm, found[0].rows, found[0].columns, found[1]) == (2.5, 10, 20, "odd")
+    assert np.array_equal(found.points, stars.points)
+    assert found.ladder is not None
+    assert np.array_equal(found.ladder, stars.ladder, equal_nan=True)
+    assert (found.fwhm, found.rows, found.columns) == (2.5, 10, 20)
     boxes = np.full((2, 3, 1), 7.5, np.float32)
     cache.save_boxes("k", boxes)
     assert np.array_equal(cache.load_boxes("k"), boxes)

@@ -22,11 +22,12 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
+from zemosaic_stack_core.prepare.sensor.calibrate import save_array
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.system.atomic import atomic_output
 
+# Part of every signature: raise it where the same input gives other pixels than before.
 VERSION = 3
-"""Part of every signature: raise it where the same input gives other pixels than before."""
 
 
 def signature(*parts: object) -> str:
@@ -35,14 +36,9 @@ def signature(*parts: object) -> str:
 
 
 class PrepareCache:
-    """The files of one cache folder.
+    """The files of one cache folder, made where it does not exist.
 
-    Parameters
-    ----------
-    folder : path
-        Made where it does not exist.
-    limit : int or None
-        Most bytes that aligned frames may take; None for nine tenths of the free space.
+    Aligned frames may take `limit` bytes, by default nine tenths of the free space.
     """
 
     def __init__(self, folder: str | os.PathLike[str], limit: int | None = None) -> None:
@@ -105,7 +101,7 @@ class PrepareCache:
                 total -= path.stat().st_size
                 path.unlink(missing_ok=True)
 
-    def save_stars(self, key: str, stars: StarList, problem: str) -> None:
+    def save_stars(self, key: str, stars: StarList) -> None:
         """Keep a frame's star list."""
         with atomic_output(self.folder / f"stars-{key}.npz", overwrite=True) as file:
             np.savez(
@@ -113,29 +109,36 @@ class PrepareCache:
                 table=np.stack([stars.x, stars.y, stars.flux, stars.error]),
                 ladder=np.zeros((0, 0)) if stars.ladder is None else stars.ladder,
                 facts=np.array([stars.fwhm, stars.roundness, stars.sky, stars.noise, stars.rows, stars.columns]),
-                problem=np.array(problem),
             )
 
-    def load_stars(self, key: str) -> tuple[StarList, str] | None:
+    def load_stars(self, key: str) -> StarList | None:
         """Return a star list that was kept; None where there is none."""
         path = self.folder / f"stars-{key}.npz"
         try:
             # Opened here: NumPy leaves a file that is no archive open.
             with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-                table, facts, problem = file["table"], file["facts"], str(file["problem"])
-                ladder = file["ladder"]
+                table, facts, ladder = file["table"], file["facts"], file["ladder"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         x, y, flux, error = table
-        fwhm, roundness, sky, noise, rows, columns = (float(v) for v in facts)
-        more = ladder if ladder.size else None
-        return StarList(x=x, y=y, flux=flux, error=error, fwhm=fwhm, roundness=roundness, sky=sky, noise=noise,
-                        rows=int(rows), columns=int(columns), ladder=more), problem  # fmt: skip
+        fwhm, roundness, sky, noise, rows, columns = facts.tolist()
+        return StarList(
+            x=x,
+            y=y,
+            flux=flux,
+            error=error,
+            fwhm=fwhm,
+            roundness=roundness,
+            sky=sky,
+            noise=noise,
+            rows=int(rows),
+            columns=int(columns),
+            ladder=ladder if ladder.size else None,
+        )
 
     def save_boxes(self, key: str, boxes: npt.NDArray[np.float32]) -> None:
         """Keep the box medians of an aligned frame."""
-        with atomic_output(self.folder / f"boxes-{key}.npy", overwrite=True) as file:
-            np.save(file, boxes, allow_pickle=False)
+        save_array(self.folder / f"boxes-{key}.npy", boxes)
 
     def load_boxes(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return box medians that were kept; None where there are none."""
@@ -145,6 +148,12 @@ class PrepareCache:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
         return boxes
+
+    def save_hot(self, hot: npt.NDArray[np.bool_]) -> Path:
+        """Keep a map of hot pixels and return its file."""
+        path = self.folder / f"hot-{signature('hot', hot.shape, np.packbits(hot).tobytes())}.npy"
+        save_array(path, hot)
+        return path
 
     def save_group(self, key: str, group: PreparedGroup) -> None:
         """Keep a whole preparation."""

@@ -82,9 +82,13 @@ class PreparedFrame:
 
         Frames placed by WCS that share no stars with the reference count as equally transparent.
         """
-        dimming = self.flux_ratio if math.isfinite(self.flux_ratio) else 1.0
-        value = 1.0 / (dimming * self.fwhm * self.noise) if self.noise > 0 else 0.0
+        value = 1.0 / (self.flux_scale * self.fwhm * self.noise) if self.noise > 0 else 0.0
         return value if math.isfinite(value) else 0.0
+
+    @property
+    def flux_scale(self) -> float:
+        """Flux ratio, 1 where it was not measured."""
+        return self.flux_ratio if math.isfinite(self.flux_ratio) else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.prepare.canvas.levels import sky_scatter
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.records import PreparedFrame
 
-_DIM = 0.7  # of the clearest frame's light; a night's air mass alone changes less
+# Of the clearest frame's light; a night's air mass alone changes less.
+_DIM = 0.7
+# Frames that a line names.
 _LISTED = 5
+# Noise per pixel; and five times what is usual in the set.
+_SKY_DISAGREES = 3.0
 
 
 def with_transparency(frames: Sequence[PreparedFrame]) -> list[PreparedFrame]:
@@ -43,20 +51,15 @@ def dimmed_line(frames: Sequence[PreparedFrame]) -> str:
 
 
 def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> list[PreparedFrame]:
-    """Drop frames by their stars' width and by the part that is to be kept.
-
-    Raises
-    ------
-    InvalidInputError
-        Nothing is left.
-    """
+    """Drop frames by their stars' width and by the part that is to be kept; raise where nothing is left."""
     chosen = list(frames)
     if options.max_fwhm is not None:
         chosen = [
             replace(frame, dropped=f"FWHM {frame.fwhm:.2f} px; at most {options.max_fwhm:g} was asked for")
-            if not frame.dropped and frame.fwhm > options.max_fwhm else frame
+            if not frame.dropped and frame.fwhm > options.max_fwhm
+            else frame
             for frame in chosen
-        ]  # fmt: skip
+        ]
         if all(frame.dropped for frame in chosen) and not all(frame.dropped for frame in frames):
             sharpest = min(frame.fwhm for frame in frames if not frame.dropped)
             raise InvalidInputError(
@@ -67,10 +70,28 @@ def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> l
         alive = sorted((frame for frame in chosen if not frame.dropped), key=lambda frame: -frame.quality)
         kept = {frame.name for frame in alive[: max(1, round(options.keep_best * len(alive)))]}
         chosen = [
-            frame if frame.dropped or frame.name in kept
+            frame
+            if frame.dropped or frame.name in kept
             else replace(frame, dropped=f"not among the best {100 * options.keep_best:g} %")
             for frame in chosen
-        ]  # fmt: skip
+        ]
     if all(frame.dropped for frame in chosen):
         raise InvalidInputError(f"no frame is left: {chosen[0].name}: {chosen[0].dropped}; expected at least one")
     return chosen
+
+
+def with_sky_agreement(
+    frames: Sequence[PreparedFrame], boxes: Sequence[npt.NDArray[np.float32]], *, is_strict: bool
+) -> list[PreparedFrame]:
+    """Return aligned frames with how far their skies differ from the others'; drop those that do where `is_strict`.
+
+    `boxes` are the frames' `box_medians`.
+    """
+    scatter = sky_scatter(boxes, [frame.flux_scale for frame in frames], [frame.noise for frame in frames])
+    typical = float(np.nanmedian(scatter)) if np.isfinite(scatter).any() else 0.0
+    agreeing = []
+    for frame, value in zip(frames, scatter, strict=True):
+        reason = f"its sky differs from the others' by {value:.1f} times the noise of a pixel"
+        is_dropped = is_strict and value > max(_SKY_DISAGREES, 5 * typical)
+        agreeing.append(replace(frame, sky_agreement=value, dropped=reason if is_dropped else frame.dropped))
+    return agreeing

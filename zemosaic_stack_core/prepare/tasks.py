@@ -1,4 +1,4 @@
-"""What is done to one frame in a worker process: scan, find stars, align."""
+"""What a process does to one frame: scan it for hot pixels, find its stars, align it, bring it to its level."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
 from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
 from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
+from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate
 from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
 from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, sharp_pixels
@@ -32,24 +33,23 @@ _Image = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTask:
-    """A light and what its calibration needs.
-
-    Parameters
-    ----------
-    frame : RawFrame
-        The light.
-    pattern : str or None
-        Its Bayer pattern.
-    masters : Masters
-        Master frames.
-    hot : Path or None
-        File of the map of hot pixels, bool.
-    """
+    """A light and what its calibration needs."""
 
     frame: RawFrame
     pattern: str | None
     masters: Masters
+    # File of the map of hot pixels, bool.
     hot: Path | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the frame."""
+        return self.frame.rows * self.frame.columns
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the calibrated pixels depend on, for `signature`."""
+        return self.frame.signature, self.masters.signature, self.pattern, self.hot and self.hot.name
 
     def calibrated(self) -> _Image:
         """Return the calibrated pixels."""
@@ -65,30 +65,20 @@ class FrameTask:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignTask:
-    """A frame, its place and how to bring it there.
+    """A frame, its place and how to bring it there."""
 
-    Parameters
-    ----------
-    task : FrameTask
-        The frame.
-    mapping : PixelMap or None
-        From the canvas to the frame; None where the frame stays as it is.
-    canvas : Canvas
-        The output grid.
-    target : Path
-        The file to write.
-    kernel, hot_pixels, cfa, pixel_fraction
-        See `PrepareOptions`; `hot_pixels` is "interpolate", "missing" or "off".
-    """
-
-    task: FrameTask
+    light: FrameTask
+    # From the canvas to the frame; None where the frame stays as it is.
     mapping: PixelMap | None
     canvas: Canvas
     target: Path
-    kernel: str
-    hot_pixels: str
-    cfa: str
-    pixel_fraction: float
+    # Hot pixels are not "auto" any more.
+    options: PrepareOptions
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the canvas."""
+        return self.canvas.rows * self.canvas.columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +88,8 @@ class LevelTask:
     source: Path
     level: Level
     target: Path
+    # More or less: a file is copied, which is soon done.
+    pixels: int = 1 << 20
 
 
 def scan_frame(task: FrameTask) -> tuple[npt.NDArray[np.uint8], str]:
@@ -131,62 +123,72 @@ def find_stars(task: FrameTask) -> StarList:
     return detect_stars(luminance(pixels, is_cfa=is_cfa))
 
 
-def align_frame(job: AlignTask) -> npt.NDArray[np.float32]:
+def align_frame(task: AlignTask) -> _Image:
     """Calibrate a frame, bring it onto the canvas, write it, and return the medians of its boxes."""
-    task, canvas = job.task, job.canvas
-    pixels = task.calibrated()
-    is_cfa = task.pattern is not None and pixels.ndim == 2
-    hot = task.hot_mask() if job.hot_pixels != "off" and pixels.ndim == 2 else None
-    drizzled = is_cfa and job.cfa == "drizzle"
+    light, canvas, mapping, options = task.light, task.canvas, task.mapping, task.options
+    pixels = light.calibrated()
+    pattern = light.pattern if pixels.ndim == 2 else None
+    is_drizzled = pattern is not None and options.cfa == "drizzle"
+    hot = light.hot_mask() if options.hot_pixels != "off" and pixels.ndim == 2 else None
     if hot is not None:
-        if job.hot_pixels == "missing" and (drizzled or not is_cfa):
+        if options.hot_pixels == "missing" and (is_drizzled or pattern is None):
             pixels = np.where(hot, np.float32(np.nan), pixels)
         else:
-            pixels = clean_pixels(pixels, hot, is_cfa=is_cfa)
-    if drizzled and task.pattern is not None and job.mapping is not None:
-        image = drizzle_cfa(pixels, task.pattern, job.mapping, canvas.rows, canvas.columns, job.pixel_fraction)
+            pixels = clean_pixels(pixels, hot, is_cfa=pattern is not None)
+    if pattern is not None and is_drizzled and mapping is not None:
+        fraction = options.drizzle_pixel_fraction
+        image = drizzle_cfa(pixels, pattern, mapping, canvas.rows, canvas.columns, fraction)
     else:
-        missing = None
-        if is_cfa and task.pattern is not None:
-            bad = ~np.isfinite(pixels)
-            if bad.any():  # the filters would spread a hole over 5 x 5 pixels
-                missing, pixels = bad, clean_pixels(pixels, bad, is_cfa=True)
-            pixels = debayer(pixels, task.pattern)
-            if missing is not None and missing.mean() > 0.001:
-                pixels[missing] = np.nan
-        image = pixels if job.mapping is None else resample(
-            pixels, job.mapping, canvas.rows, canvas.columns, job.kernel)  # fmt: skip
-    _write(job.target, image, task.frame, canvas, job)
+        if pattern is not None:
+            pixels = _debayer_around_holes(pixels, pattern)
+        image = pixels
+        if mapping is not None:
+            image = resample(pixels, mapping, canvas.rows, canvas.columns, options.kernel)
+    _write(task, image)
     return box_medians(image)
 
 
-def level_frame(job: LevelTask) -> None:
+def _debayer_around_holes(mosaic: _Image, pattern: str) -> _Image:
+    """Interpolate the colors of a mosaic with missing samples, which the filters would spread over 5 x 5 pixels."""
+    missing = ~np.isfinite(mosaic)
+    if missing.any():
+        mosaic = clean_pixels(mosaic, missing, is_cfa=True)
+    colors = debayer(mosaic, pattern)
+    if missing.mean() > 0.001:
+        colors[missing] = np.nan
+    return colors
+
+
+def level_frame(task: LevelTask) -> None:
     """Write an aligned frame at its level, and remove the one it was made of."""
     from astropy.io import fits
 
-    with fits.open(job.source, memmap=False) as hdus:
+    with fits.open(task.source, memmap=False) as hdus:
         data, header = hdus[0].data, hdus[0].header.copy()
     planes = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
-    job.level.apply_to(planes)
-    offsets = ", ".join(f"{v:.6g}" for v in job.level.offset)
-    header.add_history(f"level: times {job.level.scale:.6g}, plus {offsets}")
-    _save(job.target, planes.reshape(data.shape), header)
-    job.source.unlink(missing_ok=True)
+    task.level.apply_to(planes)
+    offsets = ", ".join(f"{v:.6g}" for v in task.level.offset)
+    header.add_history(f"level: times {task.level.scale:.6g}, plus {offsets}")
+    _save(task.target, planes.reshape(data.shape), header)
+    task.source.unlink(missing_ok=True)
 
 
-def _write(target: Path, image: _Image, frame: RawFrame, canvas: Canvas, job: AlignTask) -> None:
+def _write(task: AlignTask, image: _Image) -> None:
     """Write an aligned frame as FITS with planes first, its observing cards and the canvas's WCS."""
     from astropy.io import fits
 
+    frame = task.light.frame
     header = _observing_cards(frame)
-    if canvas.wcs_header is not None:
-        header.update(fits.Header.fromstring(canvas.wcs_header))
-    how = (
-        "as it was" if job.mapping is None else "drizzled" if job.cfa == "drizzle" and job.task.pattern else job.kernel
-    )
+    if task.canvas.wcs_header is not None:
+        header.update(fits.Header.fromstring(task.canvas.wcs_header))
+    how = task.options.kernel
+    if task.mapping is None:
+        how = "as it was"
+    elif task.options.cfa == "drizzle" and task.light.pattern:
+        how = "drizzled"
     header.add_history(f"prepared from {ascii(frame.path.name)[1:-1]}: calibrated, {how}")
     planes = image if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
-    _save(target, planes, header)
+    _save(task.target, planes, header)
 
 
 def _save(target: Path, planes: _Image, header: fits.Header) -> None:

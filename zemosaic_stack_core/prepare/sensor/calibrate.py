@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
+from zemosaic_stack_core.system.atomic import atomic_output
 
 _Image = npt.NDArray[np.float32]
 
@@ -151,14 +153,17 @@ def _combine(frames: Sequence[RawFrame], folder: Path, kind: str) -> Path:
 
     target = folder / _name(frames, kind)
     if not target.exists():
-        _save(target, stack([frame.path for frame in frames], options=_REJECTION, maps=()).image)
+        save_array(target, stack([frame.path for frame in frames], options=_REJECTION, maps=()).image)
     return target
 
 
 def _combine_flats(
-    flats: Sequence[RawFrame], folder: Path, bias: Path | None, darks: Sequence[tuple[float | None, Path]],
+    flats: Sequence[RawFrame],
+    folder: Path,
+    bias: Path | None,
+    darks: Sequence[tuple[float | None, Path]],
     pattern: str | None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Stack flats at one level, and divide by their typical response."""
     from zemosaic_stack_core.stacking.run import stack
 
@@ -177,7 +182,7 @@ def _combine_flats(
             if not level > 0:
                 raise InvalidInputError(f"{flat.name}: median {level:g} after bias or dark; expected light in a flat")
             scratch.append(target.with_name(f"{target.stem}.{index}.part.npy"))
-            _save(scratch[-1], pixels / np.float32(level))
+            save_array(scratch[-1], pixels / np.float32(level))
         image = stack(scratch, options=_REJECTION, maps=()).image
     finally:
         for path in scratch:
@@ -189,13 +194,11 @@ def _combine_flats(
                 image[row::2, column::2] = plane / np.float32(np.nanmedian(plane))
     else:
         image = image / np.float32(np.nanmedian(image))
-    _save(target, image)
+    save_array(target, image)
     return target
 
 
-def _save(target: Path, image: _Image) -> None:
-    """Write an array under a name that it takes when it is whole."""
-    from zemosaic_stack_core.system.atomic import atomic_output
-
+def save_array(target: Path, array: npt.NDArray[Any]) -> None:
+    """Write a ``.npy`` file that takes its name when it is whole."""
     with atomic_output(target, overwrite=True) as file:
-        np.save(file, image, allow_pickle=False)
+        np.save(file, array, allow_pickle=False)
