@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-BACKENDS = ("numpy", "numpy-readonly", "array-api-strict", "cupy")
+BACKENDS = ("numpy", "numpy-readonly", "array-api-strict", pytest.param("cupy", marks=pytest.mark.gpu))
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BackendCase:
     Parameters
     ----------
     id : str
-        One of `BACKENDS`.
+        One of numpy, numpy-readonly, array-api-strict, cupy.
     backend : zemosaic_stack_core.backends.Backend
         What to hand to `stack`.
     make : callable

@@ -39,6 +39,8 @@ from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.zemosaic.parallel_plan import ParallelPlan
 
+pytestmark = pytest.mark.gpu
+
 USING = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 RULE = StackOptions(rejection="kappa_sigma", kappa_low=2.0, kappa_high=2.0)
 

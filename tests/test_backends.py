@@ -24,6 +24,8 @@ from zemosaic_stack_core.backends import (
 from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, is_device_lost, is_oom_error, walk_chain
 from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError, OutOfMemoryError
 
+pytestmark = pytest.mark.gpu
+
 DTYPES = ["float32", "float64", "uint16", "int16", "uint8", "int32", "int64", "bool"]
 
 

@@ -31,6 +31,8 @@ from zemosaic_stack_core.zemosaic.drop_in import (
     stack_core,
 )
 
+pytestmark = pytest.mark.gpu
+
 PARAMS = {"stack_reject_algo": "kappa_sigma", "stack_kappa_low": 2.0, "stack_kappa_high": 2.0}
 
 

@@ -18,6 +18,8 @@ from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.isolation import IsolatedCallError
 
+pytestmark = pytest.mark.gpu
+
 MEMORY = GpuMemory(
     name="a card", total=8 << 30, free=7 << 30, pool_free=0, pool_used=0, allocatable=7 << 30, float64_ratio=32
 )

@@ -18,6 +18,8 @@ from zemosaic_stack_core.gpu import health as module
 from zemosaic_stack_core.gpu.health import GpuHealth, check_gpu, gpu_health, gpu_is_usable, reset_gpu_health
 from zemosaic_stack_core.system.isolation import IsolatedCallError
 
+pytestmark = pytest.mark.gpu
+
 MEMORY = {
     "name": "a card",
     "total": 8 << 30,

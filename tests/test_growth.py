@@ -193,6 +193,7 @@ def test_what_is_noted_is_what_was_counted(n):
             assert noted == result.frame_rejected_low[frame] + result.frame_rejected_high[frame]
 
 
+@pytest.mark.gpu
 def test_mode_c_grows_the_same_within_its_memory():
     frames = make_trails(n=12, shape=(40, 90))
     backend = make_case("cupy").backend

@@ -63,6 +63,7 @@ def test_the_counter_sees_each_kind_of_wait():
     assert counts.calls.total() > 0
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("rejection", ["kappa_sigma", "linear_fit_clip", "minmax", "gesd"])
 def test_cupy_waits_as_often_as_is_counted(rejection):
     """Each wait of CuPy copies something to the host; what emulates CuPy counts those."""

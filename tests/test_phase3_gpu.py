@@ -24,6 +24,8 @@ from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.result import StackResult
 
+pytestmark = pytest.mark.gpu
+
 HEALTHY = GpuHealth(usable=True)
 
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import kills
 from zemosaic_stack_core.phase3.plan import Shard
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_runs_are_resumed_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    spec = importlib.util.spec_from_file_location("benchmark_kills", path)
-    assert spec is not None
-    assert spec.loader is not None
-    kills = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, kills)
-    spec.loader.exec_module(kills)
     monkeypatch.setattr(kills, "MODES", ("parent", "stack worker"))
     scratch = tmp_path / "temporary"
     scratch.mkdir()

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from night import report_of
 
+from benchmarks import night as benchmark
 from conftest import cupy_unusable
 from zemosaic_stack_core.backends import Backend, cupy_backend, namespace_backend
-
-
-def _benchmark() -> ModuleType:
-    """Load the benchmark, which makes and measures nights."""
-    path = Path(__file__).parents[1] / "benchmarks" / "night.py"
-    spec = importlib.util.spec_from_file_location("benchmark_night", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-BENCHMARK = _benchmark()
 
 
 def _strict() -> Backend:
@@ -43,11 +26,14 @@ def _cupy() -> Backend:
     return cupy_backend()
 
 
-@pytest.mark.parametrize("open_backend", [_strict, _cupy], ids=["array-api-strict", "cupy"])
+@pytest.mark.parametrize(
+    "open_backend",
+    [pytest.param(_strict, id="array-api-strict"), pytest.param(_cupy, marks=pytest.mark.gpu, id="cupy")],
+)
 def test_every_backend_and_a_failing_one_make_the_same_night(tmp_path: Path, open_backend: Any) -> None:
     open_backend()
-    night = BENCHMARK.write_pointings(tmp_path / "frames", 3, 5)
-    reports = BENCHMARK.make_three_times(night, tmp_path, open_backend, fail_at=2)
+    night = benchmark.write_pointings(tmp_path / "frames", 3, 5)
+    reports = benchmark.make_three_times(night, tmp_path, open_backend, fail_at=2)
     outcomes = {name: [record.outcome.value for record in report.records] for name, report in reports.items()}
     assert outcomes == {
         "cpu": ["done_cpu"] * 3,
@@ -60,18 +46,18 @@ def test_every_backend_and_a_failing_one_make_the_same_night(tmp_path: Path, ope
     assert failed.gpu["hard_disabled"]
     assert failed.gpu["attempts"] == 3
     for name in ("gpu", "gpu that fails"):
-        assert BENCHMARK.different_planes(tmp_path / "cpu", tmp_path / name) == []
+        assert benchmark.different_planes(tmp_path / "cpu", tmp_path / name) == []
     tiles = report_of(tmp_path / "gpu that fails")["tiles"]
     assert [tile["backend"] for tile in tiles][1:] == ["numpy", "numpy"]
 
 
 def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
     pytest.importorskip("reproject", reason="reproject is not installed (extra test)")
-    night = BENCHMARK.write_pointings(tmp_path / "frames", 4, 16)
-    BENCHMARK.run_night(
-        BENCHMARK.Night(tiles=night.tiles, output=tmp_path / "cpu", settings=BENCHMARK.settings(), backend="cpu")
+    night = benchmark.write_pointings(tmp_path / "frames", 4, 16)
+    benchmark.run_night(
+        benchmark.Night(tiles=night.tiles, output=tmp_path / "cpu", settings=benchmark.settings(), backend="cpu")
     )
-    facts = BENCHMARK.measure_mosaic(*BENCHMARK.join(tmp_path / "cpu", night), night)
+    facts = benchmark.measure_mosaic(*benchmark.join(tmp_path / "cpu", night), night)
     assert 0.9 * facts["pixels"] < facts["pixels_seen"] < facts["pixels"]
     assert facts["holes"] == 0
     assert facts["finite_where_nobody_looked"] == 0
@@ -81,7 +67,7 @@ def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
 
 
 def test_many_tiny_tiles(tmp_path: Path) -> None:
-    facts = BENCHMARK.measure_tiny_tiles(tmp_path, 6, {"alone": None, "again": None})
+    facts = benchmark.measure_tiny_tiles(tmp_path, 6, {"alone": None, "again": None})
     assert facts["alone_counts"] == facts["again_counts"] == {"done_cpu": 6}
     assert facts["alone_reused_counts"] == facts["again_reused_counts"] == {"reused": 6}
     assert facts["different"] == {"again": 0}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
+from benchmarks import prepare, prepare_beside_siril
 from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 from zemosaic_stack_core.synthetic.raw_night import RawNight
@@ -215,19 +214,9 @@ def test_what_is_not_installed_is_said(
     assert "preparing raw frames needs sep, not installed; expected: pip install 'zemosaic-stack-core[prepare]'" in said
 
 
-def load_benchmark(name: str) -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    return benchmark
-
-
 def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["truth", "--frames", "3", "--size", "160", "200", "--stars", "250", "--workers", "1"]
-    load_benchmark("prepare").main(arguments)
+    prepare.main(arguments)
     result = json.loads(capsys.readouterr().out)
     assert result["kept"] == 3
     assert result["shift_error_px"]["median"] < 0.1
@@ -235,6 +224,6 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shares of memory are Linux's")
 def test_our_half_of_the_comparison_runs(raw: Path, tmp_path: Path) -> None:
-    cost = load_benchmark("prepare_beside_siril").ours(sorted(raw.iterdir()), tmp_path, 1)
+    cost = prepare_beside_siril.ours(sorted(raw.iterdir()), tmp_path, 1)
     assert {"masters", "stars", "align", "stack"} < set(cost)
     assert all(step["wall"] > 0 for step in cost.values())
