@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib
 import os
 import threading
@@ -285,10 +284,11 @@ def _write(
     from zemosaic_stack_core.master.pictures import save_preview
     from zemosaic_stack_core.master.tile import MasterExtras
     from zemosaic_stack_core.master.write import write_master
+    from zemosaic_stack_core.system.file_stamps import hash_file
 
     sha256: list[str | None] = []
     if arguments.sha256:
-        sha256 = [None if frame.path is None else file_sha256(frame.path) for frame in result.frames]
+        sha256 = [None if frame.path is None else hash_file(frame.path) for frame in result.frames]
     extras = MasterExtras(sha256=sha256)
     if prepared is not None:
         from zemosaic_stack_core.prepare.report import frames_columns, history_lines
@@ -298,12 +298,6 @@ def _write(
     write_master(outputs.master, result, extras, overwrite=arguments.overwrite)
     if outputs.picture is not None:
         save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _show_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> int:

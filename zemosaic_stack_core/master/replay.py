@@ -6,7 +6,6 @@ kernel gives the same bits again, on any backend, with any number of workers.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from zemosaic_stack_core.stacking.limits import NO_LIMITS, ONE_WORKER, Limits
 from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.stacking.run import run_job
 from zemosaic_stack_core.stacking.workers import settle_limits
+from zemosaic_stack_core.system.file_stamps import hash_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +141,7 @@ def _find_frame(master: str, row: FrameRow, *, verifies_sha256: bool) -> Path:
     if row.facts.size is not None and size != row.facts.size:
         raise FrameReadError(f"{path}: {size} bytes; expected {row.facts.size}, as when {master} was made")
     if verifies_sha256 and row.sha256:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = hash_file(path)
         if found != row.sha256:
             raise FrameReadError(f"{path}: SHA-256 {found}; expected {row.sha256}, as when {master} was made")
     return path

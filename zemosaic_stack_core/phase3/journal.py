@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from zemosaic_stack_core.errors import OutputError
 from zemosaic_stack_core.phase3.lock import LOCK_NAME
 from zemosaic_stack_core.phase3.outcome import TileRecord
-from zemosaic_stack_core.phase3.signature import inputs_from_json
-from zemosaic_stack_core.system.file_stamps import HashedInput
+from zemosaic_stack_core.system.file_stamps import HashedInput, hashes_from_json
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.phase3.outcome import MadeTile
@@ -107,7 +106,7 @@ def earlier_runs(folder: Path | None) -> EarlierRuns:
     for path in sorted([*reports, *journals], key=_age):
         for entry in _entries(path):
             try:
-                inputs = inputs_from_json(entry.get("inputs", []))
+                inputs = hashes_from_json(entry.get("inputs", []))
                 record = TileRecord.from_json(entry["tile"])
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue

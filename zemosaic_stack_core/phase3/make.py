@@ -25,13 +25,13 @@ from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, MadeTile,
 from zemosaic_stack_core.phase3.plan import PREPARED_FOLDER, TileSpec
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, tile_pictures
 from zemosaic_stack_core.phase3.raw_tile import choose_tile_frames, tile_is_raw
-from zemosaic_stack_core.phase3.signature import inputs_to_json, is_whole, tile_signature
+from zemosaic_stack_core.phase3.signature import is_whole, tile_signature
 from zemosaic_stack_core.phase3.tile import StackSettings, stack_frames, write_tile
 from zemosaic_stack_core.phase3.watch import MemoryWatch
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 from zemosaic_stack_core.stacking.telemetry import QUIET, Telemetry
 from zemosaic_stack_core.system.atomic import disk_is_full
-from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp
+from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp, hashes_to_json
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class _Job:
     @property
     def input_rows(self) -> list[list[Any]]:
         """The inputs as the report keeps them."""
-        return inputs_to_json(self.spec.frames, self.inputs)
+        return hashes_to_json(self.spec.frames, self.inputs)
 
     def sign(self) -> None:
         """Hash the inputs and compute the signature."""

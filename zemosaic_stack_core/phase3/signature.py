@@ -11,40 +11,21 @@ POSIX systems, so that a rewritten file is noticed even where its size and modif
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.stream import find_damage
 from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.system.file_stamps import FileStamp, HashedInput
+from zemosaic_stack_core.system.file_stamps import HashedInput, hash_text
 
 TILE_VERSION = "1"
 """Version of the tile's file: raised whenever the same stack gives another file."""
-
-
-def inputs_to_json(paths: Iterable[Path], inputs: Iterable[HashedInput]) -> list[list[Any]]:
-    """Return rows of name, SHA-256, size, times and number for the report."""
-    return [
-        [os.fspath(path), item.sha256, *(asdict(item.stamp).values() if item.stamp else ())]
-        for path, item in zip(paths, inputs, strict=True)
-    ]
-
-
-def inputs_from_json(rows: Iterable[Sequence[Any]]) -> dict[str, HashedInput]:
-    """Undo `inputs_to_json`; rows that are not understood are left out."""
-    found = {}
-    for row in rows:
-        if len(row) == 6 and all(isinstance(value, int) for value in row[2:]):
-            found[str(row[0])] = HashedInput(FileStamp(*row[2:]), str(row[1]))
-    return found
 
 
 def tile_signature(
@@ -72,7 +53,7 @@ def tile_signature(
         "byteorder": sys.byteorder,
         **(extra or {}),
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_text(json.dumps(content, sort_keys=True))
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -18,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.sensor.calibrate import save_array
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.system.file_stamps import InputHashes, hash_text, hashes_from_json, hashes_to_json
 
 # Part of every signature: raise it where the same input gives other pixels than before.
 VERSION = 3
@@ -32,7 +32,7 @@ VERSION = 3
 
 def signature(*parts: object) -> str:
     """Return 20 hexadecimal digits that change with any of the parts (their `repr`)."""
-    return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:20]
+    return hash_text(repr((VERSION, *parts)))[:20]
 
 
 class PrepareCache:
@@ -50,22 +50,16 @@ class PrepareCache:
         """Return frames with the SHA-256 of their files; a file that has not changed since is not read again."""
         notes = self.folder / "inputs.json"
         try:
-            known: dict[str, list[Any]] = json.loads(notes.read_text("utf-8"))
-        except (OSError, ValueError):
-            known = {}
-        signed = []
-        for frame in frames:
-            status = frame.path.stat()
-            # The change time can't be set by a program on POSIX systems.
-            stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-            name = os.fspath(frame.path.resolve())
-            if known.get(name, [None])[0] != stamp:
-                with frame.path.open("rb") as file:
-                    known[name] = [stamp, hashlib.file_digest(file, "sha256").hexdigest()]
-            signed.append(replace(frame, digest=known[name][1]))
+            hashes = InputHashes(hashes_from_json(json.loads(notes.read_text("utf-8"))))
+        except (OSError, ValueError, TypeError):
+            hashes = InputHashes()
+        found = hashes.look([frame.path.resolve() for frame in frames])
+        for frame, item in zip(frames, found, strict=True):
+            if not item.is_readable:
+                raise FrameReadError(f"{frame.name}: can't be read any more; expected it to stay")
         with atomic_output(notes, overwrite=True) as file:
-            file.write(json.dumps(known).encode())
-        return signed
+            file.write(json.dumps(hashes_to_json(hashes.known.keys(), hashes.known.values())).encode())
+        return [replace(frame, digest=item.sha256) for frame, item in zip(frames, found, strict=True)]
 
     def aligned(self, key: str, name: str) -> Path:
         """Return the file of an aligned frame, whose raw file has this name."""

@@ -24,7 +24,7 @@ SCHEMA = "zemosaic-run-report/1"
 
 
 def report_json(night: Night, report: RunReport, inputs: Mapping[int, list[list[Any]]]) -> dict[str, Any]:
-    """Return the report of a run as JSON values; `inputs` are the rows of `inputs_to_json` per tile."""
+    """Return the report of a run as JSON values; `inputs` are the rows of `hashes_to_json` per tile."""
     from zemosaic_stack_core import __version__
 
     settings = night.settings

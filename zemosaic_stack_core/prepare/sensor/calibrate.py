@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
 from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.system.file_stamps import hash_text
 
 _Image = npt.NDArray[np.float32]
 
@@ -144,7 +144,7 @@ def _same_time(first: float | None, second: float | None) -> bool:
 def _name(frames: Sequence[RawFrame], kind: str, *more: object) -> str:
     """Return a file name that changes with any of the files."""
     text = repr((sorted(frame.signature for frame in frames), kind, more))
-    return f"master-{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
+    return f"master-{kind}-{hash_text(text)[:16]}.npy"
 
 
 def _combine(frames: Sequence[RawFrame], folder: Path, kind: str) -> Path:
