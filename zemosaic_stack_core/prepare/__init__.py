@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "Recognized", "decide", "prepare_frames", "recognize"]
 
+# What is imported when it is asked for: whoever stacks aligned frames does not pay for it.
 _LATER = {"prepare_frames": "pipeline", "PreparedFrame": "records", "PreparedGroup": "records"}
-"""What is imported when it is asked for: whoever stacks aligned frames does not pay for it."""
 
 
 def __getattr__(name: str) -> Any:

@@ -116,19 +116,8 @@ class PrepareCache:
             return None
         x, y, flux, error = table
         fwhm, roundness, sky, noise, rows, columns = facts.tolist()
-        return StarList(
-            x=x,
-            y=y,
-            flux=flux,
-            error=error,
-            fwhm=fwhm,
-            roundness=roundness,
-            sky=sky,
-            noise=noise,
-            rows=int(rows),
-            columns=int(columns),
-            ladder=ladder if ladder.size else None,
-        )
+        more = ladder if ladder.size else None
+        return StarList(x, y, flux, error, fwhm, roundness, sky, noise, int(rows), int(columns), more)
 
     def save_boxes(self, key: str, boxes: npt.NDArray[np.float32]) -> None:
         """Keep the box medians of an aligned frame."""

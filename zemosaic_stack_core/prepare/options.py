@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.options import check_choice
 
 ALIGNMENTS = ("auto", "stars", "wcs", "none")
 CFA_MODES = ("debayer", "drizzle")
@@ -79,13 +80,13 @@ class PrepareOptions:
     cache_limit: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("align", self.align, ALIGNMENTS)
-        _one_of("cfa", self.cfa, CFA_MODES)
-        _one_of("hot_pixels", self.hot_pixels, HOT_PIXEL_MODES)
-        _one_of("kernel", self.kernel, KERNELS)
-        _one_of("levels", self.levels, LEVEL_MODES)
+        check_choice("align", self.align, ALIGNMENTS)
+        check_choice("cfa", self.cfa, CFA_MODES)
+        check_choice("hot_pixels", self.hot_pixels, HOT_PIXEL_MODES)
+        check_choice("kernel", self.kernel, KERNELS)
+        check_choice("levels", self.levels, LEVEL_MODES)
         if self.bayer_pattern is not None:
-            _one_of("bayer_pattern", self.bayer_pattern, (*BAYER_PATTERNS, "none"))
+            check_choice("bayer_pattern", self.bayer_pattern, (*BAYER_PATTERNS, "none"))
         _within("drizzle_pixel_fraction", self.drizzle_pixel_fraction, 0.1, 2.0)
         if self.keep_best is not None:
             _within("keep_best", self.keep_best, 0.01, 1.0)
@@ -98,12 +99,6 @@ class PrepareOptions:
         for name in ("darks", "flats", "biases"):
             if isinstance(getattr(self, name), (str, Path)):
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}; expected a tuple of paths")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise unless `value` is a known word."""
-    if value not in known:
-        raise InvalidInputError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

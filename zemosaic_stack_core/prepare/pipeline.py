@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -104,14 +104,6 @@ def prepare_frames(
         raise
 
 
-class _Task(Protocol):
-    """The work on one frame that a process gets."""
-
-    @property
-    def pixels(self) -> int: ...
-
-
-_AnyTask = TypeVar("_AnyTask", bound=_Task)
 _Answer = TypeVar("_Answer")
 
 
@@ -202,7 +194,9 @@ class _Preparation:
             seconds=clock.seconds,
         )
 
-    def _each(self, step: str, function: Callable[[_AnyTask], _Answer], tasks: Sequence[_AnyTask]) -> list[_Answer]:
+    def _each(
+        self, step: str, function: Callable[[Any], _Answer], tasks: Sequence[FrameTask | AlignTask | LevelTask]
+    ) -> list[_Answer]:
         """Return the function's answers for all frames, from several processes, with progress."""
         progress = None if self.progress is None else partial(self.progress, step)
         pixels = tasks[0].pixels if tasks else 0
@@ -320,11 +314,9 @@ class _Preparation:
         if mode == "none" or (mode == "auto" and not _see_different_skies(boxes)):
             return [], "none"
         relative = [scale / scales[first] for scale in scales]
-        return (
-            best_levels(boxes, relative, first)
-            if mode == "auto"
-            else (match_levels(boxes, relative, first, mode), mode)
-        )
+        if mode == "auto":
+            return best_levels(boxes, relative, first)
+        return match_levels(boxes, relative, first, mode), mode
 
     def _level(self, sources: Sequence[Path], levels: Sequence[Level]) -> list[Path]:
         """Write aligned frames at their levels; return their files."""

@@ -59,8 +59,10 @@ def group_facts(group: PreparedGroup) -> dict[str, Any]:
 
 def _frame_facts(frame: PreparedFrame) -> dict[str, Any]:
     """Return what is known of a frame."""
-    names = ("stars", "matched", "rotation", "scale", "is_mirrored", "residual", "fwhm", "roundness", "sky", "noise",
-             "flux_ratio", "transparency", "sky_agreement", "exposure", "date", "dropped", "note")  # fmt: skip
+    names = (
+        *("stars", "matched", "rotation", "scale", "is_mirrored", "residual", "fwhm", "roundness", "sky", "noise"),
+        *("flux_ratio", "transparency", "sky_agreement", "exposure", "date", "dropped", "note"),
+    )
     facts: dict[str, Any] = {"name": frame.name, "aligned": None if frame.aligned is None else str(frame.aligned)}
     facts["shift"] = [_finite(value) for value in frame.shift]
     return facts | {name: _finite(getattr(frame, name)) for name in names}
@@ -74,12 +76,7 @@ def _finite(value: Any) -> Any:
 def frames_columns(group: PreparedGroup, names: Sequence[str]) -> Mapping[str, tuple[str, Sequence[Any]]]:
     """Return more columns for the table FRAMES, each with its unit: what was measured of the frames that were stacked.
 
-    Parameters
-    ----------
-    group : PreparedGroup
-        The preparation.
-    names : sequence of str
-        Names of the aligned files in the order of the table's rows.
+    `names` are the aligned files in the order of the table's rows.
     """
     by_file = {str(frame.aligned): frame for frame in group.kept}
     frames = [by_file[name] for name in names]

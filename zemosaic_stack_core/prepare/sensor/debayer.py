@@ -18,9 +18,12 @@ import numpy.typing as npt
 _Image = npt.NDArray[np.float32]
 
 _COLORS = "RGB"
-_SIGNIFICANT = 6.0  # standard errors
-_ENOUGH = 1 << 17  # pixels of a color, of rows all over the frame
-_CLEARLY = 4.0  # the wrong diagonal's difference over the right one's
+# Standard errors.
+_SIGNIFICANT = 6.0
+# Pixels of a color, of rows all over the frame.
+_ENOUGH = 1 << 17
+# The wrong diagonal's difference over the right one's.
+_CLEARLY = 4.0
 
 
 def color_masks(pattern: str, rows: int, columns: int) -> npt.NDArray[np.bool_]:
@@ -32,39 +35,30 @@ def color_masks(pattern: str, rows: int, columns: int) -> npt.NDArray[np.bool_]:
 
 
 def pattern_problem(mosaic: _Image, pattern: str | None) -> str:
-    """Say what is wrong with a pattern, judged by the sky; empty where nothing is.
+    """Return what is wrong with a mosaic's pattern (None: it has none), judged by the sky; empty where nothing is.
 
     The two greens of a mosaic see the same sky, so their pixels, on one diagonal of each 2 x 2 cell, agree; red and
     blue hardly ever do. A header that puts the greens on the other diagonal is wrong, and a frame whose diagonals
     differ like that without any pattern is a mosaic. (Red and blue in each other's place can't be told from the
     pixels.)
-
-    Parameters
-    ----------
-    mosaic : array of shape (row, column), float32
-        As calibrated.
-    pattern : str or None
-        What the header says.
     """
     levels, errors = _plane_levels(mosaic)
     main, other = abs(levels[0] - levels[3]), abs(levels[1] - levels[2])
     error = float(np.hypot.reduce(errors))
+    sky = f"(2 x 2 sky levels {', '.join(f'{v:.0f}' for v in levels)})"
     if pattern is None:
         agree, differ = sorted((main, other))
         apart = abs(levels[0] + levels[3] - levels[1] - levels[2]) / 2
         if differ > _CLEARLY * max(agree, error) and apart > 4 * _SIGNIFICANT * error and apart > agree:
             return (
-                "no BAYERPAT, but the pixels look like a Bayer mosaic "
-                f"(2 x 2 sky levels {', '.join(f'{v:.0f}' for v in levels)}); "
+                f"no BAYERPAT, but the pixels look like a Bayer mosaic {sky}; "
                 "expected --bayer-pattern RGGB (or BGGR, GRBG, GBRG), or none for a mono camera"
             )
         return ""
     greens, colors = (main, other) if pattern[0] == "G" else (other, main)
     if greens > _SIGNIFICANT * error and greens > _CLEARLY * max(colors, error):
-        return (
-            f"the Bayer pattern {pattern} puts green on pixels that differ "
-            f"(2 x 2 sky levels {', '.join(f'{v:.0f}' for v in levels)}); expected the right one by --bayer-pattern"
-        )
+        found = f"the Bayer pattern {pattern} puts green on pixels that differ {sky}"
+        return f"{found}; expected the right one by --bayer-pattern"
     return ""
 
 
@@ -84,20 +78,7 @@ def _plane_levels(mosaic: _Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 
 def debayer(mosaic: _Image, pattern: str) -> _Image:
-    """Interpolate the colors of a mosaic.
-
-    Parameters
-    ----------
-    mosaic : array of shape (row, column), float32
-        Finite.
-    pattern : {"RGGB", "BGGR", "GRBG", "GBRG"}
-        Colors of the first two pixels of the first two rows.
-
-    Returns
-    -------
-    array of shape (row, column, 3), float32
-        Red, green, blue; a measured sample is kept as it is.
-    """
+    """Return the red, green and blue of a finite mosaic, shape (row, column, 3); measured samples are kept."""
     rows, columns = mosaic.shape
     padded = np.pad(mosaic, 2, mode="reflect")  # about the border pixel: every color meets its own
     out = np.empty((rows, columns, 3), np.float32)
@@ -123,8 +104,7 @@ class _Neighbors:
     """Neighborhoods of the pixels of one place in the 2 x 2 cell, and the filters on them."""
 
     def __init__(self, padded: _Image, top: int, left: int, rows: int, columns: int) -> None:
-        self._padded, self._top, self._left = padded, top, left
-        self._rows, self._columns = rows, columns
+        self._padded, self._top, self._left, self._rows, self._columns = padded, top, left, rows, columns
         self.center = self._at(0, 0)
         self._across = self._at(0, -1) + self._at(0, 1)
         self._along = self._at(-1, 0) + self._at(1, 0)

@@ -10,30 +10,22 @@ import numpy.typing as npt
 _Image = npt.NDArray[np.float32]
 _Mask = npt.NDArray[np.bool_]
 
-_SIGMAS = 5.0  # in one frame; what is then seen in most frames is no chance
+# In one frame; what is then seen in most frames is no chance.
+_SIGMAS = 5.0
+# A pixel is no star where the three fainter of its four neighbors have less than this part of its light. A round star
+# of 1.5 pixels FWHM has 0.22 to 0.39, wherever it is centered; a red one's green neighbors in a mosaic are fainter.
 _STAR_NEIGHBORS = 0.2
-"""A pixel is no star where the three fainter of its four neighbors have less than this part of its light.
-
-A round star of 1.5 pixels FWHM has 0.22 to 0.39, wherever it is centered."""
-_STAR_NEIGHBORS_CFA = 0.1  # a red star's green neighbors are fainter than those of a white one
-_BAND_ROWS = 32  # computed at once: the arrays of a band stay in the cache
-_FRAMES_HOT = 0.6  # part of the frames that a hot pixel is seen in: others are noise or a cosmic ray
+_STAR_NEIGHBORS_CFA = 0.1
+# Computed at once: the arrays of a band stay in the cache.
+_BAND_ROWS = 32
+# Part of the frames that a hot pixel is seen in: others are noise or a cosmic ray.
+_FRAMES_HOT = 0.6
 
 
 def sharp_pixels(image: _Image, *, is_cfa: bool = False, sigmas: float = _SIGMAS) -> _Mask:
-    """Find pixels that stand out from their neighbors as no star can.
+    """Find pixels of a finite image that stand out from their neighbors as no star can: bright ones and dark ones.
 
-    Parameters
-    ----------
-    image : array of shape (row, column), float32
-        Finite; a Bayer mosaic where `is_cfa`.
-    sigmas : float
-        How far they stand out, in robust standard deviations of what a 3 x 3 median (of one color) leaves.
-
-    Returns
-    -------
-    array of shape (row, column), bool
-        Bright ones that are sharp, and dark ones that are far below all of their neighbors.
+    They lie `sigmas` robust standard deviations of what a 3 x 3 median (of one color) leaves off it.
     """
     excess = _excess(image, is_cfa=is_cfa)
     noise = 1.4826 * np.median(np.abs(excess[::3, ::3])) + 1e-12
@@ -54,7 +46,7 @@ def sharp_pixels(image: _Image, *, is_cfa: bool = False, sigmas: float = _SIGMAS
 def _is_extreme(
     image: _Image, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], sign: _Image, step: int
 ) -> _Mask:
-    """Tell which pixels none of the eight nearest of their color outdoes: on a star's slope one does."""
+    """Return which pixels none of the eight nearest of their color outdoes: on a star's slope one does."""
     padded = np.pad(image, step, mode="reflect")
     value = image[rows, columns] * sign
     extreme = np.ones(len(rows), np.bool_)
@@ -78,14 +70,9 @@ def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
 
 
 def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
-    """Find the pixels that were sharp in most of the frames, and in more than chance explains.
+    """Find the pixels that were sharp in most frames (of 3 or more), and in more than chance explains.
 
-    Parameters
-    ----------
-    counts : array of shape (row, column)
-        In how many frames a pixel was sharp.
-    frames : int
-        Of how many; with fewer than 3 nothing is called persistent.
+    `counts` has in how many of the `frames` a pixel was sharp, shape (row, column).
 
     Notes
     -----

@@ -32,7 +32,7 @@ _SHARPEST = 1.1
 _FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class StarList:
     """The stars of a frame, brightest first; arrays of shape (star,), float64."""
 
@@ -56,10 +56,8 @@ class StarList:
     @classmethod
     def empty(cls, rows: int, columns: int) -> StarList:
         """Return the list of a frame in which no star was found, nor its sky measured."""
-        no, nan = np.zeros(0), math.nan
-        return cls(
-            x=no, y=no, flux=no, error=no, fwhm=nan, roundness=nan, sky=nan, noise=nan, rows=rows, columns=columns
-        )
+        none, nan = np.zeros(0), math.nan
+        return cls(none, none, none, none, nan, nan, nan, nan, rows, columns)
 
     def __len__(self) -> int:
         return len(self.x)
