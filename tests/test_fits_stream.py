@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.cards import read_first_header
-from zemosaic_stack_core.fits.stream import bands_of_planes, find_damage, verify_checksum, write_hdu
+from zemosaic_stack_core.fits.stream import bands_of_planes, find_damage, is_intact, write_hdu
 
 
 def header(bitpix, *axes):
@@ -47,7 +47,7 @@ def test_bands_are_planes_and_big_endian_and_the_image_is_untouched():
 def test_a_whole_file_is_whole(tmp_path, data):
     path = write(tmp_path / "a.fits", 8, data)
     assert find_damage(path) is None
-    assert verify_checksum(path)
+    assert is_intact(path)
 
 
 def test_every_flipped_byte_is_noticed(tmp_path):
@@ -57,7 +57,7 @@ def test_every_flipped_byte_is_noticed(tmp_path):
         broken = bytearray(whole)
         broken[position] ^= 0x10
         path.write_bytes(broken)
-        assert not verify_checksum(path), position
+        assert not is_intact(path), position
 
 
 @pytest.mark.parametrize("keep", [0, 80, 2879, 2880, 3000, 5759])
@@ -95,7 +95,8 @@ def test_a_file_without_checksums_is_not_taken_for_whole(tmp_path):
 
 def test_a_file_that_can_not_be_read_is_an_error(tmp_path):
     with pytest.raises(FrameReadError, match=r"absent\.fits: No such file or directory"):
-        verify_checksum(tmp_path / "absent.fits")
+        find_damage(tmp_path / "absent.fits")
+    assert not is_intact(tmp_path / "absent.fits")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

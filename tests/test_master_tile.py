@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.fits.observing import ObservingFacts
-from zemosaic_stack_core.fits.stream import find_damage, verify_checksum
+from zemosaic_stack_core.fits.stream import find_damage, is_intact
 from zemosaic_stack_core.master.frames_table import table_header
 from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.master.read import read_master, read_signature
@@ -109,7 +109,7 @@ def test_everything_comes_back(tmp_path, shape):
     result = make_result(shape, options=StackOptions(rejection="minmax", n_low=0))
     path = write_master(tmp_path / "master.fits", result, MasterExtras(tile=TileFacts(tile_id=4, raw_frames=5)))
     assert_valid(path)
-    assert verify_checksum(path)
+    assert is_intact(path)
     tile = read_master(path)
     for field in ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance"):
         written, read = getattr(result, field), getattr(tile.result, field)
@@ -439,7 +439,7 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path):
         path.write_bytes(broken)
         assert find_damage(path) is not None, position
     path.write_bytes(whole[: -2 * 2880])
-    assert not verify_checksum(path)
+    assert not is_intact(path)
 
 
 def test_an_existing_file_is_refused_before_anything_is_read(tmp_path):
@@ -449,7 +449,7 @@ def test_an_existing_file_is_refused_before_anything_is_read(tmp_path):
         write_master(path, make_result(), MasterExtras(reference=tmp_path / "absent.fits"))
     assert path.read_bytes() == b"old"
     write_master(path, make_result(), overwrite=True)
-    assert verify_checksum(path)
+    assert is_intact(path)
 
 
 def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
@@ -514,7 +514,7 @@ def test_real_frames_give_valid_tiles(tmp_path, pattern, shape):
         MasterExtras(tile=TileFacts(tile_id=1, raw_frames=9)),
     )
     assert_valid(tmp_path / "a.fits")
-    assert verify_checksum(tmp_path / "a.fits")
+    assert is_intact(tmp_path / "a.fits")
     expected, found = wcs_of(paths[0]), wcs_of(tmp_path / "a.fits")
     pixels = np.array([[0.0, 0.0], [100.0, 60.0]])
     assert np.array_equal(found.all_pix2world(pixels, 0), expected.all_pix2world(pixels, 0))

@@ -53,7 +53,7 @@ def check_maps(maps: Sequence[str] | str) -> frozenset[str]:
     return frozenset(names)
 
 
-def is_whole(value: object, low: int) -> TypeGuard[int]:
+def is_whole_number(value: object, low: int) -> TypeGuard[int]:
     """Return whether `value` is an integer, of Python or of an array library, of at least `low`."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= low
 
@@ -68,7 +68,7 @@ def _check_number(name: str, value: object, low: float, high: float = math.inf, 
 
 def _check_integer(name: str, value: object, low: int) -> None:
     """Raise unless `value` is an integer of at least `low`."""
-    if not is_whole(value, low):
+    if not is_whole_number(value, low):
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}")
 
 

@@ -134,9 +134,12 @@ def _header_bytes(header: fits.Header) -> bytes:
     return text.encode("ascii")
 
 
-def verify_checksum(path: str | os.PathLike[str]) -> bool:
-    """Return whether a FITS file is whole: see `find_damage`."""
-    return find_damage(path) is None
+def is_intact(path: str | os.PathLike[str]) -> bool:
+    """Return whether a FITS file can be read and agrees with its checksums: see `find_damage`."""
+    try:
+        return find_damage(path) is None
+    except FrameReadError:
+        return False
 
 
 def find_damage(path: str | os.PathLike[str]) -> str | None:

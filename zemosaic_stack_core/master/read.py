@@ -26,7 +26,7 @@ def read_master(path: str | os.PathLike[str]) -> MasterTile:
     Parameters
     ----------
     path : path
-        A file that `write_master` wrote. Its checksums are not verified: see `verify_checksum`.
+        A file that `write_master` wrote. Its checksums are not verified: see `find_damage`.
 
     Raises
     ------

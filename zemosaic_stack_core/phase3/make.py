@@ -18,6 +18,7 @@ import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 from zemosaic_stack_core.fits.cards import read_first_header
+from zemosaic_stack_core.fits.stream import is_intact
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.read import read_master
@@ -25,7 +26,7 @@ from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, MadeTile,
 from zemosaic_stack_core.phase3.plan import PREPARED_FOLDER, TileSpec
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, tile_pictures
 from zemosaic_stack_core.phase3.raw_tile import choose_tile_frames, tile_is_raw
-from zemosaic_stack_core.phase3.signature import is_whole, tile_signature
+from zemosaic_stack_core.phase3.signature import tile_signature
 from zemosaic_stack_core.phase3.tile import StackSettings, stack_frames, write_tile
 from zemosaic_stack_core.phase3.watch import MemoryWatch
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
@@ -184,7 +185,7 @@ class _Job:
         except (KeyError, ValueError):
             return False
         enough = used >= self.settings.min_frames and not (self.settings.strict and used < given)
-        return enough and is_whole(path)
+        return enough and is_intact(path)
 
     def make(self) -> MadeTile:
         """Stack the tile and write its file."""

@@ -12,14 +12,11 @@ POSIX systems, so that a rewritten file is noticed even where its size and modif
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.fits.stream import find_damage
 from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.system.file_stamps import HashedInput, hash_text
@@ -54,11 +51,3 @@ def tile_signature(
         **(extra or {}),
     }
     return hash_text(json.dumps(content, sort_keys=True))
-
-
-def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Return whether a tile's file agrees with its checksums."""
-    try:
-        return find_damage(path) is None
-    except FrameReadError:
-        return False

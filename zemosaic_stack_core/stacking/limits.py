@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.options import is_whole
+from zemosaic_stack_core.options import is_whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("workers", "most_workers", "rows_per_chunk", "gpu_rows_per_chunk"):
-            if (value := getattr(self, name)) is not None and not is_whole(value, 1):
+            if (value := getattr(self, name)) is not None and not is_whole_number(value, 1):
                 raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least 1")
         for name in ("memory_limit", "chunk_bytes", "gpu_chunk_bytes"):
-            if (value := getattr(self, name)) is not None and not is_whole(value, 1):
+            if (value := getattr(self, name)) is not None and not is_whole_number(value, 1):
                 raise InvalidInputError(f"{name} is {value!r}; expected a whole number of bytes above 0")
 
     def shared_by(self, workers: int) -> Limits:
