@@ -20,9 +20,9 @@ from zemosaic_stack_core.errors import (
 )
 from zemosaic_stack_core.gpu import health
 from zemosaic_stack_core.gpu.health import GpuHealth
-from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu, find_invalid
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.result import StackResult, find_invalid
 
 pytestmark = pytest.mark.gpu
 

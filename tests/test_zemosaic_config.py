@@ -10,10 +10,9 @@ import pytest
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.zemosaic.config import (
-    RadialWeight,
     read_zemosaic_config,
-    settings_from_config,
-    settings_from_stacking_params,
+    translate_config,
+    translate_stacking_params,
 )
 
 ZEMOSAIC_DEFAULTS = {
@@ -34,7 +33,7 @@ ZEMOSAIC_DEFAULTS = {
 
 
 def test_the_defaults_of_the_program():
-    settings = settings_from_config(ZEMOSAIC_DEFAULTS)
+    settings = translate_config(ZEMOSAIC_DEFAULTS)
     assert settings.options == StackOptions(
         normalization="linear_fit",
         weighting="noise_variance",
@@ -42,22 +41,21 @@ def test_the_defaults_of_the_program():
         kappa_high=2.5,
         winsor_limits=(0.05, 0.1),
     )
-    assert settings.radial is None
     assert settings.use_gpu
     assert settings.parallel == {"parallel_max_cpu_workers": 2, "use_gpu_phase5": True}
     assert settings.notes == settings.ignored == ()
 
 
 def test_an_empty_configuration_gives_the_librarys_defaults():
-    assert settings_from_config({}).options == StackOptions()
+    assert translate_config({}).options == StackOptions()
 
 
 def test_without_a_rule_the_worker_rejects_nothing():
-    assert settings_from_stacking_params(None).options == StackOptions(rejection="none")
+    assert translate_stacking_params(None).options == StackOptions(rejection="none")
 
 
 def test_the_workers_names():
-    settings = settings_from_stacking_params(
+    settings = translate_stacking_params(
         {
             "stack_norm_method": "sky_mean",
             "stack_weight_method": "unity",
@@ -82,7 +80,6 @@ def test_the_workers_names():
         radial_feather_fraction=0.5,
         radial_shape_power=3.0,
     )
-    assert settings.radial == RadialWeight(feather=0.5, power=3.0)
     assert not settings.use_gpu
     assert settings.ignored == ("something_else",)
 
@@ -100,24 +97,24 @@ def test_the_workers_names():
     ],
 )
 def test_other_spellings_of_a_rule(spelling, rule):
-    assert settings_from_config({"stacking_rejection_algorithm": spelling}).options.rejection == rule
+    assert translate_config({"stacking_rejection_algorithm": spelling}).options.rejection == rule
 
 
 def test_the_older_winsorized_clip():
     config = {"stacking_rejection_algorithm": "winsorized_sigma_clip", "wsc_impl": "legacy_quantile"}
-    assert settings_from_config(config).options.rejection == "winsorized_quantile"
-    assert settings_from_stacking_params({"stack_reject_algo": "winsor"}, config).options.rejection == (
+    assert translate_config(config).options.rejection == "winsorized_quantile"
+    assert translate_stacking_params({"stack_reject_algo": "winsor"}, config).options.rejection == (
         "winsorized_quantile"
     )
 
 
 def test_weights_with_a_median_are_left_out_and_said():
-    settings = settings_from_config(
+    settings = translate_config(
         {**ZEMOSAIC_DEFAULTS, "stacking_final_combine_method": "median", "apply_radial_weight": True}
     )
     assert settings.options.weighting == "none"
     assert settings.options.combine == "median"
-    assert settings.radial is None
+    assert settings.options.radial_feather_fraction is None
     assert [note.partition(" is not used")[0] for note in settings.notes] == [
         "stacking_weighting_method 'noise_variance'",
         "apply_radial_weight",
@@ -125,7 +122,7 @@ def test_weights_with_a_median_are_left_out_and_said():
 
 
 def test_unknown_settings_are_named():
-    assert settings_from_config({"language": "en", "astap_path": ""}).ignored == ("astap_path", "language")
+    assert translate_config({"language": "en", "astap_path": ""}).ignored == ("astap_path", "language")
 
 
 @pytest.mark.parametrize(
@@ -139,12 +136,15 @@ def test_unknown_settings_are_named():
         ({"stacking_kappa_low": -1}, r"kappa_low is -1"),
         ({"stacking_winsor_limits": "0.05"}, r"stacking_winsor_limits is '0.05'; expected two numbers"),
         ({"stacking_winsor_limits": 7}, r"stacking_winsor_limits is 7; expected two numbers"),
-        ({"apply_radial_weight": True, "radial_shape_power": 0}, r"power is 0.0; expected a number above 0"),
+        (
+            {"apply_radial_weight": True, "radial_shape_power": 0},
+            r"radial_shape_power is 0.0; expected a finite",
+        ),
     ],
 )
 def test_what_can_not_be_read_is_said(config, message):
     with pytest.raises(InvalidInputError, match=message):
-        settings_from_config(config)
+        translate_config(config)
 
 
 def test_read_the_file(tmp_path):

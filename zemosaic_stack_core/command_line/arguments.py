@@ -138,18 +138,14 @@ def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
     }
     if arguments.config is None:
         return Settings(options=StackOptions(**given))
-    from zemosaic_stack_core.zemosaic.config import read_zemosaic_config, settings_from_config
+    from zemosaic_stack_core.zemosaic.config import read_zemosaic_config, translate_config
 
-    settings = settings_from_config(read_zemosaic_config(arguments.config))
+    settings = translate_config(read_zemosaic_config(arguments.config))
     lines = [f"{arguments.config}: {note}" for note in settings.notes]
     if settings.ignored:
         lines.append(f"{arguments.config}: settings that mean nothing to a stack: {', '.join(settings.ignored)}")
-    of_config: dict[str, Any] = {}
-    if settings.radial is not None:
-        of_config["radial_feather_fraction"] = settings.radial.feather
-        of_config["radial_shape_power"] = settings.radial.power
     return Settings(
-        options=replace(settings.options, **(of_config | given)),
+        options=replace(settings.options, **given),
         parallel=settings.parallel,
         use_gpu=settings.use_gpu,
         lines=tuple(lines),

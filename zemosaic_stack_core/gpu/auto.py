@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zemosaic_stack_core.backends import Backend, numpy_backend
 from zemosaic_stack_core.backends.faults import walk_chain
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
-from zemosaic_stack_core.gpu.phase3_gpu import NOT_PLANNED, Phase3Gpu, find_invalid
+from zemosaic_stack_core.gpu.phase3_gpu import NOT_PLANNED, Phase3Gpu
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
 from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
 from zemosaic_stack_core.stacking.job import StackJob, StackRequest, plan_job, prepare_job
 from zemosaic_stack_core.stacking.limits import Limits, read_limits
-from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.result import StackResult, find_invalid
 from zemosaic_stack_core.stacking.run import run_job
 from zemosaic_stack_core.stacking.telemetry import QUIET, PcbTile, Progress, Telemetry
 from zemosaic_stack_core.stacking.workers import settle_limits
@@ -71,7 +72,7 @@ def stack_auto(
     result : StackResult
         The same bits from either backend; its ``facts`` say which one, after how many attempts, and why.
     used_gpu : bool
-        True only if every band of the tile came from the GPU.
+        True only if every chunk of the tile came from the GPU.
 
     Raises
     ------
@@ -131,7 +132,15 @@ def stack_tile(
     facts = replace(result.facts, used_gpu=used_gpu, gpu_attempts=attempts, fallback_reason=reason, device=device)
     result = replace(result, facts=facts)
     if telemetry.pcb_tile is not None:
-        _send_summary(telemetry.pcb_tile, result, total_rows=group.rows, tile_id=telemetry.tile_id)
+        telemetry.pcb_tile(
+            GPU_SUMMARY if used_gpu else CPU_SUMMARY,
+            prog=None,
+            lvl="INFO_DETAIL",
+            tile_id=telemetry.tile_id,
+            attempt=attempts + (not used_gpu),
+            backend=result.backend,
+            **tile_figures(result, group.rows),
+        )
     return result
 
 
@@ -179,35 +188,28 @@ class _GpuTile:
         return run_job(replace(job, chunk_plan=self._planned), self._numbers, backend, progress=self._progress)
 
     def find_invalid(self, result: StackResult) -> str:
-        """Say what can't be right about the tile."""
+        """Return what can't be right about the tile, empty where nothing is found."""
         group = self._job.group
         shape = (group.rows, group.columns) + ((group.channels,) if group.is_color else ())
         return find_invalid(result, shape, len(group.sources))
 
     def is_callers(self, error: BaseException) -> bool:
-        """Say whether the caller's own callback raised this, or something that led to it."""
+        """Return whether the caller's own callback raised this, or something that led to it."""
         raised = [] if self._progress is None else self._progress.raised
         return any(link is mine for link in walk_chain(error) for mine in raised)
 
 
-def _send_summary(pcb_tile: PcbTile, result: StackResult, *, total_rows: int, tile_id: int | None) -> None:
-    """Report how a tile was made."""
+def tile_figures(result: StackResult, total_rows: int) -> dict[str, Any]:
+    """Return the figures of a tile for ZeMosaic's telemetry, under its names."""
     facts = result.facts
-    milliseconds = facts.compute_ms or facts.seconds * 1e3  # worker processes keep no clock
-    pcb_tile(
-        GPU_SUMMARY if facts.used_gpu else CPU_SUMMARY,
-        prog=None,
-        lvl="INFO_DETAIL",
-        rows_per_chunk=facts.rows_per_chunk,
-        total_rows=total_rows,
-        tile_id=tile_id,
-        duration_s=facts.seconds,
-        upload_ms=facts.upload_ms,
-        reject_ms=milliseconds,
-        combine_ms=0.0,
-        download_ms=facts.download_ms,
-        algo=result.options.rejection,
-        n_frames=len(result.frames),
-        attempt=facts.gpu_attempts + (not facts.used_gpu),
-        backend=result.backend,
-    )
+    return {
+        "rows_per_chunk": facts.rows_per_chunk,
+        "total_rows": total_rows,
+        "n_frames": len(result.frames),
+        "duration_s": facts.seconds,
+        "upload_ms": facts.upload_ms,
+        "reject_ms": facts.compute_ms or facts.seconds * 1e3,  # worker processes keep no clock
+        "combine_ms": 0.0,
+        "download_ms": facts.download_ms,
+        "algo": result.options.rejection,
+    }

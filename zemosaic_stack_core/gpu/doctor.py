@@ -18,18 +18,14 @@ from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.isolation import IsolatedCallError, call_in_process, call_in_thread
 
+# Seconds for the comparison: it takes a few, but the kernels of more rules may have to be compiled first.
 COMPARE_TIMEOUT_S = 600.0
-"""Seconds for the comparison: it takes a few, but the kernels of more rules may have to be compiled first."""
-
+# Frames, rows, columns of the cube of real size: 128 MiB of float32.
 REAL_SIZE = (32, 1024, 1024)
-"""Frames, rows, columns of the cube of real size: 128 MiB of float32."""
-
+# Seconds of the GPU that one rule of the comparison may take: on a very slow device the cube has fewer rows.
 PATIENCE_S = 10.0
-"""Seconds of the GPU that one rule of the comparison may take: on a very slow device the cube has fewer rows."""
-
+# Rows that the kernels are compiled on, and that show how fast the device is.
 _TRIAL_ROWS = 8
-"""Rows that the kernels are compiled on, and that tell how fast the device is."""
-
 _RULES = ("kappa_sigma", "winsorized_sigma_clip")
 _DISTRIBUTIONS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy")
 _MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance")
@@ -37,26 +33,17 @@ _MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "va
 
 @dataclass(frozen=True, kw_only=True)
 class GpuComparison:
-    """CPU against GPU on one cube.
-
-    Parameters
-    ----------
-    frames, rows, columns : int
-        Size of the cube, float32.
-    difference : str
-        What differs; empty where every bit agrees.
-    cpu_s, gpu_s : float
-        Seconds that a stack took in one process of the CPU and on the GPU, kernels compiled.
-    upload_ms, compute_ms, download_ms : float
-        What the device's clock says of the GPU's steps; they overlap.
-    """
+    """CPU against GPU on one cube of float32."""
 
     frames: int
     rows: int
     columns: int
+    # What differs; empty where every bit agrees.
     difference: str = ""
+    # Seconds that a stack took in one process of the CPU and on the GPU, kernels compiled.
     cpu_s: float
     gpu_s: float
+    # Of the GPU's steps by the device's clock; they overlap.
     upload_ms: float
     compute_ms: float
     download_ms: float
@@ -69,38 +56,26 @@ class GpuComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuDiagnosis:
-    """What the doctor found.
+    """What the doctor found."""
 
-    Parameters
-    ----------
-    usable : bool
-        Phase 3 will use the GPU: it passed the health check, and where a cube was compared, every bit agreed.
-    lines : tuple of str
-        The findings in plain words, one a line.
-    health : GpuHealth
-        Outcome of the health check.
-    comparison : GpuComparison or None
-        None where the GPU is not usable or the comparison gave no answer.
-    """
-
+    # Phase 3 will use the GPU: it passed the health check, and where a cube was compared, every bit agreed.
     usable: bool
+    # The findings in plain words.
     lines: tuple[str, ...]
     health: GpuHealth
+    # None where the GPU is not usable or the comparison gave no answer.
     comparison: GpuComparison | None = None
 
 
 def diagnose_gpu(size: tuple[int, int, int] | None = REAL_SIZE) -> GpuDiagnosis:
     """Find out whether the GPU is usable, why not, and what to do.
 
+    It raises nothing, whatever a driver may do: all that touches the GPU happens in a process of its own.
+
     Parameters
     ----------
     size : tuple of int or None
         Frames, rows and columns of the cube that CPU and GPU are compared on; None for no comparison.
-
-    Returns
-    -------
-    GpuDiagnosis
-        Never raises for anything a driver may do: all that touches the GPU happens in a process of its own.
     """
     version = _cupy_version()
     lines = [f"CuPy {version} is installed." if version else "CuPy is not installed."]
@@ -127,19 +102,9 @@ def diagnose_gpu(size: tuple[int, int, int] | None = REAL_SIZE) -> GpuDiagnosis:
 
 
 def compare_gpu(size: tuple[int, int, int] = REAL_SIZE, timeout_s: float = COMPARE_TIMEOUT_S) -> GpuComparison:
-    """Stack a cube on the CPU and on the GPU, compare every bit, and time both.
+    """Stack a cube of `size` frames, rows and columns on the CPU and on the GPU, compare every bit, and time both.
 
-    Parameters
-    ----------
-    size : tuple of int
-        Frames, rows, columns; a very slow device gets fewer rows, see `PATIENCE_S`.
-    timeout_s : float
-        Seconds to wait.
-
-    Raises
-    ------
-    IsolatedCallError
-        The GPU failed or gave no answer in time.
+    `IsolatedCallError` is raised where the GPU fails or gives no answer in time.
     """
     call = call_in_thread if cupy_in_use() or getattr(sys, "frozen", False) else call_in_process
     return GpuComparison(**call(f"{__name__}:compare_gpu_here", list(size), timeout_s=timeout_s))
@@ -198,12 +163,12 @@ def _find_difference(rule: str, expected: StackResult, found: StackResult) -> st
 
 
 def _cube(n_frames: int, rows: int, columns: int) -> str:
-    """Say the size of a cube."""
+    """Return the size of a cube in words."""
     return f"{n_frames} frames of {rows} x {columns} pixels"
 
 
 def _comparison_lines(comparison: GpuComparison) -> list[str]:
-    """Say what the comparison found."""
+    """Return what the comparison found, in words."""
     cube = _cube(comparison.frames, comparison.rows, comparison.columns)
     if comparison.difference:
         return [
@@ -231,5 +196,5 @@ def _cupy_version() -> str:
 
 
 def _gib(n_bytes: int) -> str:
-    """Say a number of bytes."""
+    """Return a number of bytes in words."""
     return f"{n_bytes / 2**30:.1f} GiB"

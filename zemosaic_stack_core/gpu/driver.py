@@ -8,26 +8,18 @@ import importlib.metadata
 import os
 import sys
 
+# The driver's library by `sys.platform`: what CUDA itself looks for, under the name that it uses.
 _LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
-"""The driver's library by `sys.platform`: what CUDA itself looks for, under the name that it uses."""
-
+# How the loader of Linux ends its line where it finds no file of that name.
 _NO_FILE = f"cannot open shared object file: {os.strerror(errno.ENOENT)}"
-"""How the loader of Linux ends its line where it finds no file of that name."""
-
+# Builds of CuPy that need that driver. A build of another name may be for other hardware.
 _NVIDIA_WHEELS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x")
-"""Builds of CuPy that need that driver. A build of another name may be for other hardware."""
 
 
 def missing_driver() -> str:
-    """Say that NVIDIA's driver is missing.
+    """Return why NVIDIA's driver can't be had; empty where it is there or the health check has to find out.
 
-    Its library is loaded the way CUDA does, and not initialized, which is where a broken driver hangs. Where it can be
-    loaded, or where nobody can tell, the health check finds out the rest.
-
-    Returns
-    -------
-    str
-        Why the driver can't be had; empty where the health check has to be made.
+    Its library is loaded the way CUDA does, and not initialized, which is where a broken driver hangs.
     """
     name = _LIBRARIES.get(sys.platform)
     if name is None:
@@ -42,7 +34,7 @@ def missing_driver() -> str:
 
 
 def _needs_the_driver() -> bool:
-    """Say whether the CuPy that is installed is one of NVIDIA's wheels."""
+    """Return whether the CuPy that is installed is one of NVIDIA's wheels."""
     for name in _NVIDIA_WHEELS:
         try:
             importlib.metadata.distribution(name)

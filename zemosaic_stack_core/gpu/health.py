@@ -22,14 +22,12 @@ from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.system.isolation import IsolatedCallError, call_in_process, call_in_thread
 
+# Seconds for the check. It takes about one; the first time CuPy compiles about a hundred kernels, 0.1 s each.
 HEALTH_TIMEOUT_S = 120.0
-"""Seconds for the check. It takes about one; the first time CuPy compiles about a hundred kernels, 0.1 s each."""
-
+# Rules of the check's cubes: between them they use every kind of operation of the kernel.
 _RULES = ("kappa_sigma", "winsorized_sigma_clip", "linear_fit_clip")
-"""Rules of the check's cubes: between them they use every kind of operation of the kernel."""
-
+# Frames of the check's cubes: few and many are sorted differently.
 _FRAMES = (9, 150)
-"""Frames of the check's cubes: few and many are sorted differently."""
 
 _INSTALL = 'python -m pip install "cupy-cuda12x[ctk]"'
 
@@ -129,9 +127,9 @@ def check_gpu_here() -> dict[str, Any]:
 
 
 def check_gpu(timeout_s: float = HEALTH_TIMEOUT_S) -> GpuHealth:
-    """Check the GPU now.
+    """Check the GPU now; any failure is a reason in the answer, never an exception.
 
-    The device must answer and tell its free memory, and the kernel must give NumPy's bits on small cubes. This happens
+    The device must answer and report its free memory, and the kernel must give NumPy's bits on small cubes. It happens
     in a process of its own, which a hung driver can only stall until the time-out, and which takes a crash or a dead
     device with it; where there is no driver at all, none is started. Where this process uses CuPy already, it is
     checked here, on a thread with the same time-out: what counts then is whether CuPy works *here*.
@@ -140,26 +138,23 @@ def check_gpu(timeout_s: float = HEALTH_TIMEOUT_S) -> GpuHealth:
     ----------
     timeout_s : float
         Seconds to wait for the answer.
-
-    Returns
-    -------
-    GpuHealth
-        Any failure is a reason, never an exception.
     """
     if importlib.util.find_spec("cupy") is None:
-        reason = "CuPy is not installed"
-        return GpuHealth(usable=False, reason=reason, advice=_advice(reason))
+        return _unusable("CuPy is not installed")
     if not cupy_in_use() and (reason := missing_driver()):
-        return GpuHealth(usable=False, reason=reason, advice=_advice(reason))
+        return _unusable(reason)
     call = call_in_thread if cupy_in_use() or getattr(sys, "frozen", False) else call_in_process
     try:
         answer = call(f"{__name__}:check_gpu_here", [], timeout_s=timeout_s)
     except IsolatedCallError as error:
-        reason = str(error)
-        return GpuHealth(usable=False, reason=reason, advice=_advice(reason))
+        return _unusable(str(error))
     memory = None if answer["memory"] is None else GpuMemory(**answer["memory"])
-    reason = answer.get("reason", "")
-    return GpuHealth(usable=answer["usable"], reason=reason, advice=_advice(reason) if reason else "", memory=memory)
+    return GpuHealth(usable=True, memory=memory) if answer["usable"] else _unusable(answer["reason"], memory)
+
+
+def _unusable(reason: str, memory: GpuMemory | None = None) -> GpuHealth:
+    """Return the outcome of a check that failed."""
+    return GpuHealth(usable=False, reason=reason, advice=_advice(reason), memory=memory)
 
 
 @functools.cache
@@ -174,17 +169,12 @@ def reset_gpu_health() -> None:
 
 
 def gpu_is_usable(logger: logging.Logger | None = None) -> bool:
-    """Say whether the GPU passed its health check; the answer is kept until `reset_gpu_health`.
+    """Return whether the GPU passed its health check; the answer is kept until `reset_gpu_health`. Never raises.
 
     Parameters
     ----------
     logger : logging.Logger, optional
         Gets one INFO line with the reason where the GPU is not usable.
-
-    Returns
-    -------
-    bool
-        False on any failure; never raises.
     """
     health = gpu_health()
     if logger is not None and not health.usable:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from zemosaic_stack_core.backends import Backend, cupy_backend
 from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, walk_chain
 from zemosaic_stack_core.errors import (
@@ -23,7 +21,6 @@ from zemosaic_stack_core.errors import (
 )
 from zemosaic_stack_core.gpu.health import GpuHealth, gpu_health, reset_gpu_health
 from zemosaic_stack_core.stacking.limits import read_limits
-from zemosaic_stack_core.stacking.result import StackResult
 
 USING_GPU = "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)"
 STACK_FAILED = "[P3][GPU] Stack failed (GPUStackingError): %s -- retrying once on GPU"
@@ -35,84 +32,31 @@ NOT_RELEASED = "[P3][GPU] The GPU's memory could not be given back: %s"
 NOT_PLANNED = "the plan says use_gpu=False"
 NOT_USABLE = "[P3][GPU] GPU not usable, Phase 3 runs on the CPU: %s"
 
+# Errors of the input and of temporary files: the CPU would raise them too.
 _NOT_THE_GPUS = (InvalidInputError, FrameReadError, ScratchError)
-"""Errors of the input and of temporary files: the CPU would raise them too."""
-
+# What giving memory back may raise: CUDA's errors, and those of an installation that is broken.
 _OF_CUPY = (RuntimeError, MemoryError, ImportError, OSError, AttributeError, TypeError, ValueError)
-"""What giving memory back may raise: CUDA's errors, and those of an installation that is broken."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuFault:
-    """One failed attempt.
-
-    Parameters
-    ----------
-    kind : FaultClass
-        What class of failure it was.
-    summary : str
-        One line: the class, the exception and its text.
-    is_stacking_error : bool
-        A `GPUStackingError`: the device worked, the tile is not valid.
-    """
+    """One failed attempt."""
 
     kind: FaultClass
+    # One line: the class, the exception and its text.
     summary: str
+    # A `GPUStackingError`: the device worked, the tile is not valid.
     is_stacking_error: bool = False
 
 
 class GpuOutcome(NamedTuple, Generic[T]):
-    """What came of a tile on the GPU.
-
-    Parameters
-    ----------
-    answer : object or None
-        The tile; None where the CPU has to make it.
-    attempts : int
-        Attempts that were made.
-    reason : str
-        Why the CPU has to make it; empty where it has not.
-    """
+    """What came of a tile on the GPU: the tile, or None and the reason why the CPU has to make it."""
 
     answer: T | None
     attempts: int
     reason: str = ""
-
-
-def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
-    """Say what can't be right about a tile, empty where nothing is found.
-
-    Parameters
-    ----------
-    result : StackResult
-        With its coverage.
-    shape : tuple of int
-        Shape that the image must have.
-    n_frames : int
-        Most samples that can lie on a pixel.
-
-    Returns
-    -------
-    str
-        The image has another shape, is not finite where samples were combined, or is finite where none were. An image
-        of zeros is not an error.
-    """
-    image, coverage = result.image, result.coverage
-    if image.shape != shape:
-        return f"the image has the shape {image.shape}; expected {shape}"
-    if coverage is None or coverage.shape != shape:
-        return f"the coverage has the shape {None if coverage is None else coverage.shape}; expected {shape}"
-    if coverage.size and (coverage.min() < 0 or coverage.max() > n_frames):
-        return f"the coverage runs from {coverage.min()} to {coverage.max()}; expected 0 to {n_frames}"
-    is_finite = np.isfinite(image)
-    is_covered = coverage > 0
-    if not np.array_equal(is_finite, is_covered):
-        holes = int(np.count_nonzero(is_covered & ~is_finite))
-        ghosts = int(np.count_nonzero(is_finite & ~is_covered))
-        return f"{holes} pixels with samples are not finite, {ghosts} without samples are finite; expected 0 and 0"
-    return ""
 
 
 class Phase3Gpu:
@@ -123,7 +67,7 @@ class Phase3Gpu:
     plan : ParallelPlan, mapping, object, Limits, or None
         ``use_gpu=False`` forbids the GPU.
     logger : logging.Logger, optional
-        Gets the lines that tell of the GPU; default the logger of this module.
+        Gets the lines about the GPU; default the logger of this module.
     is_required : bool
         Raise instead of falling back to the CPU.
     check_health : callable
@@ -193,13 +137,7 @@ class Phase3Gpu:
         return "GPU" if memory is None else memory.name
 
     def may_try(self, plan: object = None) -> bool:
-        """Say whether a tile with this plan goes to the GPU.
-
-        Raises
-        ------
-        BackendUnavailableError
-            The GPU is required and not usable.
-        """
+        """Return whether a tile with this plan goes to the GPU; raise `BackendUnavailableError` where it has to."""
         may = read_limits(plan).use_gpu and not self.hard_disabled and self.allowed
         if self.is_required and not may:
             reason = self.reason or NOT_PLANNED
@@ -217,16 +155,11 @@ class Phase3Gpu:
         Parameters
         ----------
         attempt : callable
-            Stacks the whole tile on the backend; the second argument says that its band must be half as large.
+            Stacks the whole tile on the backend; the second argument is True where its chunk must be half as large.
         check : callable
-            Says what is invalid about an answer, empty where nothing is.
+            Returns what is invalid about an answer, empty where nothing is.
         is_callers : callable
-            Says that an exception was raised by the caller's own callback, as a cancellation.
-
-        Returns
-        -------
-        GpuOutcome
-            The answer, or why there is none.
+            Returns whether an exception was raised by the caller's own callback, as a cancellation.
 
         Raises
         ------
@@ -274,7 +207,7 @@ class Phase3Gpu:
                 self.logger.warning(NOT_RELEASED, " ".join(str(error).split()))
 
     def _succeeded(self, answer: T) -> T:
-        """Count a tile of the GPU; say once that it is in use."""
+        """Count a tile of the GPU; log once that it is in use."""
         with self._state:
             self.gpu_tiles += 1
             is_first = self.gpu_tiles == 1

@@ -1,4 +1,4 @@
-"""What a stack gives back: `StackResult`, its maps and one `FrameRecord` per frame."""
+"""What a stack returns: `StackResult`, with one `FrameRecord` per frame and the `RunFacts`."""
 
 from __future__ import annotations
 
@@ -53,25 +53,40 @@ class FrameRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """How a stack was computed, for logs and reports; no number of the image depends on it."""
+    """How a stack was computed, for logs and reports; no number of the image depends on it.
+
+    Parameters
+    ----------
+    chunks, rows_per_chunk, columns_per_chunk : int
+        Number and size of the chunks.
+    workers : int
+        Processes or threads that computed chunks.
+    seconds : float
+        Of the whole stack, without the estimate of the frames' numbers.
+    upload_ms, compute_ms, download_ms : float
+        Milliseconds of each step, summed over the chunks. On a device they are of its own clock, and overlap. On the
+        host nothing is copied, and what worker processes take is not counted.
+    used_gpu : bool
+        Every chunk came from the GPU.
+    gpu_attempts : int
+        Attempts on the GPU.
+    fallback_reason : str
+        Why the CPU made it; empty where the GPU did, or was not asked for.
+    device : str
+        Name of the GPU that made it, or ``"CPU"``; empty for a plain `stack`.
+    """
 
     chunks: int = 0
     rows_per_chunk: int = 0
     columns_per_chunk: int = 0
-    # Processes or threads that computed chunks.
     workers: int = 1
     seconds: float = 0.0
-    # Milliseconds of each step, summed over the chunks. On a device they are of its own clock, and overlap. On the host
-    # nothing is copied, and what worker processes take is not counted.
     upload_ms: float = 0.0
     compute_ms: float = 0.0
     download_ms: float = 0.0
-    # Every band came from the GPU.
     used_gpu: bool = False
     gpu_attempts: int = 0
-    # Why the CPU made it; empty where the GPU did, or was not asked for.
     fallback_reason: str = ""
-    # Name of the GPU that made it, or "CPU"; empty for a plain `stack`.
     device: str = ""
 
 
@@ -118,3 +133,25 @@ class StackResult:
     def channels(self) -> int:
         """Channels of the image."""
         return 1 if self.image.ndim == 2 else self.image.shape[2]
+
+
+def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
+    """Return what can't be right about a result with its coverage, empty where nothing is found.
+
+    The image, or the coverage, is not of this shape; the image is not finite where samples were combined, or finite
+    where none were; more than `n_frames` samples were combined. An image of zeros is not an error.
+    """
+    image, coverage = result.image, result.coverage
+    if image.shape != shape:
+        return f"the image has the shape {image.shape}; expected {shape}"
+    if coverage is None or coverage.shape != shape:
+        return f"the coverage has the shape {None if coverage is None else coverage.shape}; expected {shape}"
+    if coverage.size and (coverage.min() < 0 or coverage.max() > n_frames):
+        return f"the coverage runs from {coverage.min()} to {coverage.max()}; expected 0 to {n_frames}"
+    is_finite = np.isfinite(image)
+    is_covered = coverage > 0
+    if not np.array_equal(is_finite, is_covered):
+        holes = int(np.count_nonzero(is_covered & ~is_finite))
+        ghosts = int(np.count_nonzero(is_finite & ~is_covered))
+        return f"{holes} pixels with samples are not finite, {ghosts} without samples are finite; expected 0 and 0"
+    return ""

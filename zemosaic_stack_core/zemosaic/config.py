@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.options import NORMALIZATIONS, REJECTIONS, WEIGHTINGS, StackOptions, check_choice
+from zemosaic_stack_core.options import COMBINATIONS, NORMALIZATIONS, REJECTIONS, WEIGHTINGS, StackOptions, check_choice
+from zemosaic_stack_core.stacking.limits import setting
 from zemosaic_stack_core.zemosaic.parallel_plan import GPU_SWITCHES, allows_gpu
 
+# Other spellings that ZeMosaic's own code accepts; an empty setting is one that was never chosen.
 _REJECTION_ALIASES = {
     "": "none",
     "sigma_clip": "kappa_sigma",
@@ -22,11 +24,11 @@ _REJECTION_ALIASES = {
 _NORMALIZATION_ALIASES = {"": "none", "linear": "linear_fit", "sky": "sky_mean"}
 _WEIGHTING_ALIASES = {"": "none", "unit": "none", "unity": "none"}
 _COMBINE_ALIASES = {"": "mean", "average": "mean", "med": "median"}
-"""Other spellings that ZeMosaic's own code accepts; an empty setting is one that was never chosen."""
-
+# Value of ZeMosaic's ``wsc_impl`` that asks for its older winsorized clip.
 _WSC_LEGACY = "legacy_quantile"
-"""Value of ZeMosaic's ``wsc_impl`` that asks for its older winsorized clip."""
-
+# ZeMosaic's defaults of its radial weight.
+RADIAL_FEATHER, RADIAL_POWER = 0.8, 2.0
+# Settings that `auto_tune_parallel_plan` reads.
 _PARALLEL_KEYS = (
     "parallel_autotune_enabled",
     "parallel_target_cpu_load",
@@ -39,55 +41,20 @@ _PARALLEL_KEYS = (
     "max_chunk_bytes",
     *GPU_SWITCHES,
 )
-"""Settings that `auto_tune_parallel_plan` reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RadialWeight:
-    """ZeMosaic's radial weight: ``max(floor, cos(pi/2 * min(1, r/(feather*r_max)))**power)``.
-
-    Parameters
-    ----------
-    feather : float
-        Fraction of the largest radius at which the weight has fallen to its floor, above 0.
-    power : float
-        Exponent, above 0.
-    """
-
-    feather: float = 0.8
-    power: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name in ("feather", "power"):
-            if not getattr(self, name) > 0.0:
-                raise InvalidInputError(f"radial weight: {name} is {getattr(self, name)!r}; expected a number above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZeMosaicSettings:
-    """What a configuration of ZeMosaic means here.
-
-    Parameters
-    ----------
-    options : StackOptions
-        Normalization, weighting, rejection, combination, radial weight.
-    radial : RadialWeight or None
-        The radial weight where it is asked for; it is in `options` too.
-    parallel : dict
-        The settings that `auto_tune_parallel_plan` reads.
-    use_gpu : bool
-        False where a setting forbids the GPU.
-    notes : tuple of str
-        What was asked for and can't be had, one line each.
-    ignored : tuple of str
-        Names of settings that mean nothing to a stack, sorted.
-    """
+class TranslatedConfig:
+    """What a configuration of ZeMosaic means here."""
 
     options: StackOptions
-    radial: RadialWeight | None
+    # The settings that `auto_tune_parallel_plan` reads.
     parallel: dict[str, Any]
+    # False where a setting forbids the GPU.
     use_gpu: bool
+    # What was asked for and can't be had, one line each.
     notes: tuple[str, ...]
+    # Names of settings that mean nothing to a stack, sorted.
     ignored: tuple[str, ...]
 
 
@@ -126,23 +93,7 @@ _COMMON_NAMES = ("wsc_impl", "apply_radial_weight", "radial_feather_fraction", "
 
 
 def read_zemosaic_config(path: str | Path) -> dict[str, Any]:
-    """Read a ``zemosaic_config.json``.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    dict
-        The settings.
-
-    Raises
-    ------
-    InvalidInputError
-        The file can't be read or is not a JSON object; the message names it.
-    """
+    """Read a ``zemosaic_config.json``; an error names the file."""
     try:
         settings = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors on Windows write the mark
     except OSError as error:
@@ -154,75 +105,33 @@ def read_zemosaic_config(path: str | Path) -> dict[str, Any]:
     return settings
 
 
-def settings_from_config(config: Mapping[str, Any]) -> ZeMosaicSettings:
-    """Translate the settings of ``zemosaic_config.json``.
+def translate_config(config: Mapping[str, Any]) -> TranslatedConfig:
+    """Translate the settings of ``zemosaic_config.json``; an absent one has the default of `StackOptions`.
 
-    Parameters
-    ----------
-    config : mapping
-        ZeMosaic's settings by name. ``stacking_normalize_method``, ``stacking_weighting_method``,
-        ``stacking_rejection_algorithm``, ``stacking_kappa_low``, ``stacking_kappa_high``, ``stacking_winsor_limits``
-        (a pair, or text as in ``"0.05,0.05"``), ``stacking_final_combine_method``, ``wsc_impl``,
-        ``apply_radial_weight``, ``radial_feather_fraction``, ``radial_shape_power``, ``parallel_*``, ``gpu_*`` and the
-        GPU's switches are used.
-
-    Returns
-    -------
-    ZeMosaicSettings
-        A setting that is absent has the default of `StackOptions`.
-
-    Raises
-    ------
-    InvalidInputError
-        A name is unknown (the message lists the known ones) or a number is out of range.
+    The winsor limits are a pair, or text as in ``"0.05,0.05"``; ``wsc_impl``, the radial weight, ``parallel_*``,
+    ``gpu_*`` and the GPU's switches are read besides the names of `_CONFIG_NAMES`.
     """
     return _translate(config, _CONFIG_NAMES)
 
 
-def settings_from_stacking_params(
-    stacking_params: Mapping[str, Any] | None, zconfig: object = None
-) -> ZeMosaicSettings:
-    """Translate the ``stacking_params`` that ZeMosaic's worker hands to a stacker.
+def translate_stacking_params(stacking_params: Mapping[str, Any] | None, zconfig: object = None) -> TranslatedConfig:
+    """Translate the ``stacking_params`` that ZeMosaic's worker hands to a stacker, under the names of `_WORKER_NAMES`.
 
-    Parameters
-    ----------
-    stacking_params : mapping or None
-        ``stack_norm_method``, ``stack_weight_method``, ``stack_reject_algo``, ``stack_kappa_low``,
-        ``stack_kappa_high``, ``parsed_winsor_limits``, ``stack_final_combine``, ``apply_radial_weight``,
-        ``radial_feather_fraction``, ``radial_shape_power``.
-    zconfig : mapping or object, optional
-        The whole configuration; ``wsc_impl`` and the GPU's switches are taken from it.
-
-    Returns
-    -------
-    ZeMosaicSettings
-        As `settings_from_config`; without ``stack_reject_algo`` nothing is rejected, as there.
-
-    Raises
-    ------
-    InvalidInputError
-        A name is unknown or a number is out of range.
+    Without ``stack_reject_algo`` nothing is rejected, as there. ``wsc_impl``, what belongs to the parallel plan and the
+    GPU's switches are taken from `zconfig`, the whole configuration.
     """
     params = {"stack_reject_algo": "none", **(stacking_params or {})}
     for name in ("wsc_impl", *_PARALLEL_KEYS):
-        value = zconfig.get(name) if isinstance(zconfig, Mapping) else getattr(zconfig, name, None)
+        value = setting(zconfig, name)
         if value is not None:
             params.setdefault(name, value)
     return _translate(params, _WORKER_NAMES)
 
 
-def _translate(config: Mapping[str, Any], names: _Names) -> ZeMosaicSettings:
+def _translate(config: Mapping[str, Any], names: _Names) -> TranslatedConfig:
     """Read the settings under one writer's names."""
+    chosen = _read_methods(config, names)
     notes = []
-    choices = {
-        "normalization": _choice(config, names.normalization, _NORMALIZATION_ALIASES, NORMALIZATIONS),
-        "weighting": _choice(config, names.weighting, _WEIGHTING_ALIASES, WEIGHTINGS),
-        "rejection": _choice(config, names.rejection, _REJECTION_ALIASES, REJECTIONS),
-        "combine": _choice(config, names.combine, _COMBINE_ALIASES, ("mean", "median", "min", "max")),
-    }
-    chosen: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
-    if chosen.get("rejection") == "winsorized_sigma_clip" and str(config.get("wsc_impl") or "") == _WSC_LEGACY:
-        chosen["rejection"] = "winsorized_quantile"
     combine = chosen.get("combine", "mean")
     if combine != "mean" and chosen.get("weighting", "none") != "none":
         notes.append(
@@ -235,27 +144,36 @@ def _translate(config: Mapping[str, Any], names: _Names) -> ZeMosaicSettings:
             chosen[option] = _number(name, config[name])
     if config.get(names.winsor_limits) is not None:
         chosen["winsor_limits"] = _pair(names.winsor_limits, config[names.winsor_limits])
-
-    radial = None
     if config.get("apply_radial_weight"):
         if combine == "mean":
-            radial = RadialWeight(
-                feather=_number("radial_feather_fraction", config.get("radial_feather_fraction", RadialWeight.feather)),
-                power=_number("radial_shape_power", config.get("radial_shape_power", RadialWeight.power)),
+            chosen["radial_feather_fraction"] = _number(
+                "radial_feather_fraction", config.get("radial_feather_fraction", RADIAL_FEATHER)
             )
+            chosen["radial_shape_power"] = _number("radial_shape_power", config.get("radial_shape_power", RADIAL_POWER))
         else:
             notes.append(f"apply_radial_weight is not used: a {combine} has no weights")
-        if radial is not None:
-            chosen["radial_feather_fraction"], chosen["radial_shape_power"] = radial.feather, radial.power
     known = {*vars(names).values(), *_COMMON_NAMES, *_PARALLEL_KEYS}
-    return ZeMosaicSettings(
+    return TranslatedConfig(
         options=StackOptions(**chosen),
-        radial=radial,
         parallel={name: config[name] for name in _PARALLEL_KEYS if config.get(name) is not None},
         use_gpu=allows_gpu(config),
         notes=tuple(notes),
         ignored=tuple(sorted(str(name) for name in config if name not in known)),
     )
+
+
+def _read_methods(config: Mapping[str, Any], names: _Names) -> dict[str, Any]:
+    """Return the methods that are chosen, by option."""
+    choices = {
+        "normalization": _choice(config, names.normalization, _NORMALIZATION_ALIASES, NORMALIZATIONS),
+        "weighting": _choice(config, names.weighting, _WEIGHTING_ALIASES, WEIGHTINGS),
+        "rejection": _choice(config, names.rejection, _REJECTION_ALIASES, REJECTIONS),
+        "combine": _choice(config, names.combine, _COMBINE_ALIASES, COMBINATIONS),
+    }
+    chosen: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+    if chosen.get("rejection") == "winsorized_sigma_clip" and str(config.get("wsc_impl") or "") == _WSC_LEGACY:
+        chosen["rejection"] = "winsorized_quantile"
+    return chosen
 
 
 def _choice(config: Mapping[str, Any], name: str, aliases: Mapping[str, str], known: tuple[str, ...]) -> str | None:

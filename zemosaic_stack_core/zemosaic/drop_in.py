@@ -23,35 +23,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.backends import Backend, cupy_backend, resolve_backend
+from zemosaic_stack_core.backends import cupy_backend, resolve_backend
 from zemosaic_stack_core.backends.faults import walk_chain
 from zemosaic_stack_core.errors import FrameReadError, GPUStackingError, InvalidInputError, OutOfMemoryError
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.host_arrays import to_host
-from zemosaic_stack_core.gpu.auto import GPU_SUMMARY
+from zemosaic_stack_core.gpu.auto import GPU_SUMMARY, tile_figures
 from zemosaic_stack_core.gpu.health import gpu_health, gpu_is_usable
-from zemosaic_stack_core.gpu.phase3_gpu import find_invalid
 from zemosaic_stack_core.options import COMBINATIONS, StackOptions, check_choice
 from zemosaic_stack_core.stacking.chunk_plan import Workload, plan_chunks
 from zemosaic_stack_core.stacking.job import StackRequest
-from zemosaic_stack_core.stacking.limits import read_limits
-from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.limits import Limits, read_limits, setting
+from zemosaic_stack_core.stacking.result import StackResult, find_invalid
 from zemosaic_stack_core.stacking.run import stack, stack_group
-from zemosaic_stack_core.zemosaic.config import settings_from_stacking_params
+from zemosaic_stack_core.stacking.telemetry import Progress, Telemetry
+from zemosaic_stack_core.zemosaic.config import TranslatedConfig, translate_stacking_params
 
+# Working set in bytes that `_resolve_rows_per_chunk` plans with where the plan has none.
 DEFAULT_GPU_MAX_CHUNK_BYTES = 512 * 1024**2
-"""Working set in bytes that `_resolve_rows_per_chunk` plans with where the plan has none."""
-
+# Rows that it plans with at most where the plan has neither rows nor bytes.
 DEFAULT_GPU_ROWS_PER_CHUNK = 256
-"""Rows that `_resolve_rows_per_chunk` plans with at most where the plan has neither rows nor bytes."""
+# `stack_core`: "median" brings every frame's median to the reference's. The median over the frames at each pixel, which
+# an older version subtracted, is the sky itself.
+_NORMALIZATIONS = {"none": "none", "": "none", "median": "additive", "linear_fit": "linear_fit"}
 
 _LOGGER = logging.getLogger(__name__)
 
 _gpu_is_usable = gpu_is_usable
-
-_NORMALIZATIONS = {"none": "none", "": "none", "median": "additive", "linear_fit": "linear_fit"}
-"""`stack_core`: "median" brings every frame's median to the reference's. The median over the frames at each pixel,
-which an older version subtracted, is the sky itself."""
 
 
 class _RuntimeStats:
@@ -86,7 +84,7 @@ def get_phase3_gpu_runtime_stats() -> dict[str, Any]:
 
 
 def _resolve_rows_per_chunk(height: int, width: int, channels: int, n_frames: int, plan: object) -> int:
-    """Return how many rows a band on the GPU may have under a plan: at least 1 (the stack itself takes part of a row).
+    """Return how many rows a chunk on the GPU may have under a plan: at least 1 (the stack itself takes part of a row).
 
     The plan's ``gpu_rows_per_chunk`` and ``gpu_max_chunk_bytes`` are caps; the stack also looks at what is free.
     """
@@ -122,7 +120,9 @@ def gpu_stack_from_arrays(
     aligned_images : sequence of arrays
         Shape (row, column) or (row, column, channel); None entries are left out.
     stacking_params : mapping or None
-        See `settings_from_stacking_params`.
+        ``stack_norm_method``, ``stack_weight_method``, ``stack_reject_algo``, ``stack_kappa_low``,
+        ``stack_kappa_high``, ``parsed_winsor_limits``, ``stack_final_combine``, ``apply_radial_weight``,
+        ``radial_feather_fraction``, ``radial_shape_power``; without ``stack_reject_algo`` nothing is rejected.
     parallel_plan : ParallelPlan, mapping, object or None
         ``gpu_rows_per_chunk`` and ``gpu_max_chunk_bytes`` are caps.
     logger : logging.Logger, optional
@@ -134,7 +134,7 @@ def gpu_stack_from_arrays(
     zconfig : mapping or object, optional
         The program's configuration.
     rows_per_chunk_override : int, optional
-        Most rows of a band, in place of the plan's.
+        Most rows of a chunk, in place of the plan's.
 
     Returns
     -------
@@ -151,16 +151,12 @@ def gpu_stack_from_arrays(
     InvalidInputError, FrameReadError
         Of the input: the CPU would raise them too.
     """
-    return _stack_on_gpu(
-        aligned_images,
-        stacking_params,
-        plan=parallel_plan,
-        logger=logger,
-        pcb_tile=pcb_tile,
-        tile_id=tile_id,
-        zconfig=zconfig,
-        rows=rows_per_chunk_override,
-    )
+    translated = translate_stacking_params(stacking_params, zconfig)
+    limits = read_limits(parallel_plan).on_gpu()
+    if rows_per_chunk_override:
+        limits = replace(limits, rows_per_chunk=rows_per_chunk_override)
+    telemetry = Telemetry(pcb_tile=pcb_tile, tile_id=tile_id)
+    return _stack_on_gpu(aligned_images, translated, limits, telemetry, logger or _LOGGER)
 
 
 def gpu_stack_from_paths(
@@ -175,7 +171,7 @@ def gpu_stack_from_paths(
     zconfig: object = None,
     rows_per_chunk_override: int | None = None,
 ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Stack frames that are described, on the GPU, in one attempt; files are read band by band.
+    """Stack frames that are described, on the GPU, in one attempt; files are read chunk by chunk.
 
     Parameters
     ----------
@@ -188,15 +184,15 @@ def gpu_stack_from_paths(
         See `gpu_stack_from_arrays`, as for what is returned and raised.
     """
     frames = [_frame_of(item) if array_loader is None else array_loader(item) for item in image_descriptors]
-    return _stack_on_gpu(
+    return gpu_stack_from_arrays(
         frames,
         stacking_params,
-        plan=parallel_plan,
+        parallel_plan=parallel_plan,
         logger=logger,
         pcb_tile=pcb_tile,
         tile_id=tile_id,
         zconfig=zconfig,
-        rows=rows_per_chunk_override,
+        rows_per_chunk_override=rows_per_chunk_override,
     )
 
 
@@ -215,31 +211,18 @@ def _frame_of(descriptor: object) -> object:
 
 
 def _stack_on_gpu(
-    frames: Sequence[object],
-    stacking_params: Mapping[str, Any] | None,
-    *,
-    plan: object,
-    logger: logging.Logger | None,
-    pcb_tile: Callable[..., Any] | None,
-    tile_id: int | None,
-    zconfig: object,
-    rows: int | None,
+    frames: Sequence[object], translated: TranslatedConfig, limits: Limits, telemetry: Telemetry, logger: logging.Logger
 ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """Make one attempt on the GPU; see `gpu_stack_from_arrays`."""
-    logger = _LOGGER if logger is None else logger
-    settings = settings_from_stacking_params(stacking_params, zconfig)
-    for note in settings.notes:
+    for note in translated.notes:
         logger.warning("[P3][GPU] %s", note)
-    limits = read_limits(plan).on_gpu()
-    if rows:
-        limits = replace(limits, rows_per_chunk=rows)
     group = open_frames([frame for frame in frames if frame is not None])
     if not gpu_is_usable(logger):
         raise GPUStackingError(f"the GPU can't be used: {gpu_health().reason}")
     began = time.perf_counter()
     try:
         backend = cupy_backend()
-        result = stack_group(group, StackRequest(options=settings.options), backend, limits)
+        result = stack_group(group, StackRequest(options=translated.options), backend, limits)
         backend.release()  # the program's other phases use the GPU in their own way
     except (InvalidInputError, FrameReadError):
         raise
@@ -252,29 +235,12 @@ def _stack_on_gpu(
     if invalid:
         raise GPUStackingError(f"the GPU's tile is invalid: {invalid}")
     duration_s = time.perf_counter() - began
-    summary = _summary(result, group.rows, duration_s)
+    summary = {**tile_figures(result, group.rows), "duration_s": duration_s}
     _RUNTIME_STATS.replace({f"p3_gpu_last_{name}": value for name, value in {**summary, "used": True}.items()})
-    if pcb_tile is not None:
-        pcb_tile(
-            GPU_SUMMARY, prog=None, lvl="INFO_DETAIL", tile_id=tile_id, attempt=1, backend=result.backend, **summary
-        )
+    if telemetry.pcb_tile is not None:
+        where = {"tile_id": telemetry.tile_id, "attempt": 1, "backend": result.backend}
+        telemetry.pcb_tile(GPU_SUMMARY, prog=None, lvl="INFO_DETAIL", **where, **summary)
     return result.image, _meta(result, duration_s)
-
-
-def _summary(result: StackResult, total_rows: int, duration_s: float) -> dict[str, Any]:
-    """Return the figures of a tile that telemetry and the runtime statistics share."""
-    facts = result.facts
-    return {
-        "rows_per_chunk": facts.rows_per_chunk,
-        "total_rows": total_rows,
-        "n_frames": len(result.frames),
-        "duration_s": duration_s,
-        "upload_ms": facts.upload_ms,
-        "reject_ms": facts.compute_ms,
-        "combine_ms": 0.0,
-        "download_ms": facts.download_ms,
-        "algo": result.options.rejection,
-    }
 
 
 def _meta(result: StackResult, duration_s: float) -> dict[str, Any]:
@@ -355,43 +321,44 @@ def stack_core(
         if options.combine != "mean":
             _LOGGER.warning("stack_core: a %s has no weights; they are left out", options.combine)
             weights = None
-    progress = None
-    if progress_callback is not None:
-        report = progress_callback
-
-        def progress(done: int, total: int) -> None:
-            report("stack_core_progress", 100.0 * done / total, "DEBUG_DETAIL")
-
-    resolved: Backend = resolve_backend(backend)
+    progress = None if progress_callback is None else _in_percent(progress_callback)
     result = stack(
-        images, options=options, weights=weights, maps=("coverage", "weight_map"), backend=resolved, progress=progress
+        images,
+        options=options,
+        weights=weights,
+        maps=("coverage", "weight_map"),
+        backend=resolve_backend(backend),
+        progress=progress,
     )
     if result.coverage is None or result.weight_map is None:
-        raise AssertionError("stack() gives the maps that it is asked for")
+        raise AssertionError("stack() returns the maps that it is asked for")
     rejected = sum(sum(record.rejected_low) + sum(record.rejected_high) for record in result.frames)
     present = rejected + int(result.coverage.sum(dtype=np.int64))
     return result.image, 100.0 * rejected / present if present else 0.0, result.weight_map
 
 
+def _in_percent(callback: Callable[..., Any]) -> Progress:
+    """Return a progress callback that reports in `stack_core`'s way."""
+    return lambda done, total: callback("stack_core_progress", 100.0 * done / total, "DEBUG_DETAIL")
+
+
 def _core_options(config: object) -> StackOptions:
     """Return the options of `stack_core`'s configuration."""
-
-    def setting(name: str, default: Any) -> Any:
-        value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
-        return default if value is None else value
-
-    method = str(setting("normalize_method", "none")).strip().lower()
+    method = setting(config, "normalize_method")
+    method = "none" if method is None else str(method).strip().lower()
     check_choice("normalize_method", method, tuple(_NORMALIZATIONS))
-    combine = setting("final_combine_method", "mean")
+    combine = setting(config, "final_combine_method")
+    combine = "mean" if combine is None else combine
     check_choice("final_combine_method", combine, COMBINATIONS)
     params = {
         "stack_norm_method": _NORMALIZATIONS[method],
-        "stack_reject_algo": setting("rejection_algorithm", "none"),
+        "stack_reject_algo": setting(config, "rejection_algorithm"),
         "stack_final_combine": combine,
-        "stack_kappa_low": setting("sigma_clip_low", 3.0),
-        "stack_kappa_high": setting("sigma_clip_high", 3.0),
+        "stack_kappa_low": setting(config, "sigma_clip_low"),
+        "stack_kappa_high": setting(config, "sigma_clip_high"),
     }
-    return settings_from_stacking_params(params, config).options
+    given = {name: value for name, value in params.items() if value is not None}
+    return translate_stacking_params(given, config).options
 
 
 def compute_tile_photometric_scaling(

@@ -11,14 +11,12 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.stacking.limits import read_limits, setting, size_or_none
 from zemosaic_stack_core.system.memory import available_memory, usable_cores
 
+# `auto_tune_parallel_plan` asks for at least this much per chunk: below it the calls cost more than the work.
 MIN_CHUNK_BYTES = 32 * 1024**2
-"""`auto_tune_parallel_plan` asks for at least this much per chunk: below it the calls cost more than the work."""
-
+# Part of the free memory that a plan leaves alone, whatever the configuration asks for.
 RESERVED_MEMORY_FRACTION = 0.05
-"""Part of the free memory that a plan leaves alone, whatever the configuration asks for."""
-
+# ZeMosaic's settings that allow or forbid the GPU for stacking: the first that is there decides.
 GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
-"""ZeMosaic's settings that allow or forbid the GPU, the more special first."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,15 @@ class ParallelPlan:
     max_chunk_bytes : int or None
         Largest working set of one worker.
     rows_per_chunk : int or None
-        Most rows of one band on the CPU.
+        Most rows of one chunk on the CPU.
     tiles_per_chunk : int or None
         Kept for programs that set it; no number of this library depends on it.
     use_gpu : bool
         False forbids the GPU; True allows it where its health check passes.
     gpu_rows_per_chunk : int or None
-        Most rows of one band on the GPU.
+        Most rows of one chunk on the GPU.
     gpu_max_chunk_bytes : int or None
-        Largest working set of one band on the GPU.
+        Largest working set of one chunk on the GPU.
     """
 
     cpu_workers: int | None = None
@@ -93,17 +91,12 @@ class ParallelCapabilities:
 
 
 def detect_parallel_capabilities(*, probe_gpu: bool = True) -> ParallelCapabilities:
-    """Look at the machine.
+    """Look at the machine; the GPU's part comes from the health check, which is made once.
 
     Parameters
     ----------
     probe_gpu : bool
         False leaves the GPU alone and reports none.
-
-    Returns
-    -------
-    ParallelCapabilities
-        The GPU's part comes from the cached health check, see `gpu_health.gpu_health`.
     """
     import psutil
 
@@ -137,24 +130,8 @@ def _setting(config: object, name: str, default: Any) -> Any:
 
 
 def allows_gpu(config: object) -> bool:
-    """Say whether ZeMosaic's settings allow the GPU for stacking.
-
-    Parameters
-    ----------
-    config : mapping, object with attributes, or None
-        Of ``stack_use_gpu``, ``use_gpu_stack``, ``use_gpu`` and ``use_gpu_phase5`` the first that is there decides: the
-        switch for stacking before the general ones.
-
-    Returns
-    -------
-    bool
-        True where none is there.
-    """
-    for name in GPU_SWITCHES:
-        value = setting(config, name)
-        if value is not None:
-            return bool(value)
-    return True
+    """Return whether ZeMosaic's settings allow the GPU: what the first of `GPU_SWITCHES` says, True without any."""
+    return next((bool(value) for name in GPU_SWITCHES if (value := setting(config, name)) is not None), True)
 
 
 def _fraction(config: object, name: str, default: float) -> float:
@@ -193,7 +170,8 @@ def auto_tune_parallel_plan(
         ZeMosaic's settings: ``parallel_autotune_enabled`` (True), ``parallel_target_cpu_load`` (0.95),
         ``parallel_target_ram_fraction`` (0.9), ``parallel_gpu_vram_fraction`` (0.8), ``parallel_max_cpu_workers``
         (0: no cap), and ``gpu_rows_per_chunk``, ``gpu_max_chunk_bytes``, ``rows_per_chunk``, ``max_chunk_bytes``,
-        which go into the plan as caps; and the switches that `allows_gpu` reads.
+        which go into the plan as caps; and ``stack_use_gpu``, ``use_gpu_stack``, ``use_gpu``, ``use_gpu_phase5``, of
+        which the first that is there allows or forbids the GPU.
     caps : ParallelCapabilities, optional
         What the machine has; looked up where not given.
 
@@ -210,28 +188,15 @@ def auto_tune_parallel_plan(
     del kind
     caps = caps if caps is not None else detect_parallel_capabilities()
     given = read_limits(config)
-    max_workers = size_or_none("parallel_max_cpu_workers", _setting(config, "parallel_max_cpu_workers", 0))
-    workers = caps.cpu_logical_cores
-    if _setting(config, "parallel_autotune_enabled", True):
-        workers = round(workers * _fraction(config, "parallel_target_cpu_load", 0.95))
-    workers = max(min(workers, max_workers or workers), 1)
-
+    workers = _workers(config, caps)
     n_frames = max(int(n_frames), 1)
     row_bytes = max(frame_shape[1] * int(bytes_per_pixel) * n_frames, 1) if frame_shape else None
     height = frame_shape[0] if frame_shape else 0
-
     free = caps.ram_available_bytes * (1 - RESERVED_MEMORY_FRACTION)
     ram_budget = int(min(caps.ram_total_bytes * _fraction(config, "parallel_target_ram_fraction", 0.9), free))
     chunk_bytes = _smaller(max(ram_budget // workers, MIN_CHUNK_BYTES), given.chunk_bytes)
-
     use_gpu = caps.gpu_available and allows_gpu(config)
-    gpu_chunk_bytes = None
-    if use_gpu:
-        fraction = _fraction(config, "parallel_gpu_vram_fraction", 0.8)
-        vram = int((caps.gpu_vram_total_bytes or 0) * fraction)
-        if caps.gpu_vram_free_bytes is not None:
-            vram = min(vram, int(caps.gpu_vram_free_bytes * (1 - RESERVED_MEMORY_FRACTION)))
-        gpu_chunk_bytes = _smaller(max(vram, MIN_CHUNK_BYTES), given.gpu_chunk_bytes)
+    gpu_chunk_bytes = _smaller(_gpu_bytes(config, caps), given.gpu_chunk_bytes) if use_gpu else None
     return ParallelPlan(
         cpu_workers=workers,
         use_memmap=row_bytes is not None and row_bytes * height > ram_budget,
@@ -241,6 +206,23 @@ def auto_tune_parallel_plan(
         gpu_rows_per_chunk=_rows(gpu_chunk_bytes, row_bytes, height, given.gpu_rows_per_chunk) if use_gpu else None,
         gpu_max_chunk_bytes=gpu_chunk_bytes,
     )
+
+
+def _workers(config: object, caps: ParallelCapabilities) -> int:
+    """Return the number of workers that settings and cores allow, at least 1."""
+    cap = size_or_none("parallel_max_cpu_workers", _setting(config, "parallel_max_cpu_workers", 0))
+    workers = caps.cpu_logical_cores
+    if _setting(config, "parallel_autotune_enabled", True):
+        workers = round(workers * _fraction(config, "parallel_target_cpu_load", 0.95))
+    return max(_smaller(workers, cap), 1)
+
+
+def _gpu_bytes(config: object, caps: ParallelCapabilities) -> int:
+    """Return the bytes of the device that a chunk may take, at least `MIN_CHUNK_BYTES`."""
+    vram = int((caps.gpu_vram_total_bytes or 0) * _fraction(config, "parallel_gpu_vram_fraction", 0.8))
+    if caps.gpu_vram_free_bytes is not None:
+        vram = min(vram, int(caps.gpu_vram_free_bytes * (1 - RESERVED_MEMORY_FRACTION)))
+    return max(vram, MIN_CHUNK_BYTES)
 
 
 def _smaller(size: int, cap: int | None) -> int:
