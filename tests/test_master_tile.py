@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.fits.stream import find_damage, is_intact
+from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.master.frames_table import table_header
 from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.master.read import read_master, read_signature
@@ -58,6 +59,7 @@ def make_result(shape=(7, 11), count=3, *, paths=None, options=None, reference=N
             sky=(100.1,) * channels,
             noise=None if i == 1 else (1 / 3,) * channels,
             note="not normalized: 50 % of é is μ " if i == 1 else "",
+            observing=None if paths is None else read_head(paths[i]).observing,
         )
         for i in range(count)
     )
@@ -312,24 +314,23 @@ def test_exposure_and_dates_are_of_the_frames_that_are_in_the_image(tmp_path):
     assert header["DATE-AVG"] == "2026-03-14T21:30:15"
 
 
+def observed(*facts):
+    """A stack of frames of which these facts are known."""
+    result = make_result()
+    frames = [replace(frame, observing=one) for frame, one in zip(result.frames, facts, strict=True)]
+    return replace(result, frames=tuple(frames))
+
+
 def test_dates_and_times_that_nobody_knows_are_left_out(tmp_path):
-    write_master(
-        tmp_path / "a.fits",
-        make_result(),
-        MasterExtras(observing=[None, ObservingFacts(), ObservingFacts(exposure=2.0)]),
-    )
+    write_master(tmp_path / "a.fits", observed(None, ObservingFacts(), ObservingFacts(exposure=2.0)))
     header = fits.getheader(tmp_path / "a.fits")
     assert header["EXPTOTAL"] == 2.0
     assert not [keyword for keyword in header if keyword.startswith("DATE")]
 
 
 def test_unequal_exposures_give_their_mean_and_sum(tmp_path):
-    facts = [
-        ObservingFacts(exposure=10.0, start=datetime(2026, 1, 1, 0, 0, 0, 250000)),
-        None,
-        ObservingFacts(exposure=30.0),
-    ]
-    write_master(tmp_path / "a.fits", make_result(), MasterExtras(observing=facts))
+    first = ObservingFacts(exposure=10.0, start=datetime(2026, 1, 1, 0, 0, 0, 250000))
+    write_master(tmp_path / "a.fits", observed(first, None, ObservingFacts(exposure=30.0)))
     header = fits.getheader(tmp_path / "a.fits")
     assert (header["EXPTIME"], header["EXPTOTAL"], header["DATE-OBS"]) == (20.0, 40.0, "2026-01-01T00:00:00.250")
 
@@ -347,8 +348,8 @@ def test_the_frames_table_has_files_and_percentages(tmp_path):
     rows = read_master(tmp_path / "a.fits").rows
     assert [row.record.path for row in rows] == paths
     assert [row.sha256 for row in rows] == ["ab" * 32, "", "cd" * 32]
-    assert [row.facts.exposure for row in rows] == [10.0] * 3
-    assert rows[2].facts.start == datetime(2026, 3, 14, 21, 30, 20)
+    assert [row.record.observing.exposure for row in rows] == [10.0] * 3
+    assert rows[2].record.observing.start == datetime(2026, 3, 14, 21, 30, 20)
     assert_valid(tmp_path / "a.fits")
 
 
@@ -362,10 +363,9 @@ def test_frames_are_found_again_when_the_folder_moves(tmp_path):
     assert read_master(tmp_path / "new" / "a.fits").rows[0].record.path is None
 
 
-@pytest.mark.parametrize("field", ["observing", "sha256"])
-def test_as_many_facts_as_frames(tmp_path, field):
-    with pytest.raises(InvalidInputError, match=f"{field} has 2 entries; expected one for each of 3 frames"):
-        write_master(tmp_path / "a.fits", make_result(), MasterExtras(**{field: [None, None]}))
+def test_as_many_hashes_as_frames(tmp_path):
+    with pytest.raises(InvalidInputError, match="sha256 has 2 entries; expected one for each of 3 frames"):
+        write_master(tmp_path / "a.fits", make_result(), MasterExtras(sha256=[None, None]))
 
 
 def test_alpha_is_zero_where_a_channel_has_nothing(tmp_path):

@@ -51,22 +51,19 @@ TABLE_UNITS = {"SIZE": "byte", "EXPTIME": "s", "FWHM": "pix", "REJLOPCT": "%", "
 _SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
-def frames_table(
-    result: StackResult, extras: MasterExtras, observing: Sequence[ObservingFacts | None], folder: Path
-) -> npt.NDArray[np.void]:
+def frames_table(result: StackResult, extras: MasterExtras, folder: Path) -> npt.NDArray[np.void]:
     """Return the table's rows, one per frame, big-endian; file names are also stored relative to the folder.
 
-    Raises InvalidInputError unless `observing` and the SHA-256s are as long as the frames, or empty.
+    Raises InvalidInputError unless there is a SHA-256 for every frame, or none.
     """
     count = len(result.frames)
-    for label, given in (("observing", observing), ("sha256", extras.sha256)):
-        if len(given) not in (0, count):
-            raise InvalidInputError(f"{label} has {len(given)} entries; expected one for each of {count} frames")
+    if len(extras.sha256) not in (0, count):
+        raise InvalidInputError(f"sha256 has {len(extras.sha256)} entries; expected one for each of {count} frames")
+    pixels = result.image.size // result.channels
+    hashes = extras.sha256 or [None] * count
     rows = [
-        _row(result, frame, (facts or ObservingFacts(), sha256 or "", _relative(frame.path, folder)))
-        for frame, facts, sha256 in zip(
-            result.frames, observing or [None] * count, extras.sha256 or [None] * count, strict=True
-        )
+        _row(frame, pixels) | {"RELFILE": _relative(frame.path, folder), "SHA256": sha256 or ""}
+        for frame, sha256 in zip(result.frames, hashes, strict=True)
     ]
     columns: list[tuple[str, str, Sequence[Any]]] = [
         (name, kind, [row[name] for row in rows]) for name, kind in _COLUMNS if name != "SHA256" or any(extras.sha256)
@@ -124,16 +121,13 @@ def table_header(table: npt.NDArray[np.void], name: str, units: Mapping[str, str
     return header
 
 
-def _row(result: StackResult, frame: FrameRecord, file: tuple[ObservingFacts, str, str]) -> dict[str, Any]:
-    """Return one row, a value or a tuple per column; of the file what was observed, its SHA-256 and relative name."""
-    facts, sha256, relative = file
-    pixels = result.image.size // result.channels
+def _row(frame: FrameRecord, pixels: int) -> dict[str, Any]:
+    """Return one row, a value or a tuple per column, but for what is not in the record."""
+    facts = frame.observing or ObservingFacts()
     unknown = (math.nan,) * len(frame.weight)
     return {
         "FILE": frame.name,
-        "RELFILE": relative,
         "SIZE": -1 if facts.size is None else facts.size,
-        "SHA256": sha256,
         "EXPTIME": math.nan if facts.exposure is None else facts.exposure,
         "DATE_OBS": "" if facts.start is None else facts.start.isoformat(),
         "SCALE": frame.scale,
@@ -203,13 +197,13 @@ def _read_row(row: dict[str, Any], folder: Path) -> FrameRow:
         noise=_known(row["NOISE"]),
         fwhm=_known(row["FWHM"]),
         note=note,
+        observing=ObservingFacts(
+            size=None if row["SIZE"] < 0 else row["SIZE"],
+            exposure=None if math.isnan(row["EXPTIME"]) else row["EXPTIME"],
+            start=parse_date(row["DATE_OBS"]),
+        ),
     )
-    facts = ObservingFacts(
-        size=None if row["SIZE"] < 0 else row["SIZE"],
-        exposure=None if math.isnan(row["EXPTIME"]) else row["EXPTIME"],
-        start=parse_date(row["DATE_OBS"]),
-    )
-    return FrameRow(record=record, relative=relative, facts=facts, sha256=row.get("SHA256", ""))
+    return FrameRow(record=record, relative=relative, sha256=row.get("SHA256", ""))
 
 
 def _per_channel(values: Any) -> tuple[Any, ...]:

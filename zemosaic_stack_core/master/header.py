@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.fits.observing import parse_date
 from zemosaic_stack_core.frames.heads import is_image, read_head
 from zemosaic_stack_core.master.tile import TileFacts
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
@@ -153,7 +153,7 @@ def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
     return True
 
 
-def add_exposure(header: fits.Header, result: StackResult, facts: Sequence[ObservingFacts | None]) -> None:
+def add_exposure(header: fits.Header, result: StackResult) -> None:
     """Add NCOMBINE, EXPTIME, EXPTOTAL, DATE-OBS, DATE-END and DATE-AVG, of the frames that are in the image.
 
     EXPTIME is the mean exposure of the frames whose exposure is known, EXPTOTAL their sum. DATE-OBS is the earliest
@@ -161,12 +161,12 @@ def add_exposure(header: fits.Header, result: StackResult, facts: Sequence[Obser
     STACKCNT and LIVETIME say NCOMBINE and EXPTOTAL again, in Siril's words.
     """
     pixels = result.image.size // len(result.frames[0].missing) if result.frames else 0
-    used = [index for index, frame in enumerate(result.frames) if _is_combined(frame, pixels)]
-    known = [fact for index in used if index < len(facts) and (fact := facts[index]) is not None]
-    exposures = [fact.exposure for fact in known if fact.exposure is not None]
-    starts = [fact.start for fact in known if fact.start is not None]
-    ends = [fact.end for fact in known if fact.end is not None]
-    middles = [fact.middle for fact in known if fact.middle is not None]
+    used = [frame for frame in result.frames if _is_combined(frame, pixels)]
+    known = [frame.observing for frame in used if frame.observing is not None]
+    exposures = [facts.exposure for facts in known if facts.exposure is not None]
+    starts = [facts.start for facts in known if facts.start is not None]
+    ends = [facts.end for facts in known if facts.end is not None]
+    middles = [facts.middle for facts in known if facts.middle is not None]
     header["NCOMBINE"] = (len(used), "frames with a sample in the image")
     header["STACKCNT"] = (len(used), "frames with a sample in the image")
     if exposures:

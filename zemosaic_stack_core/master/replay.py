@@ -137,9 +137,9 @@ def _find_frame(master: str, row: FrameRow, *, verifies_sha256: bool) -> Path:
     path, name = row.record.path, row.record.name
     if path is None:
         raise FrameReadError(f"{name}: the file is gone; expected it there or at {row.relative} beside {master}")
-    size = path.stat().st_size
-    if row.facts.size is not None and size != row.facts.size:
-        raise FrameReadError(f"{path}: {size} bytes; expected {row.facts.size}, as when {master} was made")
+    size, expected = path.stat().st_size, row.record.observing and row.record.observing.size
+    if expected is not None and size != expected:
+        raise FrameReadError(f"{path}: {size} bytes; expected {expected}, as when {master} was made")
     if verifies_sha256 and row.sha256:
         found = hash_file(path)
         if found != row.sha256:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ class MasterExtras:
     reference : Header, path or None
         Where the WCS and the observing cards come from. None: the file of the reference frame, or of the first frame
         that has one; without any, or where astropy can't read it, there are none. An empty header asks for none.
-    observing : sequence of ObservingFacts or None
-        Per frame. None: read from the frames' files.
     sha256 : sequence of str or None
         Per frame, in hexadecimal, where it was computed; or empty.
     tile : TileFacts or None
@@ -83,7 +80,6 @@ class MasterExtras:
     """
 
     reference: fits.Header | str | os.PathLike[str] | None = None
-    observing: Sequence[ObservingFacts | None] | None = None
     sha256: Sequence[str | None] = ()
     tile: TileFacts | None = None
     alpha: npt.NDArray[np.uint8] | None = None
@@ -109,18 +105,15 @@ class FrameRow:
     ----------
     record : FrameRecord
         What happened to it; `record.path` is the file where it was found again, None where it was not looked for
-        or is gone.
+        or is gone. Of what its header says, the table has size, exposure time and start.
     relative : str
         Its file's name relative to the master's folder; empty for a frame without a file.
-    facts : ObservingFacts
-        Size, exposure time and start.
     sha256 : str
         Of the file, in hexadecimal; empty where it was not computed.
     """
 
     record: FrameRecord
     relative: str
-    facts: ObservingFacts
     sha256: str = ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
-from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.master.frames_table import TABLE_UNITS, frames_table, table_header
 from zemosaic_stack_core.master.header import (
     add_exposure,
@@ -24,7 +22,7 @@ from zemosaic_stack_core.master.header import (
 )
 from zemosaic_stack_core.master.option_cards import add_provenance
 from zemosaic_stack_core.master.tile import MAP_EXTENSIONS, NO_EXTRAS, MasterExtras
-from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.system.atomic import atomic_output, check_output
 
 if TYPE_CHECKING:
@@ -74,12 +72,9 @@ def write_master(
     target = Path(path)
     check_output(target, overwrite=overwrite)
     _check_shapes(target, result, extras.alpha)
-    observing = extras.observing
-    if observing is None:
-        observing = [_observing(frame) for frame in result.frames]
-    table = frames_table(result, extras, observing, Path(os.path.realpath(target)).parent)
+    table = frames_table(result, extras, Path(os.path.realpath(target)).parent)
     units = TABLE_UNITS | {name: unit for name, (unit, _) in extras.columns.items() if unit}
-    header = _primary_header(result, extras, observing)
+    header = _primary_header(result, extras)
     hdus: list[_Hdu] = [
         (header, bands_of_planes(result.image, ">f4")),
         *_planes(result, extras, _wcs_cards(header)),
@@ -92,13 +87,6 @@ def write_master(
     return target
 
 
-def _observing(frame: FrameRecord) -> ObservingFacts | None:
-    """Return what a frame's header says; of a record that was read back, read the header again."""
-    if frame.observing is not None or frame.path is None:
-        return frame.observing
-    return read_head(frame.path).observing
-
-
 def _check_shapes(target: Path, result: StackResult, alpha: _Image | None) -> None:
     """Raise where an array does not have the image's shape."""
     shape = result.image.shape
@@ -108,9 +96,7 @@ def _check_shapes(target: Path, result: StackResult, alpha: _Image | None) -> No
             raise InvalidInputError(f"{target}: {name} has shape {array.shape}; expected {expected}")
 
 
-def _primary_header(
-    result: StackResult, extras: MasterExtras, observing: Sequence[ObservingFacts | None]
-) -> fits.Header:
+def _primary_header(result: StackResult, extras: MasterExtras) -> fits.Header:
     """Return the primary header, but for the number of HDUs."""
     source = extras.reference
     if source is None:
@@ -119,7 +105,7 @@ def _primary_header(
         source = reference_header(Path(source))
     header = _image_header(result.image.shape, ">f4", None, "")
     skipped = 0 if source is None else copy_cards(header, source, channels=result.channels)
-    add_exposure(header, result, observing)
+    add_exposure(header, result)
     add_provenance(header, result)
     if skipped:
         header["ZSC_SKIP"] = (skipped, "unusable cards of the reference left out")
