@@ -152,14 +152,33 @@ def test_counts_are_stored_in_the_smallest_type_that_holds_them(tmp_path, count,
 
 
 OTHER_OPTIONS = {
-    "rejection": "gesd", "kappa_low": 0.1 + 0.2, "kappa_high": 1.2345678901234567e-05, "max_iterations": 9,
-    "center": "mean", "p_low": 0.3, "p_high": 1 / 3, "n_low": 4, "n_high": 0, "winsor_limits": (0.1, 1 / 7),
-    "gain": 1e-300, "read_noise": 7.5,
-    "sensitivity": 0.01, "outlier_fraction": 0.2, "alpha": 0.01, "combine": "median", "normalization": "linear_fit",
-    "reference": 2, "on_unnormalizable": "exclude", "weighting": "noise_fwhm",
-    "grow_radius": 2.5, "grow_min_size": 1, "errors": "detector",
-    "radial_feather_fraction": 1.2345678901234567e-05, "radial_shape_power": 1 / 3, "radial_floor": 0.25,
-}  # fmt: skip
+    "rejection": "gesd",
+    "kappa_low": 0.1 + 0.2,
+    "kappa_high": 1.2345678901234567e-05,
+    "max_iterations": 9,
+    "center": "mean",
+    "p_low": 0.3,
+    "p_high": 1 / 3,
+    "n_low": 4,
+    "n_high": 0,
+    "winsor_limits": (0.1, 1 / 7),
+    "gain": 1e-300,
+    "read_noise": 7.5,
+    "sensitivity": 0.01,
+    "outlier_fraction": 0.2,
+    "alpha": 0.01,
+    "combine": "median",
+    "normalization": "linear_fit",
+    "reference": 2,
+    "on_unnormalizable": "exclude",
+    "weighting": "noise_fwhm",
+    "grow_radius": 2.5,
+    "grow_min_size": 1,
+    "errors": "detector",
+    "radial_feather_fraction": 1.2345678901234567e-05,
+    "radial_shape_power": 1 / 3,
+    "radial_floor": 0.25,
+}
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(StackOptions)])
@@ -396,12 +415,15 @@ def test_a_plain_stack_has_no_alpha_and_no_tile_cards(tmp_path):
     assert read_master(tmp_path / "a.fits").alpha is None
 
 
-@pytest.mark.parametrize(("options", "present"), [
-    (StackOptions(kappa_low=2.0, kappa_high=4.0), {"ZMT_KAPLO": 2.0, "ZMT_KAPHI": 4.0}),
-    (StackOptions(rejection="winsorized_quantile", winsor_limits=(0.1, 0.2)), {"ZMT_WINLO": 0.1, "ZMT_WINHI": 0.2}),
-    (StackOptions(radial_feather_fraction=0.8), {"ZMT_RADW": True, "ZMT_RADF": 0.8, "ZMT_RADP": 2.0}),
-    (StackOptions(rejection="none", combine="median"), {"ZMT_REJ": "none", "ZMT_COMB": "median"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "present"),
+    [
+        (StackOptions(kappa_low=2.0, kappa_high=4.0), {"ZMT_KAPLO": 2.0, "ZMT_KAPHI": 4.0}),
+        (StackOptions(rejection="winsorized_quantile", winsor_limits=(0.1, 0.2)), {"ZMT_WINLO": 0.1, "ZMT_WINHI": 0.2}),
+        (StackOptions(radial_feather_fraction=0.8), {"ZMT_RADW": True, "ZMT_RADF": 0.8, "ZMT_RADP": 2.0}),
+        (StackOptions(rejection="none", combine="median"), {"ZMT_REJ": "none", "ZMT_COMB": "median"}),
+    ],
+)
 def test_a_tile_s_cards_say_what_acted(tmp_path, options, present):
     tile = TileFacts(tile_id=17, raw_frames=9, aligned_frames=5)
     write_master(tmp_path / "a.fits", make_result(options=options), MasterExtras(tile=tile))
