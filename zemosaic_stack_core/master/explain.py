@@ -203,7 +203,7 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
 
 
 def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
-    """Let the kernel stack the one pixel, and what its growth looks at around it."""
+    """Compute the one pixel with the kernel, and before it what its growth looks at around it."""
     group, options = job.group, job.options
     shape = (group.channels, group.rows, group.columns)
     # Of these planes, which are as large as the image, a few pixels are touched: they take no memory.

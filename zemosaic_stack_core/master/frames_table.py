@@ -167,7 +167,7 @@ def _encode(text: str) -> bytes:
 
 
 def _decode(text: bytes | str) -> str:
-    """Undo `_encode`."""
+    """Return the text that `_encode` was given."""
     return os.fsdecode(unquote_to_bytes(text))
 
 

@@ -153,7 +153,7 @@ def read_options(header: fits.Header, name: str) -> StackOptions:
 
 
 def _from_card(value: Any, default: Any) -> Any:
-    """Undo `_to_card`; the default of the field tells what kind of value it is."""
+    """Return the value that `_to_card` was given; the default of the field tells what kind of value it is."""
     if isinstance(default, float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str) and not isinstance(default, str):

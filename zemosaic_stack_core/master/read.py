@@ -51,7 +51,7 @@ def read_signature(path: str | os.PathLike[str]) -> str:
 
 
 def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:
-    """Take an open master apart."""
+    """Return what an open master holds."""
     header = hdus[0].header.copy()
     options = read_options(header, str(source))
     by_name = {hdu.name: hdu for hdu in hdus[1:]}
