@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -16,7 +17,7 @@ from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputErro
 from zemosaic_stack_core.phase3 import ClusterChoice, Night, StackSettings, TileRecord, TileSpec, run_night
 from zemosaic_stack_core.phase3 import cluster as cluster_module
 from zemosaic_stack_core.phase3.cluster import _gpu_resource, _interrupts_are_ours
-from zemosaic_stack_core.phase3.plan import read_run_plan
+from zemosaic_stack_core.phase3.run_plan import read_run_plan
 
 
 class _Watcher:
@@ -87,7 +88,7 @@ def test_no_scheduler_is_a_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
 ) -> None:
     pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
-    monkeypatch.setattr(cluster_module, "_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(cluster_module, "ClusterChoice", partial(ClusterChoice, timeout_s=1.0))
     plan = write_night(tmp_path / "night", tiles=1, frames=2)
     assert run(plan, tmp_path / "out", "--scheduler", address) == 1
     said = capsys.readouterr().err.splitlines()

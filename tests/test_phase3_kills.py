@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import kills
-from zemosaic_stack_core.phase3.plan import Shard
+from zemosaic_stack_core.phase3.run_plan import Shard
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")

@@ -16,10 +16,10 @@ from markupsafe import escape
 from night import report_of, run, tiles_of, write_frame, write_night
 from PIL import Image
 
-from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
 from zemosaic_stack_core.phase3.previews import tile_pictures
 from zemosaic_stack_core.phase3.report.charts import Chart, Series
 from zemosaic_stack_core.phase3.run import preview_size
+from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameUse, TileOutcome, TileRecord
 from zemosaic_stack_core.stacking.result import StackResult
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&amp; caf\u00e9"

@@ -19,7 +19,7 @@ from zemosaic_stack_core.errors import InvalidInputError, OutputError
 from zemosaic_stack_core.master import option_cards
 from zemosaic_stack_core.phase3 import signature
 from zemosaic_stack_core.phase3.lock import OutputLock
-from zemosaic_stack_core.phase3.plan import Shard
+from zemosaic_stack_core.phase3.run_plan import Shard
 from zemosaic_stack_core.system import file_stamps
 
 

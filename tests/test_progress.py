@@ -11,8 +11,8 @@ import pytest
 
 from zemosaic_stack_core.command_line.messages import answer, say
 from zemosaic_stack_core.command_line.progress import BarDisplay, LineDisplay, RunDisplay, open_display
-from zemosaic_stack_core.phase3.outcome import TileOutcome, TileRecord
-from zemosaic_stack_core.phase3.plan import TileSpec
+from zemosaic_stack_core.phase3.run_plan import TileSpec
+from zemosaic_stack_core.phase3.tile_record import TileOutcome, TileRecord
 
 
 class Clock:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 from zemosaic_stack_core.command_line.messages import say, time_text
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.phase3.outcome import TileRecord
-    from zemosaic_stack_core.phase3.plan import TileSpec
+    from zemosaic_stack_core.phase3.run_plan import TileSpec
+    from zemosaic_stack_core.phase3.tile_record import TileRecord
 
 # Bars are drawn at most this often.
 _DRAW_SECONDS = 0.1

@@ -91,8 +91,8 @@ def _run(arguments: argparse.Namespace) -> int:
     """Make the tiles, with everything set up for talking."""
     from zemosaic_stack_core.phase3.cluster import ClusterChoice
     from zemosaic_stack_core.phase3.night import Night
-    from zemosaic_stack_core.phase3.plan import parse_shard, read_run_plan
     from zemosaic_stack_core.phase3.run import run_night
+    from zemosaic_stack_core.phase3.run_plan import parse_shard, read_run_plan
 
     settings = settings_from_arguments(arguments)
     for line in settings.lines:
@@ -141,7 +141,7 @@ def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackS
 
 def _summary(report: RunReport) -> str:
     """Return the line that says how it went."""
-    from zemosaic_stack_core.phase3.outcome import TileOutcome
+    from zemosaic_stack_core.phase3.tile_record import TileOutcome
 
     counts = ", ".join(f"{number} {TileOutcome(name).text}" for name, number in report.counts.items())
     where = f"; see {report.page_path}" if report.page_path is not None else ""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from zemosaic_stack_core.phase3.cluster import ClusterChoice
 from zemosaic_stack_core.phase3.night import Night, RunProgress, RunReport
-from zemosaic_stack_core.phase3.outcome import DroppedFrame, FrameUse, TileOutcome, TileRecord
-from zemosaic_stack_core.phase3.plan import Shard, TileSpec, parse_shard, read_run_plan
 from zemosaic_stack_core.phase3.run import run_night
+from zemosaic_stack_core.phase3.run_plan import Shard, TileSpec, parse_shard, read_run_plan
 from zemosaic_stack_core.phase3.tile import (
     AfterStack,
     StackedTile,
@@ -19,6 +18,7 @@ from zemosaic_stack_core.phase3.tile import (
     _stack_master_tile_cpu,
     create_master_tile,
 )
+from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameUse, TileOutcome, TileRecord
 
 __all__ = [
     "AfterStack",

@@ -1,4 +1,4 @@
-"""A run on a dask cluster: one task per tile.
+"""A run on a dask cluster, which is handed one tile after the other.
 
 What travels is small: paths and options to the workers, records and previews of a few kilobytes back. Frames and tiles
 go through the file system that all machines share. Each worker process has its own `Phase3Gpu`.
@@ -10,22 +10,22 @@ import logging
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.phase3.journal import EarlierRuns
-from zemosaic_stack_core.phase3.make import make_tile
-from zemosaic_stack_core.phase3.outcome import MadeTile, TileOutcome, TileRecord
-from zemosaic_stack_core.phase3.plan import TileSpec
+from zemosaic_stack_core.phase3.make import TileMaker
+from zemosaic_stack_core.phase3.run_plan import TileSpec
 from zemosaic_stack_core.phase3.tile import StackSettings
+from zemosaic_stack_core.phase3.tile_record import MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.stacking.telemetry import QUIET
 from zemosaic_stack_core.system.file_stamps import InputHashes
 
 _STATE = "zemosaic_phase3"
-_RETRIES = 3  # of a tile whose worker was lost
-_TIMEOUT_S = 20.0  # to find a scheduler
+# Of a tile whose worker was lost.
+_RETRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,13 @@ class ClusterChoice:
         Address of a scheduler that runs, such as ``tcp://host:8786``.
     local_workers : int or None
         Or: start so many worker processes on this machine.
+    timeout_s : float
+        How long to look for the scheduler, seconds.
     """
 
     scheduler: str | None = None
     local_workers: int | None = None
+    timeout_s: float = 20.0
 
     def __post_init__(self) -> None:
         if (self.scheduler is None) == (self.local_workers is None):
@@ -53,52 +56,29 @@ class ClusterChoice:
         return self.scheduler or f"{self.local_workers} local workers"
 
 
-def made_on_cluster(
-    choice: ClusterChoice,
-    specs: Sequence[TileSpec],
-    output: Path,
-    settings: StackSettings,
-    *,
-    backend: str,
-    earlier: EarlierRuns,
-    resume: bool,
-    preview_size: int,
+def make_on_cluster(
+    choice: ClusterChoice, maker: TileMaker, specs: Sequence[TileSpec], earlier: EarlierRuns, *, backend: str
 ) -> Generator[MadeTile]:
     """Yield the tiles of a run as a cluster makes them, in the order in which they are done.
 
-    Parameters
-    ----------
-    choice : ClusterChoice
-        Which cluster.
-    specs, output, settings, backend, resume, preview_size
-        See `make_tile` and `Night`; the output folder is one that every worker sees under this name.
-    earlier : EarlierRuns
-        What earlier runs knew; each task gets the part about its tile.
-
-    Raises
-    ------
-    BackendUnavailableError
-        dask.distributed is not installed, or no scheduler answers.
+    The output folder is one that every worker sees under its name. Raises `BackendUnavailableError` where
+    dask.distributed is not installed, or no scheduler answers.
     """
     distributed = _import_distributed()
     with ExitStack() as stack:
         client = stack.enter_context(_connect(distributed, choice))
         resources = _gpu_resource(client, backend)
-        folder = output.resolve()
+        maker = replace(maker, output=maker.output.resolve(), telemetry=QUIET)
         futures = {}
         for spec in specs:
             names = [str(path) for path in spec.frames]
             known = {name: earlier.inputs[name] for name in names if name in earlier.inputs}
             future = client.submit(
                 _make_on_worker,
+                replace(maker, hashes=InputHashes(known)),
                 spec,
-                folder,
-                settings,
-                backend,
-                known,
                 earlier.records.get(spec.tile_id),
-                resume,
-                preview_size,
+                backend,
                 key=f"zemosaic-tile-{spec.tile_id}-{id(specs)}",
                 pure=False,
                 retries=_RETRIES,
@@ -111,7 +91,8 @@ def made_on_cluster(
             if error is None:
                 yield future.result()
             else:
-                yield _lost(futures[future], error)
+                reason = f"the cluster lost it: {type(error).__name__}: {' '.join(str(error).split())}"
+                yield MadeTile(record=TileRecord.without_file(futures[future], TileOutcome.FAILED, reason))
             future.release()
 
 
@@ -130,7 +111,7 @@ def _connect(distributed: Any, choice: ClusterChoice) -> Any:
     """Return a client, a context manager; it ends the workers that it started."""
     if choice.scheduler is not None:
         try:
-            return distributed.Client(choice.scheduler, timeout=_TIMEOUT_S, set_as_default=False)
+            return distributed.Client(choice.scheduler, timeout=choice.timeout_s, set_as_default=False)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             message = (
@@ -192,27 +173,9 @@ def _gpu_resource(client: Any, backend: str) -> dict[str, float] | None:
     return {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in workers) else None
 
 
-def _make_on_worker(
-    spec: TileSpec,
-    output: Path,
-    settings: StackSettings,
-    backend: str,
-    known: dict[str, Any],
-    earlier: TileRecord | None,
-    resume: bool,
-    preview_size: int,
-) -> MadeTile:
-    """Make a tile in a worker process: the body of a task."""
-    return make_tile(
-        spec,
-        output,
-        settings,
-        gpu=_gpu_of_worker(settings, backend),
-        hashes=InputHashes(known),
-        resume=resume,
-        earlier=earlier,
-        preview_size=preview_size,
-    )
+def _make_on_worker(maker: TileMaker, spec: TileSpec, earlier: TileRecord | None, backend: str) -> MadeTile:
+    """Make a tile in a worker process of the cluster."""
+    return replace(maker, gpu=_gpu_of_worker(maker.settings, backend)).make(spec, earlier)
 
 
 def _gpu_of_worker(settings: StackSettings, backend: str) -> Phase3Gpu | None:
@@ -227,16 +190,3 @@ def _gpu_of_worker(settings: StackSettings, backend: str) -> Phase3Gpu | None:
         gpu = Phase3Gpu(settings.limits, is_required=backend == "gpu")
         setattr(worker, _STATE, gpu)
     return gpu
-
-
-def _lost(spec: TileSpec, error: BaseException) -> MadeTile:
-    """Return the record of a tile that the cluster could not make."""
-    reason = f"the cluster lost it: {type(error).__name__}: {' '.join(str(error).split())}"
-    record = TileRecord(
-        tile_id=spec.tile_id,
-        name=spec.name,
-        outcome=TileOutcome.FAILED,
-        reason=reason,
-        frames_given=len(spec.frames),
-    )
-    return MadeTile(record=record)

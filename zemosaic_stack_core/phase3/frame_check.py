@@ -16,7 +16,7 @@ from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.group import check_same_shape
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.phase3.outcome import DroppedFrame
+from zemosaic_stack_core.phase3.tile_record import DroppedFrame
 
 SATURATED_FRACTION = 0.5
 """A frame is saturated where more than this part of its finite samples is at the saturation level or above."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from zemosaic_stack_core.errors import OutputError
 from zemosaic_stack_core.phase3.lock import LOCK_NAME
-from zemosaic_stack_core.phase3.outcome import TileRecord
+from zemosaic_stack_core.phase3.tile_record import TileRecord
 from zemosaic_stack_core.system.file_stamps import HashedInput, hashes_from_json
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.phase3.outcome import MadeTile
+    from zemosaic_stack_core.phase3.tile_record import MadeTile
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
-from zemosaic_stack_core.phase3.plan import Shard
+from zemosaic_stack_core.phase3.run_plan import Shard
 from zemosaic_stack_core.system.atomic import remove_leftovers
 
 _LOGGER = logging.getLogger(__name__)

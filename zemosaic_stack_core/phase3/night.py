@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zemosaic_stack_core.phase3.cluster import ClusterChoice
-from zemosaic_stack_core.phase3.outcome import TileOutcome, TileRecord
-from zemosaic_stack_core.phase3.plan import Shard, TileSpec
+from zemosaic_stack_core.phase3.run_plan import Shard, TileSpec
 from zemosaic_stack_core.phase3.tile import StackSettings
+from zemosaic_stack_core.phase3.tile_record import TileOutcome, TileRecord
 
 
 class RunProgress(Protocol):

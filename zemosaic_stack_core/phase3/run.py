@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.phase3.cluster import made_on_cluster
-from zemosaic_stack_core.phase3.journal import Journal, earlier_runs, remove_journals
+from zemosaic_stack_core.phase3.cluster import make_on_cluster
+from zemosaic_stack_core.phase3.journal import EarlierRuns, Journal, earlier_runs, remove_journals
 from zemosaic_stack_core.phase3.lock import OutputLock
-from zemosaic_stack_core.phase3.make import make_tile, not_made
+from zemosaic_stack_core.phase3.make import TileMaker
 from zemosaic_stack_core.phase3.night import Night, RunProgress, RunReport
-from zemosaic_stack_core.phase3.outcome import MadeTile, TileOutcome, TileRecord
-from zemosaic_stack_core.phase3.plan import TileSpec
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, TilePictures
-from zemosaic_stack_core.stacking.telemetry import Telemetry
+from zemosaic_stack_core.phase3.run_plan import TileSpec
+from zemosaic_stack_core.phase3.tile_record import MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.stacking.telemetry import PcbTile, Telemetry
 from zemosaic_stack_core.system.file_stamps import InputHashes
 
 _LOGGER = logging.getLogger(__name__)
-_PICTURE_BYTES = 24 * 1024 * 1024  # of a report's page, all pictures together
-_BYTES_PER_PIXEL = 0.35  # of a picture pair in a page, measured on star fields
+# Of all pictures in a report's page together.
+_PICTURE_BYTES = 24 * 1024 * 1024
+# Of a pair of pictures in a page, measured on star fields.
+_BYTES_PER_PIXEL = 0.35
 
 
 def run_night(
@@ -32,7 +35,7 @@ def run_night(
     *,
     gpu: Phase3Gpu | None = None,
     progress: RunProgress | None = None,
-    pcb_tile: Callable[..., Any] | None = None,
+    pcb_tile: PcbTile | None = None,
 ) -> RunReport:
     """Make every tile of a plan that can be made.
 
@@ -71,98 +74,116 @@ def run_night(
     return report
 
 
+@dataclass(frozen=True)
+class _Made:
+    """The tiles that were made before a run ended, and how it ended."""
+
+    # By number.
+    tiles: dict[int, MadeTile]
+    was_interrupted: bool = False
+    # Why the run gave up; empty where it did not.
+    stopped: str = ""
+
+    def records(self, specs: Sequence[TileSpec]) -> tuple[TileRecord, ...]:
+        """Return the record of every tile, in the plan's order."""
+        why = "interrupted" if self.was_interrupted else f"the run stopped: {self.stopped}"
+        return tuple(
+            self.tiles[spec.tile_id].record
+            if spec.tile_id in self.tiles
+            else TileRecord.without_file(spec, TileOutcome.CANCELLED, why)
+            for spec in specs
+        )
+
+
 def _run_locked(
     night: Night,
     specs: Sequence[TileSpec],
     gpu: Phase3Gpu | None,
     progress: RunProgress | None,
-    pcb_tile: Callable[..., Any] | None,
+    pcb_tile: PcbTile | None,
 ) -> RunReport:
     """Run while the folder is held."""
     began = time.perf_counter()
     started = _now()
-    earlier = earlier_runs(night.output) if night.resume else earlier_runs(None)
-    is_own = gpu is None
-    if is_own and night.backend != "cpu" and night.cluster is None:
-        gpu = Phase3Gpu(night.settings.limits, is_required=night.backend == "gpu")
-        if night.backend == "gpu":
-            gpu.may_try()  # without it, the run ends here
-    size = preview_size(len(specs))
-    telemetry = Telemetry(progress=None if progress is None else progress.rows, pcb_tile=pcb_tile)
-    made: dict[int, MadeTile] = {}
-    interrupted, stopped = False, ""
+    earlier = earlier_runs(night.output if night.resume else None)
+    own_gpu = _open_gpu(night) if gpu is None else None
+    gpu = gpu or own_gpu
+    maker = TileMaker(
+        output=night.output,
+        settings=night.settings,
+        resume=night.resume,
+        preview_size=preview_size(len(specs)),
+        gpu=gpu,
+        hashes=InputHashes(earlier.inputs),
+        telemetry=Telemetry(progress=None if progress is None else progress.rows, pcb_tile=pcb_tile),
+    )
     if progress is not None:
         progress.begin(len(specs))
     with Journal(night.output, night.report_name) as journal:
-
-        def local() -> Generator[MadeTile]:
-            hashes = InputHashes(earlier.inputs)
-            for spec in specs:
-                if progress is not None:
-                    progress.tile(spec)
-                yield make_tile(
-                    spec,
-                    night.output,
-                    night.settings,
-                    gpu=gpu,
-                    hashes=hashes,
-                    resume=night.resume,
-                    earlier=earlier.records.get(spec.tile_id),
-                    preview_size=size,
-                    telemetry=telemetry,
-                )
-
-        source = (
-            local()
-            if night.cluster is None
-            else made_on_cluster(
-                night.cluster,
-                specs,
-                night.output,
-                night.settings,
-                backend=night.backend,
-                earlier=earlier,
-                resume=night.resume,
-                preview_size=size,
-            )
-        )
+        if night.cluster is None:
+            tiles = _make_here(maker, specs, earlier, progress)
+        else:
+            tiles = make_on_cluster(night.cluster, maker, specs, earlier, backend=night.backend)
         try:
-            for tile in source:
-                made[tile.record.tile_id] = tile
-                journal.add(tile)
-                _tell_log(tile.record)
-                if progress is not None:
-                    progress.done(tile.record)
-                if tile.stops_run:
-                    stopped = tile.record.reason
-                    break
-        except KeyboardInterrupt:
-            interrupted = True
+            made = _collect(tiles, journal, progress)
         finally:
-            source.close()
             if progress is not None:
                 progress.end()
-            if is_own and gpu is not None:
-                gpu.close()
-        why = "interrupted" if interrupted else f"the run stopped: {stopped}"
-        rest = not_made([spec for spec in specs if spec.tile_id not in made], why)
-        by_id = {record.tile_id: record for record in rest}
-        records = tuple(made[s.tile_id].record if s.tile_id in made else by_id[s.tile_id] for s in specs)
-        finished = RunReport(
-            records=records,
-            interrupted=interrupted,
-            stopped=stopped,
+            if own_gpu is not None:
+                own_gpu.close()
+        report = RunReport(
+            records=made.records(specs),
+            interrupted=made.was_interrupted,
+            stopped=made.stopped,
             started=started,
             finished=_now(),
             seconds=time.perf_counter() - began,
             output=night.output,
             gpu=_gpu_facts(gpu),
         )
-        return _write_reports(night, finished, made, journal)
+        return _write_reports(night, report, made.tiles, journal)
 
 
-def _tell_log(record: TileRecord) -> None:
-    """Say of each dropped frame and of a failure why, one line each."""
+def _open_gpu(night: Night) -> Phase3Gpu | None:
+    """Return a new state of the GPU, None where no tile is made on one by this process; raise where it is required."""
+    if night.backend == "cpu" or night.cluster is not None:
+        return None
+    gpu = Phase3Gpu(night.settings.limits, is_required=night.backend == "gpu")
+    if gpu.is_required:
+        gpu.may_try()
+    return gpu
+
+
+def _make_here(
+    maker: TileMaker, specs: Sequence[TileSpec], earlier: EarlierRuns, progress: RunProgress | None
+) -> Generator[MadeTile]:
+    """Yield the tiles of a run, made by this process one after the other."""
+    for spec in specs:
+        if progress is not None:
+            progress.tile(spec)
+        yield maker.make(spec, earlier.records.get(spec.tile_id))
+
+
+def _collect(tiles: Generator[MadeTile], journal: Journal, progress: RunProgress | None) -> _Made:
+    """Make the tiles, write each into journal and log, and return them, up to an interruption or a full disk."""
+    made: dict[int, MadeTile] = {}
+    try:
+        with closing(tiles):
+            for tile in tiles:
+                made[tile.record.tile_id] = tile
+                journal.add(tile)
+                _log(tile.record)
+                if progress is not None:
+                    progress.done(tile.record)
+                if tile.stops_run:
+                    return _Made(made, stopped=tile.record.reason)
+    except KeyboardInterrupt:
+        return _Made(made, was_interrupted=True)
+    return _Made(made)
+
+
+def _log(record: TileRecord) -> None:
+    """Log why frames were dropped and why the tile failed, a line each."""
     if record.outcome is TileOutcome.REUSED:
         return
     for frame in record.dropped:
@@ -194,7 +215,7 @@ def _write_reports(night: Night, report: RunReport, made: dict[int, MadeTile], j
 
 
 def preview_size(tiles: int) -> int:
-    """Return the longest side of the pictures, so that the page of so many tiles stays of a size that opens."""
+    """Return the longest side of the pictures, pixels, so that the page of so many tiles stays of a size that opens."""
     affordable = (_PICTURE_BYTES / max(tiles, 1) / _BYTES_PER_PIXEL) ** 0.5
     return max(64, min(PREVIEW_SIZE, int(affordable)))
 

@@ -21,8 +21,8 @@ from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.system.file_stamps import HashedInput, hash_text
 
+# Version of the tile's file: raised whenever the same stack gives another file.
 TILE_VERSION = "1"
-"""Version of the tile's file: raised whenever the same stack gives another file."""
 
 
 def tile_signature(
@@ -30,16 +30,8 @@ def tile_signature(
 ) -> str:
     """Return the signature of a tile, 64 hexadecimal digits.
 
-    Parameters
-    ----------
-    tile_id : int
-        Its number, which is in the file.
-    inputs : sequence of HashedInput
-        Every frame of the plan, good or bad, in order.
-    options : StackOptions
-        What the stack was asked for.
-    extra : mapping, optional
-        Whatever else reaches the file: the maps, the radial weight, the saturation level.
+    `inputs` are all frames of the plan, good or bad, in order; `extra` is what reaches the file besides: maps,
+    saturation level, preparation.
     """
     content = {
         "tile": tile_id,

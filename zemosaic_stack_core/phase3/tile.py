@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
 from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
-from zemosaic_stack_core.phase3.outcome import DroppedFrame
+from zemosaic_stack_core.phase3.tile_record import DroppedFrame
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import NO_LIMITS, Limits
 from zemosaic_stack_core.stacking.result import StackResult
@@ -131,8 +131,8 @@ class StackedTile:
         return replace(self, result=cropped, alpha=cut(self.alpha), origin=origin)
 
 
+# A step between the stack and its file: the caller's crop, its alpha.
 AfterStack = Callable[[StackedTile], StackedTile]
-"""A step between the stack and its file: the caller's crop, its alpha."""
 
 
 def stack_frames(
@@ -142,17 +142,9 @@ def stack_frames(
     gpu: Phase3Gpu | None = None,
     telemetry: Telemetry = QUIET,
 ) -> StackedTile:
-    """Stack chosen frames; a frame that turns out to be unreadable on the way is dropped too.
+    """Stack chosen frames; one that turns out to be unreadable on the way is dropped too.
 
-    Returns
-    -------
-    StackedTile
-        With every frame that was dropped, the choice's included.
-
-    Raises
-    ------
-    InvalidInputError
-        Fewer good frames than `settings.min_frames`; or a bad one, and `settings.strict`.
+    Raises `InvalidInputError` where fewer good frames are left than wanted, or a bad one in strict settings.
     """
     frames, dropped = list(choice.frames), list(choice.dropped)
     request = StackRequest(options=settings.options, maps=check_maps(settings.maps))
@@ -193,38 +185,9 @@ def _named_in(message: str, frames: Sequence[FileFrame]) -> FileFrame | None:
 
 
 def write_tile(
-    path: str | os.PathLike[str],
-    tile: StackedTile,
-    *,
-    tile_id: int,
-    raw_frames: int,
-    signature: str = "",
-    sha256: Mapping[str, str] | None = None,
-    columns: Callable[[Sequence[str]], Mapping[str, tuple[str, Sequence[Any]]]] | None = None,
-    history: Sequence[str] = (),
-    overwrite: bool = False,
+    path: str | os.PathLike[str], tile: StackedTile, extras: MasterExtras, *, overwrite: bool = False
 ) -> Path:
-    """Write a stacked tile as ZeMosaic's later phases want it: see `write_master`.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    tile : StackedTile
-        What to write.
-    tile_id, raw_frames : int
-        The tile's number, and the frames it was to be made of.
-    signature : str
-        See `zemosaic_stack_core.phase3.signature`.
-    sha256 : mapping, optional
-        Of the frames, by name.
-    columns : callable, optional
-        Takes the names of the frames and returns more columns of the table FRAMES.
-    history : sequence of str
-        Lines for the header.
-    overwrite : bool
-        An existing file may be replaced.
-    """
+    """Write a stacked tile as ZeMosaic's later phases want it: see `write_master`."""
     result = tile.result
     facts = result.facts
     cards: list[tuple[str, str | int | float | bool, str]] = []
@@ -234,17 +197,9 @@ def write_tile(
         cards.append(("ZSC_GWHY", _ascii(facts.fallback_reason), ""))
     if tile.dropped:
         cards.append(("ZSC_NDRP", len(tile.dropped), "frames dropped, see the report"))
-    extras = MasterExtras(
-        reference=_moved_header(tile) if tile.origin != (0, 0) else None,
-        sha256=[(sha256 or {}).get(frame.name) for frame in result.frames] if sha256 else (),
-        tile=TileFacts(tile_id=tile_id, raw_frames=raw_frames),
-        alpha=tile.alpha,
-        signature=signature,
-        cards=cards,
-        columns={} if columns is None else columns([frame.name for frame in result.frames]),
-        history=history,
-    )
-    return write_master(path, result, extras, overwrite=overwrite)
+    if tile.origin != (0, 0):
+        extras = replace(extras, reference=_moved_header(tile))
+    return write_master(path, result, replace(extras, alpha=tile.alpha, cards=cards), overwrite=overwrite)
 
 
 def _ascii(text: str) -> str:
@@ -320,12 +275,13 @@ def create_master_tile(
         tile = stack_frames(choice, chosen, gpu=gpu, telemetry=telemetry)
         for step in after_stack:
             tile = step(tile)
-        written = write_tile(output, tile, tile_id=tile_id, raw_frames=len(paths), overwrite=overwrite)
+        extras = MasterExtras(tile=TileFacts(tile_id=tile_id, raw_frames=len(paths)))
+        written = write_tile(output, tile, extras, overwrite=overwrite)
     return written, _meta(tile, len(paths))
 
 
 def _meta(tile: StackedTile, raw_frames: int) -> dict[str, Any]:
-    """Say how a tile was made: what really acted."""
+    """Return how a tile was made: what really acted."""
     result = tile.result
     options = result.options
     return {

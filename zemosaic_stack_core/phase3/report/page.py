@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.phase3.outcome import TileOutcome
 from zemosaic_stack_core.phase3.previews import TilePictures
 from zemosaic_stack_core.phase3.report.charts import Chart, Series
+from zemosaic_stack_core.phase3.tile_record import TileOutcome
 from zemosaic_stack_core.system.atomic import atomic_output
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+# A look takes about a millisecond for each process; more often is not worth it.
 _SECONDS = 0.5
-"""A look takes about a millisecond for each process; more often is not worth it."""
 
 
 class MemoryWatch:

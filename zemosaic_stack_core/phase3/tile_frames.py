@@ -1,4 +1,4 @@
-"""Tiles of frames as the telescope wrote them: registered and resampled before they are stacked."""
+"""The frames of a tile, ready to be stacked: bad ones left out, raw ones registered and resampled."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.master.tile import NO_EXTRAS, MasterExtras
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
-from zemosaic_stack_core.phase3.outcome import DroppedFrame
 from zemosaic_stack_core.phase3.tile import StackSettings
+from zemosaic_stack_core.phase3.tile_record import DroppedFrame
+from zemosaic_stack_core.stacking.result import StackResult
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
@@ -23,44 +25,34 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RawChoice:
-    """The frames of a tile to stack, and how they were prepared.
-
-    Parameters
-    ----------
-    choice : FrameChoice
-        Good and dropped frames.
-    group : PreparedGroup or None
-        Of raw frames.
-    given : int
-        Frames that the tile was to be made of; calibration frames don't count.
-    settings : StackSettings
-        How to stack: raw frames' levels are matched where nobody asked for anything else.
-    """
+class TileFrames:
+    """The frames of a tile, and how they are to be stacked."""
 
     choice: FrameChoice
-    group: PreparedGroup | None
-    given: int
+    # With the normalization of raw frames, where they are raw.
     settings: StackSettings
+    # Frames that the tile was to be made of; calibration frames don't count.
+    given: int
+    # How raw frames were prepared.
+    prepared: PreparedGroup | None = None
 
-    @property
-    def extras(self) -> dict[str, Any]:
-        """What `write_tile` puts into the file besides."""
-        if self.group is None or self.group.alignment == "none":
-            return {}
+    def extras(self, result: StackResult) -> MasterExtras:
+        """Return what the tile's file says of the preparation."""
+        if self.prepared is None or self.prepared.alignment == "none":
+            return NO_EXTRAS
         from zemosaic_stack_core.prepare.report import frames_columns, history_lines
 
-        group = self.group
-        return {"columns": lambda names: frames_columns(group, names), "history": history_lines(group)}
+        columns = frames_columns(self.prepared, [frame.name for frame in result.frames])
+        return MasterExtras(columns=columns, history=history_lines(self.prepared))
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """What the report says of the preparation."""
-        if self.group is None:
+        if self.prepared is None:
             return {}
         from zemosaic_stack_core.prepare.report import group_facts
 
-        return {"prepared": group_facts(self.group)}
+        return {"prepared": group_facts(self.prepared)}
 
 
 def tile_is_raw(frames: Sequence[Path], policy: RawPolicy | None) -> bool:
@@ -70,7 +62,7 @@ def tile_is_raw(frames: Sequence[Path], policy: RawPolicy | None) -> bool:
 
 def choose_tile_frames(
     frames: Sequence[Path], settings: StackSettings, *, is_raw: bool, cache: Path, scratch: ScratchFolder
-) -> RawChoice:
+) -> TileFrames:
     """Open the frames of a tile, prepared where they are raw; bad ones are left out."""
     choice = choose_frames(frames, scratch=scratch, saturation=settings.saturation)
     policy = settings.raw_policy
@@ -83,15 +75,17 @@ def choose_tile_frames(
             found = policy.by_stars(found, paths)
             is_raw = found.is_raw
             if found.line:
-                _LOGGER.info("prepare: %s", found.line)
+                _report(found.line)
     if not is_raw or policy is None or not paths:
-        return RawChoice(choice, None, len(frames), settings)
-
-    def report(line: str) -> None:
-        _LOGGER.info("prepare: %s", line)
-
-    group = policy.prepare(paths, cache, workers=settings.limits.workers, report=report)
+        return TileFrames(choice, settings, len(frames))
+    group = policy.prepare(paths, cache, workers=settings.limits.workers, report=_report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
     settings = replace(settings, options=policy.stack_options(settings.options, group))
-    return RawChoice(FrameChoice(good, tuple(dropped)), group, len(group.frames) + len(choice.dropped), settings)
+    given = len(group.frames) + len(choice.dropped)
+    return TileFrames(FrameChoice(good, tuple(dropped)), settings, given, group)
+
+
+def _report(line: str) -> None:
+    """Log a line about the preparation."""
+    _LOGGER.info("prepare: %s", line)

@@ -1,4 +1,4 @@
-"""What became of a tile: `TileOutcome`, and the record of it that the report is made of."""
+"""What became of a tile: `TileOutcome`, and the `TileRecord` that the report is made of."""
 
 from __future__ import annotations
 
@@ -7,28 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from zemosaic_stack_core.phase3.previews import TilePictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeTile:
-    """What comes of a tile.
-
-    Parameters
-    ----------
-    record : TileRecord
-        Its outcome.
-    inputs : list
-        Name, hash and stamp of each input, for the next run.
-    pictures : TilePictures
-        For the report.
-    stops_run : bool
-        No tile can be written any more: the disk is full, the folder can't be written.
-    """
-
-    record: TileRecord
-    inputs: list[list[Any]] = field(default_factory=list)
-    pictures: TilePictures = field(default_factory=TilePictures)
-    stops_run: bool = False
+from zemosaic_stack_core.phase3.run_plan import TileSpec
 
 
 class TileOutcome(enum.StrEnum):
@@ -194,22 +173,34 @@ class TileRecord:
     started: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def without_file(cls, spec: TileSpec, outcome: TileOutcome, reason: str) -> Self:
+        """Return the record of a tile that was not made."""
+        given = len(spec.frames)
+        return cls(tile_id=spec.tile_id, name=spec.name, outcome=outcome, reason=reason, frames_given=given)
+
     def to_json(self) -> dict[str, Any]:
         """Return what `json.dumps` takes."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Undo `to_json`.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            Not the record of a tile.
-        """
+        """Undo `to_json`; raise KeyError, TypeError or ValueError where it is not the record of a tile."""
         fields = dict(values)
         fields["outcome"] = TileOutcome(fields["outcome"])
         fields["shape"] = tuple(fields["shape"])
         fields["dropped"] = tuple(DroppedFrame(**frame) for frame in fields["dropped"])
         fields["worst_frames"] = tuple(FrameUse(**frame) for frame in fields["worst_frames"])
         return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeTile:
+    """A tile's record, and what else the run keeps of it."""
+
+    record: TileRecord
+    # Of each input: name, SHA-256 and stamp, for the next run.
+    inputs: list[list[Any]] = field(default_factory=list)
+    pictures: TilePictures = field(default_factory=TilePictures)
+    # No tile can be written any more: the disk is full, or the folder can't be written.
+    stops_run: bool = False
