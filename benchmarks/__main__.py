@@ -25,7 +25,7 @@ from .workloads import FULL, TINY
 PARTS = ("compare", "kernel", "memory", "scaling")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure what is asked for; write one JSON and one Markdown file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (default: all)")
@@ -34,14 +34,14 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME", help="one workload of the comparison: W1, W2 or W4")
     parser.add_argument("--repeat", type=int, default=2, help="the best of so many times counts")
     parser.add_argument("--tiny", action="store_true", help="a few small frames: does it run at all?")
-    arguments = parser.parse_args()
-    unknown = sorted(set(arguments.parts) - set(PARTS))
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.parts) - set(PARTS))
     if unknown:
         parser.error(f"{unknown[0]}: no such part; expected some of {', '.join(PARTS)}")
-    if arguments.data is not None:
-        return _measure(arguments, arguments.data)
+    if given.data is not None:
+        return _measure(given, given.data)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        return _measure(arguments, Path(folder))
+        return _measure(given, Path(folder))
 
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> int:

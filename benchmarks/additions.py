@@ -145,21 +145,21 @@ def table(costs: list[Cost]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megapixels", type=float, default=1.5)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    rows = max(60, round((arguments.megapixels * 1e6 / 1.5) ** 0.5))
-    costs = measure_additions(arguments.frames, rows, round(rows * 1.5), arguments.repeat)
-    if arguments.json:
+    given = parser.parse_args(arguments)
+    rows = max(60, round((given.megapixels * 1e6 / 1.5) ** 0.5))
+    costs = measure_additions(given.frames, rows, round(rows * 1.5), given.repeat)
+    if given.json:
         for cost in costs:
             print(json.dumps(asdict(cost)))
         return
-    print(f"{arguments.frames} frames of {rows} x {round(rows * 1.5)}, one process\n")
+    print(f"{given.frames} frames of {rows} x {round(rows * 1.5)}, one process\n")
     print(table(costs))
 
 

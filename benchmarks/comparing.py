@@ -11,8 +11,6 @@ from .measure import Measurement, ProgramFailedError, measure
 from .programs import OPERATIONS, READING, Program
 from .workloads import Workload, write_workload
 
-__all__ = ["ComparisonRow", "compare"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRow:

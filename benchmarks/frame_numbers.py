@@ -130,28 +130,28 @@ def cost(rows: int, columns: int, folder: Path, workers: int) -> dict[str, float
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="*", help="frames to measure the grid's error on")
     parser.add_argument("--megapixels", type=float, nargs="*", default=[4.0, 12.0, 24.0])
     parser.add_argument("--seeds", type=int, default=5)
-    arguments = parser.parse_args()
-    for name in arguments.files:
+    given = parser.parse_args(arguments)
+    for name in given.files:
         frame = group_frames([probe_frame(name)]).sources[0]
         print(json.dumps({"operation": "grid error", "frame": Path(name).name, **grid_errors(frame)}))
-    if arguments.files:
+    if given.files:
         return
-    left = [levels_left(400, 600, seed) for seed in range(arguments.seeds)]
+    left = [levels_left(400, 600, seed) for seed in range(given.seeds)]
     worst_left = {name: max(one[name] for one in left) for name in left[0]}
     print(json.dumps({"operation": "level left, worst of seeds", "shape": [400, 600], **worst_left}))
-    for megapixels in arguments.megapixels:
+    for megapixels in given.megapixels:
         rows = round((megapixels * 1e6 / 1.5) ** 0.5)
         columns = round(rows * 1.5)
         for bayer in (False, True):
             found = [
                 grid_errors(open_frames([synthetic_frame(rows, columns, seed, bayer=bayer)]).sources[0])
-                for seed in range(arguments.seeds)
+                for seed in range(given.seeds)
             ]
             worst = {name: max(one[name] for one in found) for name in found[0]}
             print(

@@ -19,8 +19,6 @@ from zemosaic_stack_core.options import REJECTIONS, StackOptions
 from zemosaic_stack_core.stacking.chunk_plan import Workload, host_strip, plan_chunks
 from zemosaic_stack_core.system.memory import keep_freed_memory
 
-__all__ = ["KernelRow", "measure_kernel"]
-
 _Rows = npt.NDArray[np.float32]
 _ALL_FRAMES = (8, 32, 100, 400)
 

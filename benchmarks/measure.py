@@ -12,8 +12,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Measurement", "ProgramFailedError", "measure"]
-
 SAMPLING_SECONDS = 0.01
 
 

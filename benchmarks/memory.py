@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from zemosaic_stack_core.options import REJECTIONS
 
 from .measure import measure
+from .programs import our_command
 from .workloads import Workload, write_workload
-
-__all__ = ["MemoryRow", "measure_memory"]
 
 _MONO = Workload(name="mono", frames=60, rows=1200, columns=1600)
 _COLOR = Workload(name="color", frames=24, rows=800, columns=1000, channels=3)
@@ -86,8 +84,7 @@ def _noise_of(rule: str) -> list[str]:
 def _row(case: str, workload: Workload, options: list[str], folder: Path) -> MemoryRow:
     """Predict, run, and measure."""
     frames = write_workload(workload, folder)
-    command = [sys.executable, "-m", "zemosaic_worker", "stack", str(frames[0].parent), "-o",
-               str(folder / "memory.fits"), "--overwrite", "--backend", "cpu", *options]  # fmt: skip
+    command = our_command(frames[0].parent, folder / "memory.fits", *options)
     said = subprocess.run([*command, "--dry-run", "--json"], check=True, capture_output=True, text=True)
     promised = int(json.loads(said.stdout)["predicted_peak_bytes"])
     peak = measure(command, repeat=0).peak

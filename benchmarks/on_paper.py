@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["Costs", "Machine", "Night", "parts", "tables"]
-
 GB = 1e9
 
 

@@ -49,11 +49,18 @@ def truth(night: RawNight, options: PrepareOptions, folder: Path, workers: int |
         true = night.transform(index).then(to_canvas)
         errors.append(_transform_error(frame, true, night.shape))
     result: Result = {
-        "frames": night.n_frames, "kept": len(group.kept), "dropped": [[f.path.name, f.dropped] for f in group.dropped],
-        "alignment": group.alignment, "hot_pixels_true": len(night.hot_pixels[0]), "hot_pixels": group.hot_pixels,
-        "shift_error_px": _summary([e[0] for e in errors]), "rotation_error_deg": _summary([e[1] for e in errors]),
-        "scale_error": _summary([e[2] for e in errors]), "seconds_prepare": seconds, "seconds": group.seconds,
-    }  # fmt: skip
+        "frames": night.n_frames,
+        "kept": len(group.kept),
+        "dropped": [[f.path.name, f.dropped] for f in group.dropped],
+        "alignment": group.alignment,
+        "hot_pixels_true": len(night.hot_pixels[0]),
+        "hot_pixels": group.hot_pixels,
+        "shift_error_px": _summary([e[0] for e in errors]),
+        "rotation_error_deg": _summary([e[1] for e in errors]),
+        "scale_error": _summary([e[2] for e in errors]),
+        "seconds_prepare": seconds,
+        "seconds": group.seconds,
+    }
     for rejection in ("none", "mad_clip"):
         master = stack(group.paths, options=StackOptions(rejection=rejection, normalization="additive"))
         result[f"stack_{rejection}"] = _measure(night, group, names, master.image, to_canvas)
@@ -108,13 +115,16 @@ def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[A
         seen = inside & alone
         every = np.hypot(found.x[:, None] - on_canvas[seen, 0], found.y[:, None] - on_canvas[seen, 1]).min(axis=0) < 1.5
         result["RGB"[channel]] = {
-            "stars": int(bright.sum()), "flux_bias_percent": 100 * float(np.median(ratio)),
+            "stars": int(bright.sum()),
+            "flux_bias_percent": 100 * float(np.median(ratio)),
             "flux_scatter_percent": 100 * 1.4826 * float(np.median(np.abs(ratio - np.median(ratio)))),
             "offset_x_px": float(np.median(found.x[partner] - x[hit])),
             "offset_y_px": float(np.median(found.y[partner] - y[hit])),
             "place_error_px": float(np.median(np.hypot(found.x[partner] - x[hit], found.y[partner] - y[hit]))),
-            "completeness": float(every.mean()), "fwhm": found.fwhm, "stars_true": int(seen.sum()),
-        }  # fmt: skip
+            "completeness": float(every.mean()),
+            "fwhm": found.fwhm,
+            "stars_true": int(seen.sum()),
+        }
         result["RGB"[channel]]["noise_over_ideal_8x8"] = _noise(night, group, names, plane, on_canvas, channel)
     return result
 
@@ -173,8 +183,16 @@ def kernels() -> Result:
     def cv2_lanczos4(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         import cv2
 
-        return np.asarray(cv2.remap(image, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LANCZOS4,
-                                    borderMode=cv2.BORDER_CONSTANT, borderValue=float("nan")))  # fmt: skip
+        return np.asarray(
+            cv2.remap(
+                image,
+                x.astype(np.float32),
+                y.astype(np.float32),
+                cv2.INTER_LANCZOS4,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=float("nan"),
+            )
+        )
 
     def skimage_bicubic(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         from skimage.transform import warp
@@ -193,14 +211,25 @@ def kernels() -> Result:
             wcs.wcs.cd = np.linalg.inv(transform.linear) * 1e-4
             return wcs
 
-        out, _ = reproject_adaptive((image, plain(night.transform(1).inverse())), plain(Affine()), (600, 800),
-                                    kernel="gaussian", conserve_flux=True)  # fmt: skip
+        out, _ = reproject_adaptive(
+            (image, plain(night.transform(1).inverse())),
+            plain(Affine()),
+            (600, 800),
+            kernel="gaussian",
+            conserve_flux=True,
+        )
         return np.asarray(out)
 
-    methods = {f"own {name}": (lambda image, name=name: resample(image, mapping, 600, 800, name))
-               for name in ("bilinear", "lanczos2", "lanczos3", "lanczos4")}  # fmt: skip
-    methods |= {"opencv lanczos4": cv2_lanczos4, "skimage bicubic": skimage_bicubic, "reproject adaptive": adaptive,
-                "scipy cubic spline": lambda image: map_coordinates(image, [y, x], order=3, cval=np.nan)}  # fmt: skip
+    methods = {
+        f"own {name}": (lambda image, name=name: resample(image, mapping, 600, 800, name))
+        for name in ("bilinear", "lanczos2", "lanczos3", "lanczos4")
+    }
+    methods |= {
+        "opencv lanczos4": cv2_lanczos4,
+        "skimage bicubic": skimage_bicubic,
+        "reproject adaptive": adaptive,
+        "scipy cubic spline": lambda image: map_coordinates(image, [y, x], order=3, cval=np.nan),
+    }
     random = np.random.default_rng(0)
     noise = random.normal(0, 10, source.shape).astype(np.float32)
     distance = np.hypot(*(places[:, np.newaxis] - places[np.newaxis]).transpose(2, 0, 1)) + 1e9 * np.eye(len(places))
@@ -225,12 +254,14 @@ def kernels() -> Result:
         half, _ = sep.flux_radius(data, px, py, np.full(px.size, 6.0), 0.5, subpix=9)
         wx, wy, _ = sep.winpos(data, px, py, np.full(px.size, 1.0))
         result[name] = {
-            "flux_bias_percent": 100 * float(np.median(ratio)), "flux_scatter_percent": 100 * float(np.std(ratio)),
-            "place_error_px": float(np.median(np.hypot(wx - px, wy - py))), "fwhm_px": 2 * float(np.median(half)),
+            "flux_bias_percent": 100 * float(np.median(ratio)),
+            "flux_scatter_percent": 100 * float(np.std(ratio)),
+            "place_error_px": float(np.median(np.hypot(wx - px, wy - py))),
+            "fwhm_px": 2 * float(np.median(half)),
             "noise_per_pixel": float(np.nanstd(method(noise)) / 10),
             "lost_around_one_nan": int(np.isnan(method(hole)).sum() - np.isnan(image).sum()),
             "ns_per_pixel": 1e9 * seconds / image.size,
-        }  # fmt: skip
+        }
     return result
 
 
@@ -254,7 +285,7 @@ def debayering() -> Result:
             "colour-demosaicing malvar": lambda image: cd.demosaicing_CFA_Bayer_Malvar2004(image, "GRBG"),
             "colour-demosaicing menon": lambda image: cd.demosaicing_CFA_Bayer_Menon2007(image, "GRBG"),
             "colour-demosaicing bilinear": lambda image: cd.demosaicing_CFA_Bayer_bilinear(image, "GRBG"),
-        }  # fmt: skip
+        }
     except ImportError:
         pass
     try:
@@ -282,9 +313,11 @@ def debayering() -> Result:
             flux, _, _ = sep.sum_circle(data, x, y, 6.0, bkgann=(7, 12), subpix=9)
             ratio = flux / (fluxes[good, channel] * night.transparency(0)) - 1
             half, _ = sep.flux_radius(data, x, y, np.full(x.size, 6.0), 0.5, subpix=9)
-            lines["RGB"[channel]] = {"flux_bias_percent": 100 * float(np.median(ratio)),
-                                     "flux_scatter_percent": 100 * float(np.std(ratio)),
-                                     "fwhm_px": 2 * float(np.median(half))}  # fmt: skip
+            lines["RGB"[channel]] = {
+                "flux_bias_percent": 100 * float(np.median(ratio)),
+                "flux_scatter_percent": 100 * float(np.std(ratio)),
+                "fwhm_px": 2 * float(np.median(half)),
+            }
         result[name] = {**lines, "ns_per_pixel": 1e9 * seconds / mosaic.size}
     return result
 
@@ -300,16 +333,20 @@ def real(folder: str, cache: Path, workers: int | None, options: PrepareOptions)
     again = time.perf_counter() - began
     names = ("name", "stars", "matched", "shift", "rotation", "scale", "residual", "fwhm", "dropped")
     return {
-        "frames": len(group.frames), "kept": len(group.kept), "alignment": group.alignment, "why": group.why,
-        "canvas": [group.canvas.rows, group.canvas.columns], "seconds": group.seconds, "total_seconds": seconds,
-        "cpu_seconds_parent": cpu, "seconds_from_cache": again, "seconds_per_frame": seconds / len(group.frames),
+        "frames": len(group.frames),
+        "kept": len(group.kept),
+        "alignment": group.alignment,
+        "why": group.why,
+        "canvas": [group.canvas.rows, group.canvas.columns],
+        "seconds": group.seconds,
+        "total_seconds": seconds,
+        "cpu_seconds_parent": cpu,
+        "seconds_from_cache": again,
+        "seconds_per_frame": seconds / len(group.frames),
         "peak_mib_parent": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak_mib_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
-        "records": [
-            {name: getattr(frame, name) for name in names}
-            for frame in group.frames
-        ],
-    }  # fmt: skip
+        "records": [{name: getattr(frame, name) for name in names} for frame in group.frames],
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -331,10 +368,17 @@ def main(arguments: list[str] | None = None) -> None:
         if given.what == "truth":
             bad = given.frames >= 10
             night = RawNight(
-                n_frames=given.frames, shape=tuple(given.size), n_stars=given.stars, zoom=0.0005, flip=given.flip,
-                pattern="GRBG" if given.bayer or given.drizzle else None, shift=20.0, turn=2.0,
-                trails=(3,) if bad else (), clouds=(7,) if given.clouds else (),
-            )  # fmt: skip
+                n_frames=given.frames,
+                shape=tuple(given.size),
+                n_stars=given.stars,
+                zoom=0.0005,
+                flip=given.flip,
+                pattern="GRBG" if given.bayer or given.drizzle else None,
+                shift=20.0,
+                turn=2.0,
+                trails=(3,) if bad else (),
+                clouds=(7,) if given.clouds else (),
+            )
             options = PrepareOptions(cfa="drizzle" if given.drizzle else "debayer", kernel=given.kernel)
             result = truth(night, options, Path(scratch), given.workers)
         elif given.what == "kernels":

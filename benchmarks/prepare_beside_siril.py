@@ -65,8 +65,11 @@ class Watch:
             watcher.join()
         if status != 0:
             raise RuntimeError(f"a step ended with status {status}")
-        self.cost = {"wall": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime,
-                     "peak_mib": max((size for _, _, size in self.samples), default=0) / 2**20}  # fmt: skip
+        self.cost = {
+            "wall": time.perf_counter() - began,
+            "cpu": used.ru_utime + used.ru_stime,
+            "peak_mib": max((size for _, _, size in self.samples), default=0) / 2**20,
+        }
 
     def _look(self, pid: int, ended: threading.Event) -> None:
         """Take samples until told to stop."""
@@ -207,10 +210,12 @@ def compare(paths: Sequence[Path], workers: int, rounds: int, scratch: Path) -> 
     }
     unwritten = best["ours"].pop(_UNWRITTEN)
     whole = {
-        name: {**{key: sum(cost[key] for cost in steps.values()) for key in ("wall", "cpu")},
-               "peak_mib": max(cost["peak_mib"] for cost in steps.values())}
+        name: {
+            **{key: sum(cost[key] for cost in steps.values()) for key in ("wall", "cpu")},
+            "peak_mib": max(cost["peak_mib"] for cost in steps.values()),
+        }
         for name, steps in best.items()
-    }  # fmt: skip
+    }
     ratio = {key: whole["ours"][key] / whole["siril"][key] for key in ("wall", "cpu", "peak_mib")}
     return {**best, _UNWRITTEN: unwritten, "whole": whole, "ours_over_siril": ratio}
 
@@ -230,8 +235,15 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         if given.folder is None:
-            night = RawNight(n_frames=given.frames, shape=tuple(given.size), n_stars=given.stars, pattern="GRBG",
-                             shift=20.0, turn=2.0, zoom=0.0005)  # fmt: skip
+            night = RawNight(
+                n_frames=given.frames,
+                shape=tuple(given.size),
+                n_stars=given.stars,
+                pattern="GRBG",
+                shift=20.0,
+                turn=2.0,
+                zoom=0.0005,
+            )
             night.write(scratch / "raw", darks=8, biases=8, flats=8)
             paths = sorted((scratch / "raw").iterdir())
         else:

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["OPERATIONS", "OURS", "READING", "Program", "installed_programs"]
-
-#: What is compared, and our options for it: rule, then what else.
+# What is compared, and our options for it: rule, then what else.
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "mean": ("--rejection", "none"),
     "median": ("--rejection", "none", "--combine", "median"),
@@ -29,8 +27,14 @@ _SIRIL = {
     "MAD clip": "rej a 3 3",
 }
 OURS = "zemosaic-worker"
-#: What every stacker has to do at least.
+# What every stacker has to do at least.
 READING = "reading only"
+
+
+def our_command(folder: Path, output: Path, *options: str) -> list[str]:
+    """Return the command of ours that stacks a folder on the CPU."""
+    ours = [sys.executable, "-m", "zemosaic_worker", "stack", str(folder), "-o", str(output)]
+    return [*ours, "--overwrite", "--backend", "cpu", *options]
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,8 @@ class Program:
         """Return the command that stacks `frames`, all in one folder, into `output`; write the files it needs."""
         folder = frames[0].parent
         if self.name == OURS:
-            options = ["--align", "none", "--maps", "none", "--no-picture", "--backend", "cpu", "--overwrite"]
-            return [sys.executable, "-m", "zemosaic_worker", "stack", str(folder), "-o", str(output),
-                    *OPERATIONS[operation], *options]  # fmt: skip
+            options = ("--align", "none", "--maps", "none", "--no-picture")
+            return our_command(folder, output, *OPERATIONS[operation], *options)
         if self.name == "siril":
             script = output.with_suffix(".ssf")
             how = f"stack frame_ {_SIRIL[operation]} -nonorm -out={output}"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .measure import measure
+from .programs import our_command
 from .workloads import Workload, write_workload
 
-__all__ = ["ScalingRow", "measure_scaling"]
-
-#: At most so many files are open at a time, whatever the number of frames.
+# At most so many files are open at a time, whatever the number of frames.
 _OPEN_FILES = 256
 
 
@@ -53,9 +51,8 @@ def measure_scaling(folder: Path, *, is_tiny: bool = False) -> list[ScalingRow]:
 def _row(varied: str, load: Workload, folder: Path, options: Sequence[str], workers: int) -> ScalingRow:
     """Write the frames, stack them, remove them."""
     frames = write_workload(load, folder)
-    stack = [sys.executable, "-m", "zemosaic_worker", "stack", str(frames[0].parent), "-o", str(folder / "scaled.fits"),
-             "--overwrite", "--backend", "cpu", "--maps", "none", "--no-picture", "--workers", str(workers),
-             *options]  # fmt: skip
+    fixed = ("--maps", "none", "--no-picture", "--workers", str(workers))
+    stack = our_command(frames[0].parent, folder / "scaled.fits", *fixed, *options)
     limited = ["sh", "-c", f'ulimit -n {_OPEN_FILES}; exec "$@"', "sh", *stack] if shutil.which("sh") else stack
     taken = measure(limited)
     shutil.rmtree(frames[0].parent)

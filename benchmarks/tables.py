@@ -10,8 +10,6 @@ from .memory import MemoryRow
 from .programs import OURS
 from .scaling import ScalingRow
 
-__all__ = ["comparison_table", "kernel_table", "memory_table", "scaling_table"]
-
 FLOOR = "floor"
 
 
@@ -38,8 +36,18 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> str:
                 "" if best is None else f"{best.peak / best.input_bytes:.2f}",
             )
         )
-    head = ("frames", "operation", "wall s", "CPU s", "Msamples/s", "x floor", "peak / input", "best peer, wall s",
-            "times as fast", "its peak / input")  # fmt: skip
+    head = (
+        "frames",
+        "operation",
+        "wall s",
+        "CPU s",
+        "Msamples/s",
+        "x floor",
+        "peak / input",
+        "best peer, wall s",
+        "times as fast",
+        "its peak / input",
+    )
     every = [
         (
             row.workload,

@@ -24,8 +24,6 @@ from zemosaic_stack_core.options import REJECTIONS, StackOptions
 
 from .kernel import _critical_values, _options, _samples, _with_borders
 
-__all__ = ["Counts", "count_waits"]
-
 _WAITING = ("nonzero", "clip")
 _PACKAGE = str(Path(sys.modules[stack_chunk.__module__].__file__ or "").parent)
 

@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
 
-__all__ = ["FULL", "TINY", "Workload", "write_workload"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:

@@ -24,8 +24,8 @@ from zemosaic_stack_core.command_line import build_parser, main
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 ROOT = Path(__file__).parents[1]
+# What a block may be; the last three hold no commands.
 LANGUAGES = ("bash", "python", "text", "json", "csv")
-"""What a block may be; the last three hold no commands."""
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run by the tests: (?P<why>.+) -->\n)?^```(?P<language>\S*)\n(?P<text>.*?)^```$",

@@ -68,9 +68,6 @@ class Margin:
             self.decide(high - v, spread)
 
 
-# --- statistics --------------------------------------------------------------------------------------------------
-
-
 def mean(x: Sequence[float]) -> float:
     return math.fsum(x) / len(x)
 
@@ -80,7 +77,6 @@ def standard_deviation(x: Sequence[float], ddof: int) -> float:
     return math.sqrt(math.fsum((v - m) ** 2 for v in x) / (len(x) - ddof))
 
 
-# --- rules -------------------------------------------------------------------------------------------------------
 # A rule takes the present samples in ascending order, n >= 1 of them, and gives the kept interval [i, j) of ranks.
 
 
@@ -320,9 +316,6 @@ RULES: dict[str, Callable[[Sequence[float], Options, Margin], tuple[int, int]]] 
 }
 
 
-# --- one pixel ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pixel:
     """One stacked pixel; `kept`, `below`, `above` and `absent` say of each frame what became of its sample."""
@@ -391,9 +384,17 @@ def stack_pixel(
     if not x:
         nothing = [False] * len(v)
         return Pixel(
-            value=math.nan, kept=nothing, below=nothing, above=nothing, absent=absent,
-            low=math.nan, high=math.nan, weight_sum=0.0, variance=math.nan, margin=math.inf,
-        )  # fmt: skip
+            value=math.nan,
+            kept=nothing,
+            below=nothing,
+            above=nothing,
+            absent=absent,
+            low=math.nan,
+            high=math.nan,
+            weight_sum=0.0,
+            variance=math.nan,
+            margin=math.inf,
+        )
 
     margin = Margin()
     i, j = RULES[options.rejection](x, options, margin)
@@ -445,8 +446,6 @@ def variance_of_mean(
     s = standard_deviation([v[k] for k in chosen], ddof=1)
     return s * s * math.fsum(w[k] ** 2 for k in chosen) / weight_sum**2
 
-
-# --- a whole cube ------------------------------------------------------------------------------------------------
 
 Values = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

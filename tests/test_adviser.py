@@ -37,9 +37,11 @@ class TestLargestDeviation:
         bound = largest_deviation(n, center)
         for _ in range(6):
             found = minimize(
-                lambda samples: -deviation(list(samples), center), random.normal(size=n), method="Nelder-Mead",
+                lambda samples: -deviation(list(samples), center),
+                random.normal(size=n),
+                method="Nelder-Mead",
                 options={"maxiter": 3000, "maxfev": 3000},
-            )  # fmt: skip
+            )
             assert -found.fun <= bound * (1 + 1e-9)
         for samples in random.standard_cauchy((2000, n)):
             assert deviation(list(samples), center) <= bound * (1 + 1e-9)

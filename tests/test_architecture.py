@@ -7,6 +7,7 @@ from pathlib import Path
 import zemosaic_stack_core
 
 ROOT = Path(zemosaic_stack_core.__file__).parent
+# Floor of each folder, and of the files that stand at the top of the package.
 FLOORS = {
     "command_line": 10,
     "phase3": 9,
@@ -26,7 +27,6 @@ FLOORS = {
     "options": 1,
     "errors": 0,
 }
-"""Floor of each folder, and of the files that stand at the top of the package."""
 
 
 def imports_of(path: Path) -> set[Path]:

@@ -71,9 +71,6 @@ def messages(caplog, level="INFO"):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.getLevelName(level)]
 
 
-# --- with a stand-in for the GPU that fails as told ------------------------------------------------------------------
-
-
 class Shaky:
     """A namespace off the host whose uploads fail as told, as a backend's do; remembers the size of each band."""
 
@@ -476,9 +473,6 @@ def test_four_threads_share_one_failure(shaky, caplog):
     assert len(messages(caplog, "ERROR")) == 1
 
 
-# --- on CuPy ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def cupy_run():
     """Make the state of a run on CuPy; the health check has its own tests."""
@@ -777,8 +771,6 @@ def test_a_driver_without_a_device(emulation):
     assert lines[1].startswith("no CUDA device answers: cudaErrorNoDevice")
     assert lines[2] == "no NVIDIA card is visible: check the card, its driver and CUDA_VISIBLE_DEVICES"
 
-
-# --- without a GPU ---------------------------------------------------------------------------------------------------
 
 RUN_WITHOUT = """
     import logging, sys

@@ -102,9 +102,6 @@ def test_torch_on_the_cpu():
     np.testing.assert_array_equal(host, np.arange(5))
 
 
-# --- slots -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_slots_memory_is_used_again_and_grows():
     sizes = []
 
@@ -147,9 +144,6 @@ def test_arrays_from_elsewhere_are_copied_into_the_slots_memory():
     assert inside[0].tolist() == [1] * 4
     strided = slot.host_arrays([(2, 4)], ["int16"])[0][:, :2]
     assert slot.staged([strided])[0].flags.c_contiguous
-
-
-# --- transfers -------------------------------------------------------------------------------------------------------
 
 
 def sum_bands(backend, frames, rows, from_elsewhere="none"):
@@ -309,8 +303,6 @@ def test_the_pool_that_the_program_set_is_emptied_too(gpu):
         cupy.cuda.set_allocator(before)
 
 
-# --- without a GPU ---------------------------------------------------------------------------------------------------
-
 HIDE_CUPY = """
 import sys
 class Hide:
@@ -379,9 +371,6 @@ def test_cupy_without_a_driver_says_so():
         """)
     assert len(printed.splitlines()) == 2
     assert all(line.startswith("no CUDA device answers") for line in printed.splitlines())
-
-
-# --- faults ----------------------------------------------------------------------------------------------------------
 
 
 class CUDARuntimeError(RuntimeError):

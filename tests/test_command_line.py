@@ -33,6 +33,7 @@ from zemosaic_stack_core.command_line.termination import term_is_interrupt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutOfMemoryError, OutputError
 from zemosaic_stack_core.options import StackOptions
 
+# A value for each option that is not a plain number; numbers get one that differs from their default.
 OTHER_VALUES: dict[str, Any] = {
     "rejection": "linear_fit_clip",
     "center": "mean",
@@ -44,7 +45,6 @@ OTHER_VALUES: dict[str, Any] = {
     "reference": 2,
     "winsor_limits": (0.1, 0.2),
 }
-"""A value for each option that is not a plain number; numbers get one that differs from their default."""
 
 
 def other_value(name: str, default: Any) -> Any:

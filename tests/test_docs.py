@@ -17,8 +17,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 IDS = [page.relative_to(DOCS).as_posix() for page in PAGES]
 WITH_COMMANDS = [page for page in PAGES if any(block.language in ("bash", "python") for block in blocks_of(page))]
+# Pages that make their own frames.
 FROM_NOTHING = ("tutorial.md",)
-"""Pages that make their own frames."""
 AFTER_A_RUN = ("report.md",)
 
 

@@ -184,9 +184,6 @@ def test_fewer_bytes_fewer_rows():
     assert 1 <= rows[0] < rows[1] < rows[2] < 10000
 
 
-# --- stack_core ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("wrap", [dict, lambda config: SimpleNamespace(**config)], ids=["mapping", "object"])
 def test_stack_core(wrap):
     frames = make_frames()
@@ -287,9 +284,6 @@ def test_backend_modules():
     assert get_backend_module("cpu") is np
     with pytest.raises(InvalidInputError, match="backend is 'tpu'; expected one of: cpu, gpu"):
         get_backend_module("tpu")
-
-
-# --- photometric scaling ---------------------------------------------------------------------------------------------
 
 
 def test_scaling_brings_a_tile_to_the_level_of_another():

@@ -138,9 +138,6 @@ def test_memory_limit_below_one_pixel():
         stack(frames_of(50), memory_limit=100, workers=1)
 
 
-# --- weights -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
@@ -160,10 +157,22 @@ def test_memory_limit_below_one_pixel():
         ("noise", "weights"),
     ],
     ids=[
-        "nan", "inf", "too large", "negative", "all zero", "all too small", "too few", "too many", "other shape",
-        "negative samples", "zero samples", "nan samples", "words", "a word",
+        "nan",
+        "inf",
+        "too large",
+        "negative",
+        "all zero",
+        "all too small",
+        "too few",
+        "too many",
+        "other shape",
+        "negative samples",
+        "zero samples",
+        "nan samples",
+        "words",
+        "a word",
     ],
-)  # fmt: skip
+)
 def test_weights_that_are_refused(weights, words):
     message = refused(frames_of(), weights=weights)
     assert "weights" in message or "weight" in message
@@ -181,9 +190,6 @@ def test_weights_of_one_channel_are_zero():
     """Every channel needs a frame of positive weight."""
     message = refused(frames_of(2, (4, 5, 3)), weights=[[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     assert "weight" in message
-
-
-# --- masks, variances, reference -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,9 +227,6 @@ def test_a_frame_that_can_t_be_normalized_is_an_error_where_asked():
     frames[1][:] = 7.0
     options = StackOptions(normalization="additive_scaling", reference=0, on_unnormalizable="error")
     assert "frame 1" in refused(frames, options=options)
-
-
-# --- all is well -------------------------------------------------------------------------------------------------
 
 
 def test_frames_without_any_sample_are_no_error():

@@ -36,22 +36,25 @@ def test_any_text_comes_back(text: str) -> None:
     assert found.only(["TEXT"]).to_astropy() == fits.Header([("TEXT", text, "about")])
 
 
-@pytest.mark.parametrize(("card", "value", "number"), [
-    ("KEY     = 'O''Neill'           / a name", "O'Neill", None),
-    ("KEY     = ''''", "'", None),
-    ("KEY     = ''", "", None),
-    ("KEY     = 'never closed / at all", "never closed / at all", None),
-    ("KEY     = '12.5'", "12.5", 12.5),
-    ("KEY     =                12 / comment", "12", 12.0),
-    ("KEY     = 1.5D3", "1.5D3", 1500.0),
-    ("KEY     =                    / undefined", "", None),
-    ("KEY     =10.0", "10.0", 10.0),
-    ("KEY     = nan", "nan", None),
-    ("KEY     = T", "T", None),
-    ("KEY     = 'Nébuleuse'", "Nébuleuse", None),
-    ("KEY       10.0", None, None),
-    ("OTHER   = 'KEY     = 1'", None, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("card", "value", "number"),
+    [
+        ("KEY     = 'O''Neill'           / a name", "O'Neill", None),
+        ("KEY     = ''''", "'", None),
+        ("KEY     = ''", "", None),
+        ("KEY     = 'never closed / at all", "never closed / at all", None),
+        ("KEY     = '12.5'", "12.5", 12.5),
+        ("KEY     =                12 / comment", "12", 12.0),
+        ("KEY     = 1.5D3", "1.5D3", 1500.0),
+        ("KEY     =                    / undefined", "", None),
+        ("KEY     =10.0", "10.0", 10.0),
+        ("KEY     = nan", "nan", None),
+        ("KEY     = T", "T", None),
+        ("KEY     = 'Nébuleuse'", "Nébuleuse", None),
+        ("KEY       10.0", None, None),
+        ("OTHER   = 'KEY     = 1'", None, None),
+    ],
+)
 def test_values(card: str, value: str | None, number: float | None) -> None:
     header = header_of("FIRST   = 1", card)
     assert header.get("KEY") == value

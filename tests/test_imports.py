@@ -78,8 +78,8 @@ def test_public_names():
         assert name in zemosaic_stack_core.__all__
 
 
+# Packages whose `__init__` hands on what its modules define: they alone list names in `__all__`.
 FACES = {"", ".backends", ".command_line", ".kernel.rules", ".phase3", ".prepare"}
-"""Packages whose `__init__` hands on what its modules define: they alone list names in `__all__`."""
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import REJECTIONS
 from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 
-#: Where a few samples are missing, or one of many frames' pixels loses many samples, such pixels are a second chunk.
+# Where a few samples are missing, or one of many frames' pixels loses many samples, such pixels are a second chunk.
 FEW = 10
-#: Rules whose iterations are made of rounds or of steps.
+# Rules whose iterations are made of rounds or of steps.
 MORE = {"winsorized_sigma_clip": 30, "linear_fit_clip": 40}
 
 

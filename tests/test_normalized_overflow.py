@@ -9,8 +9,8 @@ from samples import assert_conserves, assert_same_bits
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS
 
+# A pixel whose sample in the faint frame is near the largest float32, and would be doubled.
 LARGE = (2, 3)
-"""A pixel whose sample in the faint frame is near the largest float32, and would be doubled."""
 NEGATIVE = (4, 1)
 
 

@@ -49,13 +49,16 @@ def test_a_date_end_counts_unless_it_is_before_the_start(tmp_path):
     assert a.middle == datetime(2025, 1, 1, 0, 0, 3, 500000)
 
 
-@pytest.mark.parametrize(("cards", "expected"), [
-    ({"EXPOSURE": 5}, 5.0),
-    ({"EXPTIME": "10.5"}, 10.5),
-    ({"EXPTIME": "soon", "EXPOSURE": 3.0}, 3.0),
-    ({"EXPTIME": -1.0}, None),
-    ({}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        ({"EXPOSURE": 5}, 5.0),
+        ({"EXPTIME": "10.5"}, 10.5),
+        ({"EXPTIME": "soon", "EXPOSURE": 3.0}, 3.0),
+        ({"EXPTIME": -1.0}, None),
+        ({}, None),
+    ],
+)
 def test_exposure(tmp_path, cards, expected):
     assert read_head(write(tmp_path / "a.fits", **cards)).observing.exposure == expected
 
@@ -90,22 +93,25 @@ def test_an_absent_file_has_no_facts(tmp_path):
     assert read_head(tmp_path / "absent.fits").observing == ObservingFacts()
 
 
-@pytest.mark.parametrize(("date", "time", "expected"), [
-    ("2025-06-30T00:33:56.417372", None, datetime(2025, 6, 30, 0, 33, 56, 417372)),
-    ("2025-06-30T00:33:56Z", None, datetime(2025, 6, 30, 0, 33, 56)),
-    ("2025-06-30T02:33:56+02:00", None, datetime(2025, 6, 30, 0, 33, 56)),
-    ("2025-06-30", None, datetime(2025, 6, 30)),
-    ("2025-06-30", "01:02:03", datetime(2025, 6, 30, 1, 2, 3)),
-    ("30/06/95", "01:02:03", datetime(1995, 6, 30, 1, 2, 3)),
-    ("2025-13-30", None, None),
-    ("2025-06-30T25:00:00", None, None),
-    ("0000-00-00T00:00:00", None, None),
-    ("0001-01-01T00:00:00+05:00", None, None),
-    ("20250630", None, None),
-    ("2025-W01-1", None, None),
-    ("yesterday", None, None),
-    ("", None, None),
-    (None, None, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("date", "time", "expected"),
+    [
+        ("2025-06-30T00:33:56.417372", None, datetime(2025, 6, 30, 0, 33, 56, 417372)),
+        ("2025-06-30T00:33:56Z", None, datetime(2025, 6, 30, 0, 33, 56)),
+        ("2025-06-30T02:33:56+02:00", None, datetime(2025, 6, 30, 0, 33, 56)),
+        ("2025-06-30", None, datetime(2025, 6, 30)),
+        ("2025-06-30", "01:02:03", datetime(2025, 6, 30, 1, 2, 3)),
+        ("30/06/95", "01:02:03", datetime(1995, 6, 30, 1, 2, 3)),
+        ("2025-13-30", None, None),
+        ("2025-06-30T25:00:00", None, None),
+        ("0000-00-00T00:00:00", None, None),
+        ("0001-01-01T00:00:00+05:00", None, None),
+        ("20250630", None, None),
+        ("2025-W01-1", None, None),
+        ("yesterday", None, None),
+        ("", None, None),
+        (None, None, None),
+    ],
+)
 def test_dates(date, time, expected):
     assert parse_date(date, time) == expected

@@ -84,12 +84,22 @@ def test_numbers_that_are_refused(name, value):
 @pytest.mark.parametrize(
     "accepted",
     [
-        {"kappa_low": 1e-3}, {"kappa_high": 10}, {"p_low": 0.0}, {"p_high": 0}, {"n_low": 0, "n_high": 0},
-        {"read_noise": 0.0}, {"sensitivity": 0}, {"outlier_fraction": 1.0}, {"max_iterations": 1}, {"reference": 0},
-        {"reference": "auto"}, {"winsor_limits": (0.0, 0.0)}, {"winsor_limits": [0.1, 0.2]},
+        {"kappa_low": 1e-3},
+        {"kappa_high": 10},
+        {"p_low": 0.0},
+        {"p_high": 0},
+        {"n_low": 0, "n_high": 0},
+        {"read_noise": 0.0},
+        {"sensitivity": 0},
+        {"outlier_fraction": 1.0},
+        {"max_iterations": 1},
+        {"reference": 0},
+        {"reference": "auto"},
+        {"winsor_limits": (0.0, 0.0)},
+        {"winsor_limits": [0.1, 0.2]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_numbers_at_the_edge_are_accepted(accepted):
     options = StackOptions(**accepted)
     for name, value in accepted.items():

@@ -61,9 +61,6 @@ def test_another_c_library_keeps_its_own_ways(monkeypatch):
     memory.keep_freed_memory()
 
 
-# --- memory that processes share -------------------------------------------------------------------------------------
-
-
 def test_shared_memory_without_proc_and_fallocate(temporary, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     monkeypatch.setattr(SharedFile, "_hide", lambda _: None)
@@ -122,9 +119,6 @@ def test_what_can_not_be_mapped_leaves_nothing(temporary, monkeypatch):
     assert list(temporary.iterdir()) == []
 
 
-# --- scratch folders and locks ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def packed(tmp_path):
     """A frame that has to be decoded."""
@@ -159,9 +153,6 @@ def test_a_folder_that_can_not_be_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(FrameReadError, match="being used by another process; expected a readable folder"):
         expand_frame_arguments([str(tmp_path)])
-
-
-# --- files that are written ------------------------------------------------------------------------------------------
 
 
 def test_a_folder_that_can_not_be_synced(tmp_path, monkeypatch):

@@ -16,11 +16,11 @@ from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS
 
 N = 13
 SHAPES = {"mono": (6, 8), "color": (4, 5, 3)}
+# Bounds of which nobody takes the one for the other.
 UNEQUAL = {"kappa_low": 2.2, "kappa_high": 2.6}
-"""Bounds of which nobody takes the one for the other."""
 
+# For ``noise_clip``, whose spread at this sky is twice the frames' true noise.
 NOISE = {"kappa_low": 0.9, "kappa_high": 1.1, "read_noise": 1.0}
-"""For ``noise_clip``, whose spread at this sky is twice the frames' true noise."""
 
 KAPPA_RULES = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip")
 REPEATED_RULES = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip")

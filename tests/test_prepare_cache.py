@@ -72,10 +72,18 @@ def test_too_much_is_refused_before_the_work(tmp_path: Path) -> None:
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     cache = PrepareCache(tmp_path)
     stars = StarList(
-        x=np.array([1.5, 2.5]), y=np.array([3.0, 4.0]), flux=np.array([9.0, 8.0]), error=np.array([1.0, 1.0]),
-        fwhm=2.5, roundness=0.9, sky=100.0, noise=5.0, rows=10, columns=20,
+        x=np.array([1.5, 2.5]),
+        y=np.array([3.0, 4.0]),
+        flux=np.array([9.0, 8.0]),
+        error=np.array([1.0, 1.0]),
+        fwhm=2.5,
+        roundness=0.9,
+        sky=100.0,
+        noise=5.0,
+        rows=10,
+        columns=20,
         ladder=np.array([[4.0, 9.0], [3.0, np.nan]]),
-    )  # fmt: skip
+    )
     cache.save_stars("k", stars)
     found = cache.load_stars("k")
     assert found is not None
@@ -90,9 +98,14 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     dropped = PreparedFrame(name="b", path=Path("b"), dropped="no stars")
     group = PreparedGroup(
         frames=(PreparedFrame(name="a", path=Path("a"), aligned=aligned, shift=(1.0, 2.0), stars=5), dropped),
-        canvas=Canvas(rows=4, columns=5, x=1, y=2), alignment="stars", why="w", reference="a", is_color=False,
-        hot_pixels=3, masters=(("dark", 2),),
-    )  # fmt: skip
+        canvas=Canvas(rows=4, columns=5, x=1, y=2),
+        alignment="stars",
+        why="w",
+        reference="a",
+        is_color=False,
+        hot_pixels=3,
+        masters=(("dark", 2),),
+    )
     cache.save_group("k", group)
     again = cache.load_group("k")
     assert again is not None

@@ -88,11 +88,31 @@ def test_a_second_stack_registers_nothing(raw: Path, tmp_path: Path, capsys: pyt
 
 def test_options_reach_the_preparation(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lights = sorted(raw.glob("light_*.fits"))
-    assert run(
-        "stack", *lights, "-o", tmp_path / "m.fits", "--no-picture", "--json", "--darks", raw / "dark_00.fits",
-        "--keep-best", "60%", "--kernel", "bilinear", "--hot-pixels", "interpolate", "--levels", "offset",
-        "--reference-frame", lights[2], "--align", "stars",
-    ) == 0  # fmt: skip
+    assert (
+        run(
+            "stack",
+            *lights,
+            "-o",
+            tmp_path / "m.fits",
+            "--no-picture",
+            "--json",
+            "--darks",
+            raw / "dark_00.fits",
+            "--keep-best",
+            "60%",
+            "--kernel",
+            "bilinear",
+            "--hot-pixels",
+            "interpolate",
+            "--levels",
+            "offset",
+            "--reference-frame",
+            lights[2],
+            "--align",
+            "stars",
+        )
+        == 0
+    )
     summary = json.loads(capsys.readouterr().out)
     prepared = summary["prepared"]
     assert summary["n_frames"] == 3

@@ -23,8 +23,18 @@ def frame(left: float, dimmed: float, *, columns: int = 300) -> tuple[StarList, 
     x, y = (PLACES[inside] - (left, 0.0)).T
     flux = dimmed * LIGHT[inside] * (1 + 0.01 * np.random.default_rng(round(left)).standard_normal(inside.sum()))
     order = np.argsort(-flux)
-    stars = StarList(x=x[order], y=y[order], flux=flux[order], error=0.01 * flux[order], fwhm=3.0, roundness=0.9,
-                     sky=100.0, noise=5.0, rows=200, columns=columns)  # fmt: skip
+    stars = StarList(
+        x=x[order],
+        y=y[order],
+        flux=flux[order],
+        error=0.01 * flux[order],
+        fwhm=3.0,
+        roundness=0.9,
+        sky=100.0,
+        noise=5.0,
+        rows=200,
+        columns=columns,
+    )
     return stars, Affine(x0=left)
 
 

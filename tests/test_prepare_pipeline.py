@@ -177,8 +177,16 @@ def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
     paths = still.write(tmp_path / "raw")
     for index, path in enumerate(paths):
         x, y = still.transform(index).shift_at(0, 0)
-        cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CRPIX1": 100.0 - x,
-                 "CRPIX2": 90.0 - y, "CDELT1": -3e-4, "CDELT2": 3e-4}  # fmt: skip
+        cards = {
+            "CTYPE1": "RA---TAN",
+            "CTYPE2": "DEC--TAN",
+            "CRVAL1": 10.0,
+            "CRVAL2": 20.0,
+            "CRPIX1": 100.0 - x,
+            "CRPIX2": 90.0 - y,
+            "CDELT1": -3e-4,
+            "CDELT2": 3e-4,
+        }
         with fits.open(path, mode="update") as hdus:
             hdus[0].header.update(cards)
     group = prepare_frames(paths, PrepareOptions(reference=paths[0]), cache_folder=tmp_path / "c", workers=1)
@@ -200,8 +208,16 @@ def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
 def test_a_wcs_that_the_stars_contradict_is_not_taken(tmp_path: Path) -> None:
     paths = replace(NIGHT, n_frames=3, turn=0.0, flip=False).write(tmp_path / "raw")
     for path in paths:
-        cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CRPIX1": 100.0,
-                 "CRPIX2": 90.0, "CDELT1": -3e-4, "CDELT2": 3e-4}  # fmt: skip
+        cards = {
+            "CTYPE1": "RA---TAN",
+            "CTYPE2": "DEC--TAN",
+            "CRVAL1": 10.0,
+            "CRVAL2": 20.0,
+            "CRPIX1": 100.0,
+            "CRPIX2": 90.0,
+            "CDELT1": -3e-4,
+            "CDELT2": 3e-4,
+        }
         with fits.open(path, mode="update") as hdus:
             hdus[0].header.update(cards)
     group = prepare_frames(paths, cache_folder=tmp_path / "c", workers=1)
@@ -324,12 +340,21 @@ def test_a_file_that_is_no_frame_is_named(raw: list[Path], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("align", "magic"), ("cfa", "x"), ("kernel", "x"), ("hot_pixels", "x"), ("levels", "x"),
-        ("bayer_pattern", "RGBW"), ("keep_best", 0.0), ("max_fwhm", -1.0), ("min_stars", 3),
-        ("max_residual", math.nan), ("cache_limit", 0),
-        ("drizzle_pixel_fraction", 5.0), ("darks", "dark.fits"),
+        ("align", "magic"),
+        ("cfa", "x"),
+        ("kernel", "x"),
+        ("hot_pixels", "x"),
+        ("levels", "x"),
+        ("bayer_pattern", "RGBW"),
+        ("keep_best", 0.0),
+        ("max_fwhm", -1.0),
+        ("min_stars", 3),
+        ("max_residual", math.nan),
+        ("cache_limit", 0),
+        ("drizzle_pixel_fraction", 5.0),
+        ("darks", "dark.fits"),
     ],
-)  # fmt: skip
+)
 def test_options_are_checked(option: str, value: object) -> None:
     with pytest.raises(InvalidInputError, match=rf"{option} is .*; expected"):
         PrepareOptions(**{option: value})  # type: ignore[arg-type]

@@ -16,9 +16,17 @@ from zemosaic_stack_core.prepare import PrepareOptions, decide
 from zemosaic_stack_core.prepare.headers.recognize import recognize
 
 WCS = {
-    "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 83.8, "CRVAL2": -5.4, "CRPIX1": 8.0, "CRPIX2": 6.0,
-    "CD1_1": -1e-4, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-4,
-}  # fmt: skip
+    "CTYPE1": "RA---TAN",
+    "CTYPE2": "DEC--TAN",
+    "CRVAL1": 83.8,
+    "CRVAL2": -5.4,
+    "CRPIX1": 8.0,
+    "CRPIX2": 6.0,
+    "CD1_1": -1e-4,
+    "CD1_2": 0.0,
+    "CD2_1": 0.0,
+    "CD2_2": 1e-4,
+}
 
 
 def write(path: Path, cards: dict[str, object] | None = None, *, dtype: type = np.uint16, planes: int = 1) -> Path:

@@ -49,9 +49,17 @@ class Sky:
 def star_list(places: Points, flux: Points) -> StarList:
     order = np.argsort(-flux)
     return StarList(
-        x=places[order, 0], y=places[order, 1], flux=flux[order], error=np.full(len(flux), 30.0), fwhm=3.0,
-        roundness=0.9, sky=100.0, noise=10.0, rows=ROWS, columns=COLUMNS,
-    )  # fmt: skip
+        x=places[order, 0],
+        y=places[order, 1],
+        flux=flux[order],
+        error=np.full(len(flux), 30.0),
+        fwhm=3.0,
+        roundness=0.9,
+        sky=100.0,
+        noise=10.0,
+        rows=ROWS,
+        columns=COLUMNS,
+    )
 
 
 def register(lists: list[StarList], **options: object) -> Registration:

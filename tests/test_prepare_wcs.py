@@ -30,9 +30,17 @@ def stars_at(points: npt.NDArray[np.float64]) -> StarList:
     inside = points[np.all((points > 4) & (points < (COLUMNS - 5, ROWS - 5)), axis=1)]
     flux = np.linspace(9000, 900, len(inside))
     return StarList(
-        x=inside[:, 0], y=inside[:, 1], flux=flux, error=np.full(len(flux), 20.0), fwhm=3.0, roundness=0.9,
-        sky=100.0, noise=5.0, rows=ROWS, columns=COLUMNS,
-    )  # fmt: skip
+        x=inside[:, 0],
+        y=inside[:, 1],
+        flux=flux,
+        error=np.full(len(flux), 20.0),
+        fwhm=3.0,
+        roundness=0.9,
+        sky=100.0,
+        noise=5.0,
+        rows=ROWS,
+        columns=COLUMNS,
+    )
 
 
 def sky() -> npt.NDArray[np.float64]:

@@ -16,8 +16,8 @@ from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.options import REJECTIONS
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
+# Ten sky-subtracted frames with negative values, and four darks.
 SETS = {"decam_aligned": "*.fits", "tres1_crop": "*d.fit"}
-"""Ten sky-subtracted frames with negative values, and four darks."""
 
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data: real frames are needed")
 

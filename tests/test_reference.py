@@ -39,9 +39,6 @@ def random_pixels(rng, n, count):
     return pixels.astype(np.float32)
 
 
-# --- astropy -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("options", "cenfunc", "stdfunc"),
     [
@@ -63,9 +60,14 @@ def test_keeps_what_astropy_keeps(options, cenfunc, stdfunc):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # astropy says that NaN are clipped
             clipped = sigma_clip(
-                pixels, sigma_lower=kappa_low, sigma_upper=kappa_high, maxiters=max_iterations,
-                cenfunc=cenfunc, stdfunc=stdfunc, axis=1,
-            )  # fmt: skip
+                pixels,
+                sigma_lower=kappa_low,
+                sigma_upper=kappa_high,
+                maxiters=max_iterations,
+                cenfunc=cenfunc,
+                stdfunc=stdfunc,
+                axis=1,
+            )
         theirs = ~np.ma.getmaskarray(clipped)
         for samples, expected in zip(pixels, theirs, strict=True):
             ours = stack(samples, kappa_low=kappa_low, kappa_high=kappa_high, max_iterations=max_iterations, **options)
@@ -91,9 +93,6 @@ def test_a_sample_rejected_early_comes_back():
     assert clipped.compressed().tolist() == [-15.0, 0.0, 0.0, 0.0, 0.0]
 
 
-# --- published ---------------------------------------------------------------------------------------------------
-
-
 def test_rosner_finds_three_outliers_of_54():
     samples = [float(word) for word in ROSNER.split()]
     assert len(samples) == 54
@@ -107,15 +106,18 @@ def test_rosner_finds_three_outliers_of_54():
 @pytest.mark.parametrize(
     ("degrees", "outside", "t"),
     [  # Abramowitz & Stegun, table 26.10
-        (1, 0.05, 12.706), (2, 0.05, 4.303), (3, 0.01, 5.841), (4, 0.1, 2.132),
-        (10, 0.05, 2.228), (30, 0.01, 2.750), (60, 0.05, 2.000), (120, 0.001, 3.373),
+        (1, 0.05, 12.706),
+        (2, 0.05, 4.303),
+        (3, 0.01, 5.841),
+        (4, 0.1, 2.132),
+        (10, 0.05, 2.228),
+        (30, 0.01, 2.750),
+        (60, 0.05, 2.000),
+        (120, 0.001, 3.373),
     ],
-)  # fmt: skip
+)
 def test_student_t(degrees, outside, t):
     assert reference.student_t_two_sided(degrees, outside) == pytest.approx(t, abs=6e-4)
-
-
-# --- by hand -----------------------------------------------------------------------------------------------------
 
 
 def test_kappa_sigma_by_hand():
@@ -260,9 +262,6 @@ def test_gesd_unmasks_a_pair():
     rng = np.random.default_rng(11)
     samples = [*rng.normal(0.0, 1.0, 10).round(2).tolist(), 9.0, 9.01]
     assert sorted(set(samples) - set(kept(samples, rejection="gesd"))) == [9.0, 9.01]
-
-
-# --- combination, maps, missing ----------------------------------------------------------------------------------
 
 
 def test_missing_samples_take_part_in_nothing():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import additions, frame_numbers
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.frames.pixel_rows import FilePool
@@ -419,11 +417,9 @@ def test_missing_star_library_is_one_clear_error_before_any_work(monkeypatch):
         estimate_frame_numbers(open_frames([sky(0)]), options(weighting="noise_fwhm"))
 
 
-def test_benchmark_runs():
-    command = [sys.executable, str(ROOT / "benchmarks" / "frame_numbers.py"), "--megapixels", "0.02", "--seeds", "1"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
-    found = [json.loads(line) for line in ran.stdout.splitlines()]
+def test_benchmark_runs(capsys):
+    frame_numbers.main(["--megapixels", "0.02", "--seeds", "1"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {one["operation"] for one in found} == {
         "level left, worst of seeds",
         "grid error, worst of seeds",
@@ -433,12 +429,9 @@ def test_benchmark_runs():
     assert max(left[normalization] for normalization in NORMALIZATIONS[1:]) < 0.1
 
 
-def test_benchmark_of_additions_runs():
-    command = [sys.executable, str(ROOT / "benchmarks" / "additions.py"), "--megapixels", "0.001", "--frames", "6"]
-    command += ["--repeat", "1", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
-    costs = [json.loads(line) for line in ran.stdout.splitlines()]
+def test_benchmark_of_additions_runs(capsys):
+    additions.main(["--megapixels", "0.001", "--frames", "6", "--repeat", "1", "--json"])
+    costs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (costs[0]["group"], costs[0]["ratio"], costs[0]["added"]) == ("plain", 1.0, 0.0)
     assert {one["group"] for one in costs} >= {"rule", "normalization", "weights", "masks", "maps", "growth"}
     assert all(one["ns_per_sample"] > 0 for one in costs)
