@@ -63,8 +63,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-#: Where the names are that are imported when somebody asks for them, so that nobody waits for what is not used: the
-#: command line's ``--help`` needs no array library.
+# Where each name is that is imported when it is first asked for: the command line's ``--help`` needs no array library.
 _ON_DEMAND = {
     "FrameRecord": "stacking.result",
     "ParallelCapabilities": "zemosaic.parallel_plan",

@@ -16,59 +16,45 @@ import numpy.typing as npt
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
 
+# Simulated clean samples: 0.3 % of them are known to 7 % of that.
 _SAMPLES = 1 << 16
-"""Simulated clean samples: 0.3 % of them are known to 7 % of that."""
 _OUTLIER_PIXELS = 64
+# With more frames than this a rule's fractions hardly change.
 _MOST_SIMULATED = 100
-"""With more frames than this a rule's fractions hardly change."""
+# An outlier that nothing but other outliers can hide, in standard deviations.
 _FAR = 1000.0
-"""An outlier that nothing but other outliers can hide, in standard deviations."""
 _MOSTLY = 0.9
 _AMPLITUDES = (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0, 100.0)
+# An outlier that anybody sees, in standard deviations: a rule that leaves it in does not do its work.
 _PLAIN = 15.0
-"""An outlier of so many standard deviations anybody sees: a rule that leaves it in does not do its work."""
+# A rule that takes more clean data than this costs more than it saves, where another does as well.
 _HIGH_LOSS = 0.03
-"""A rule that takes more clean data than this costs more than it saves, where another does as well."""
 _LEVEL = 1000.0
 _NOISE = 20.0
 _OTHERS = ("kappa_sigma", "winsorized_sigma_clip", "linear_fit_clip", "mad_clip")
+# Their loss depends on how the noise compares with the sky's level, which the options do not say.
 _RELATIVE_RULES = ("percentile_clip",)
-"""Their loss depends on how the noise compares with the sky's level: nobody can tell it from the options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What a rule does with so many frames.
-
-    Parameters
-    ----------
-    n_frames : int
-        Frames of the stack.
-    rule : str
-        The rule and the numbers that act, in words.
-    clean_loss : float or None
-        Fraction of clean samples of normal noise that is rejected; None where it depends on the data.
-    most_outliers : int
-        So many far outliers on one pixel, all bright, are all rejected in nine of ten pixels; with more they hide each
-        other.
-    least_amplitude : float or None
-        A single outlier this far up, in standard deviations of the noise, is rejected in nine of ten pixels; None where
-        none is, or where nobody looked.
-    limit : float or None
-        Most standard deviations that any sample can lie from the center, where the rule measures in those.
-    problem : str
-        What is wrong with this choice, one clause; empty where nothing is.
-    better : str
-        A rule that would do better, and what it does; empty where none is needed or known.
-    """
+    """What a rule does with so many frames."""
 
     n_frames: int
+    # The rule and the numbers that act, in words.
     rule: str
+    # Fraction of clean samples of normal noise that is rejected; None where it depends on the data.
     clean_loss: float | None
+    # So many far outliers on one pixel, all bright, are all rejected in nine of ten pixels; more hide each other.
     most_outliers: int
+    # A single outlier this far up, in standard deviations of the noise, is rejected in nine of ten pixels; None where
+    # none is, or where it was not looked for.
     least_amplitude: float | None = None
+    # Most standard deviations that any sample can lie from the center, where the rule measures in those.
     limit: float | None = None
+    # What is wrong with this choice, one clause; empty where nothing is.
     problem: str = ""
+    # A rule that would do better, and what it does; empty where none is needed or known.
     better: str = ""
 
     @property
@@ -115,17 +101,8 @@ def _outliers(count: int) -> str:
 def largest_deviation(n_samples: int, center: str) -> float:
     """Return how far a sample can lie from the center of its list, in standard deviations of the list (ddof 0).
 
-    Parameters
-    ----------
-    n_samples : int
-        At least 1.
-    center : {"median", "mean"}
-        What the distance is measured from; the standard deviation is about the mean in either case.
-
-    Returns
-    -------
-    float
-        The bound; it is reached.
+    The distance is from the `center`, "median" or "mean"; the standard deviation is about the mean in either case. The
+    bound is reached.
 
     Notes
     -----
@@ -147,21 +124,9 @@ def largest_deviation(n_samples: int, center: str) -> float:
 
 
 def advise(n_frames: int, options: StackOptions, *, is_thorough: bool = False) -> Advice:
-    """Find out what the rule of `options` does with so many frames.
+    """Find out what the rule of `options` does with so many frames; growth, normalization and the like are left aside.
 
-    Parameters
-    ----------
-    n_frames : int
-        At least 1.
-    options : StackOptions
-        Its rule is looked at; growth, normalization, weighting and combination are not.
-    is_thorough : bool
-        Also find the faintest outlier that is rejected.
-
-    Returns
-    -------
-    Advice
-        The same for the same arguments, always: the simulation has its own fixed random numbers.
+    `is_thorough` also finds the faintest outlier that is rejected. The simulation has its own fixed random numbers.
     """
     plain = replace(StackOptions(), **{name: getattr(options, name) for name in _RULE_FIELDS})
     rule = rule_text(options)
@@ -211,7 +176,7 @@ def rule_text(options: StackOptions) -> str:
 
 
 def _find_problem(n_frames: int, options: StackOptions, loss: float, most: int, limit: float | None) -> str:
-    """Say what is wrong with a choice."""
+    """Return what is wrong with a choice."""
     rule = rule_text(options)
     if limit is not None and limit <= options.kappa_high and limit <= options.kappa_low:
         return (
@@ -231,7 +196,7 @@ def _find_problem(n_frames: int, options: StackOptions, loss: float, most: int, 
 
 
 def _find_better(n_frames: int, options: StackOptions, loss: float, most: int) -> str:
-    """Name the rule that rejects at least as many outliers, and at least one, for the least loss."""
+    """Return the rule that rejects at least as many outliers, and at least one, for the least loss."""
     is_blind = not _rejects(_outlier_frames(n_frames, options), options, 1, _PLAIN)
     found = []
     for rejection in _OTHERS:
@@ -290,7 +255,7 @@ def _noise(options: StackOptions) -> float:
 
 
 def _rejects(frames: npt.NDArray[np.float32], options: StackOptions, outliers: int, size: float) -> bool:
-    """Say whether nearly all samples of the first so many frames, made bright, are rejected."""
+    """Return whether nearly all samples of the first so many frames, made bright, are rejected."""
     some = frames[:, :, :_OUTLIER_PIXELS].copy()
     some[:outliers] += np.float32(size * _noise(options))
     return _rejected(some, options, range(outliers)) >= _MOSTLY
