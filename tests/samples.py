@@ -18,6 +18,14 @@ Frames = list[npt.NDArray[Any]]
 Masks = list[npt.NDArray[np.bool_] | None]
 
 
+def color_masks(pattern: str, rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    """Return which pixels of a Bayer mosaic have which color, shape (3, row, column)."""
+    masks = np.zeros((3, rows, columns), np.bool_)
+    for index, color in enumerate(pattern):
+        masks["RGB".index(color), index // 2 :: 2, index % 2 :: 2] = True
+    return masks
+
+
 def make_frames(seed: int, n: int, shape: tuple[int, ...] = (5, 9), pattern: str = "complete") -> tuple[Frames, Masks]:
     """Make `n` frames of a sky of 100 +- 5 with a few outliers, and one mask (or None) per frame.
 

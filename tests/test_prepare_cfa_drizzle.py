@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from samples import color_masks
 
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
 from zemosaic_stack_core.prepare.canvas.resample import AffineMap
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
-from zemosaic_stack_core.prepare.sensor.debayer import color_masks
 
 ROWS, COLUMNS = 20, 26
 

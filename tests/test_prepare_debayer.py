@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from astropy.io import fits
+from samples import color_masks
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame, require_pattern
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
-from zemosaic_stack_core.prepare.sensor.debayer import color_masks, debayer, pattern_problem
+from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
 
 
 def mosaic_of(planes: np.ndarray, pattern: str) -> np.ndarray:

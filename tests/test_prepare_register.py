@@ -26,6 +26,10 @@ def turned(degrees: float, x: float = 0.0, y: float = 0.0, *, mirrored: bool = F
     return Affine(side * c, -s, mx - side * c * mx + s * my + x, side * s, c, my - side * s * mx - c * my + y)
 
 
+def is_similarity(t: Affine) -> bool:
+    return math.isclose(t.xx, t.yy, abs_tol=1e-9) and math.isclose(t.xy, -t.yx, abs_tol=1e-9)
+
+
 class Sky:
     """Stars on the grid of the first frame, seen by frames."""
 
@@ -100,7 +104,7 @@ def test_an_affine_distortion_is_followed_where_residuals_ask_for_it() -> None:
     sky = Sky(2)
     match = find_match(sky.seen(true, 1), sky.seen(Affine(), 2))
     assert match is not None
-    assert match.is_affine
+    assert not is_similarity(match.transform)
     assert match.residual < 0.06
     assert max(errors(register([sky.seen(Affine(), 2), sky.seen(true, 1)]), [Affine(), true])) < 0.05
 
@@ -109,7 +113,7 @@ def test_a_similarity_is_kept_where_it_is_enough() -> None:
     sky = Sky(3)
     match = find_match(sky.seen(turned(2, 5, 5), 1), sky.seen(Affine(), 2))
     assert match is not None
-    assert not match.is_affine
+    assert is_similarity(match.transform)
 
 
 def test_hot_pixels_do_not_win_over_the_stars() -> None:

@@ -138,13 +138,17 @@ def _choose(
         return "stars", f"{len(lacking)} of {len(frames)} frames have no WCS", reference
     if len(frames) == 1:
         return "wcs", "one frame", reference
-    check = check_wcs([frame.wcs_header or "" for frame in frames], lists, [f.name for f in frames], reference)
-    if check.contradicted:
-        return "stars", check.worst, reference
-    if not check.confirmed:
+    offsets = wcs_offsets([frame.wcs_header or "" for frame in frames], lists, reference)
+    known = {index: offset for index, offset in offsets.items() if offset is not None}
+    for index, offset in known.items():
+        if not offset <= _TRUSTED:
+            found = f"{offset:.1f} px off" if np.isfinite(offset) else "not confirmed by any star"
+            return "stars", f"the WCS of {frames[index].name} is {found}", reference
+    if not known:
         return "wcs", "every frame has a WCS; frames share too few stars to check it", reference
-    silent = f", {check.silent} share too few to say" if check.silent else ""
-    why = f"every frame has a WCS; stars of {check.confirmed} confirm it to {check.median_offset:.2f} px{silent}"
+    silent = f", {len(offsets) - len(known)} share too few to say" if len(offsets) > len(known) else ""
+    median = float(np.median(list(known.values())))
+    why = f"every frame has a WCS; stars of {len(known)} confirm it to {median:.2f} px{silent}"
     return "wcs", why, reference
 
 
@@ -165,46 +169,21 @@ def _places_by_wcs(frames: Sequence[RawFrame], lists: Sequence[StarList], refere
     return tuple(places)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WcsCheck:
-    """What the stars say of the frames' WCS."""
+def wcs_offsets(headers: Sequence[str], lists: Sequence[StarList], reference: int) -> dict[int, float | None]:
+    """Return how far each frame's stars lie from where its WCS has them, pixels, but the reference's.
 
-    # Pairs of frames whose stars agree with the WCS to a pixel, don't, or are too few to say.
-    confirmed: int
-    contradicted: int
-    silent: int
-    # Of the confirmed pairs, pixels; NaN without one.
-    median_offset: float
-    # What the first contradiction is; empty without one.
-    worst: str
-
-
-def check_wcs(headers: Sequence[str], lists: Sequence[StarList], names: Sequence[str], reference: int) -> WcsCheck:
-    """Compare each frame's WCS with its stars, against the reference and the frame before it."""
-    offsets: list[float] = []
-    contradicted = silent = 0
-    worst = ""
+    They are compared with the reference's or those of the frame before it; None where too few are shared by either.
+    """
+    offsets: dict[int, float | None] = {}
     for index, stars in enumerate(lists):
         if index == reference:
             continue
-        verdict: float | None = None
+        offsets[index] = None
         for other in dict.fromkeys((reference, max(index - 1, 0))):
-            if other == index:
-                continue
-            expected = wcs_affine(headers[index], headers[other], stars.rows, stars.columns)
-            verdict = _offset(stars, lists[other], expected)
-            if verdict is not None:
-                break
-        if verdict is None:
-            silent += 1
-        elif verdict <= _TRUSTED:
-            offsets.append(verdict)
-        else:
-            contradicted += 1
-            found = f"{verdict:.1f} px off" if np.isfinite(verdict) else "not confirmed by any star"
-            worst = worst or f"the WCS of {names[index]} is {found}"
-    median = float(np.median(offsets)) if offsets else float("nan")
-    return WcsCheck(confirmed=len(offsets), contradicted=contradicted, silent=silent, median_offset=median, worst=worst)
+            if offsets[index] is None and other != index:
+                expected = wcs_affine(headers[index], headers[other], stars.rows, stars.columns)
+                offsets[index] = _offset(stars, lists[other], expected)
+    return offsets
 
 
 def _offset(source: StarList, target: StarList, expected: Affine) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -98,26 +97,16 @@ class PrepareCache:
     def save_stars(self, key: str, stars: StarList) -> None:
         """Keep a frame's star list."""
         with atomic_output(self.folder / f"stars-{key}.npz", overwrite=True) as file:
-            np.savez(
-                file,
-                table=np.stack([stars.x, stars.y, stars.flux, stars.error]),
-                ladder=np.zeros((0, 0)) if stars.ladder is None else stars.ladder,
-                facts=np.array([stars.fwhm, stars.roundness, stars.sky, stars.noise, stars.rows, stars.columns]),
-            )
+            np.savez(file, **{name: value for name, value in vars(stars).items() if value is not None})
 
     def load_stars(self, key: str) -> StarList | None:
         """Return a star list that was kept; None where there is none."""
-        path = self.folder / f"stars-{key}.npz"
         try:
             # Opened here: NumPy leaves a file that is no archive open.
-            with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-                table, facts, ladder = file["table"], file["facts"], file["ladder"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            with (self.folder / f"stars-{key}.npz").open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+                return StarList(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files})
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             return None
-        x, y, flux, error = table
-        fwhm, roundness, sky, noise, rows, columns = facts.tolist()
-        more = ladder if ladder.size else None
-        return StarList(x, y, flux, error, fwhm, roundness, sky, noise, int(rows), int(columns), more)
 
     def save_boxes(self, key: str, boxes: npt.NDArray[np.float32]) -> None:
         """Keep the box medians of an aligned frame."""
@@ -166,8 +155,7 @@ class PrepareCache:
 
 def _frame(stored: dict[str, Any]) -> PreparedFrame:
     """Return a frame's record as it was."""
-    fields: dict[str, Any] = {name: math.nan if value is None else value for name, value in stored.items()}
-    aligned = stored["aligned"]
-    fields |= {"path": Path(stored["path"]), "shift": tuple(stored["shift"])}
-    fields["aligned"] = None if aligned is None else Path(aligned)
-    return PreparedFrame(**fields)
+    aligned = None if stored["aligned"] is None else Path(stored["aligned"])
+    return PreparedFrame(
+        **{**stored, "path": Path(stored["path"]), "shift": tuple(stored["shift"]), "aligned": aligned}
+    )

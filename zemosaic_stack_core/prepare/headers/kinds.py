@@ -1,24 +1,41 @@
-"""Kinds of frames by their cards: light, dark, flat, bias."""
+"""What single cards say of a frame: its kind (light, dark, flat, bias), its Bayer pattern."""
 
 from __future__ import annotations
 
+from zemosaic_stack_core.frames.heads import FileHead
+
 # What an aligned frame keeps of its raw one.
 KEPT_CARDS = (
-    "OBJECT", "DATE-OBS", "DATE-END", "DATE-AVG", "MJD-OBS", "TIMESYS", "EXPTIME", "EXPOSURE", "FILTER", "GAIN",
-    "EGAIN", "OFFSET", "CCD-TEMP", "SET-TEMP", "INSTRUME", "TELESCOP", "OBSERVER", "FOCALLEN", "APERTURE", "APTDIA",
-    "XPIXSZ", "YPIXSZ", "XBINNING", "YBINNING", "SITELAT", "SITELONG", "AIRMASS", "RA", "DEC", "OBJCTRA", "OBJCTDEC",
-    "BUNIT",
-)  # fmt: skip
-BAYER_CARDS = ("BAYERPAT", "COLORTYP")
-KIND_CARDS = ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP")
+    *("OBJECT", "DATE-OBS", "DATE-END", "DATE-AVG", "MJD-OBS", "TIMESYS", "EXPTIME", "EXPOSURE", "FILTER", "GAIN"),
+    *("EGAIN", "OFFSET", "CCD-TEMP", "SET-TEMP", "INSTRUME", "TELESCOP", "OBSERVER", "FOCALLEN", "APERTURE", "APTDIA"),
+    *("XPIXSZ", "YPIXSZ", "XBINNING", "YBINNING", "SITELAT", "SITELONG", "AIRMASS", "RA", "DEC", "OBJCTRA"),
+    *("OBJCTDEC", "BUNIT"),
+)
+_MARKS = {
+    "flat": ("flat",),
+    "dark": ("dark",),
+    "bias": ("bias", "offset", "zero"),
+    "light": ("light", "object", "science"),
+}
 
 
 def kind_in(text: str, *, whole_words: bool = False) -> str:
     """Return the kind of frame that a text names, "light", "dark", "flat" or "bias"; empty where it names none."""
     text = text.casefold()
     words = "".join(c if c.isalpha() else " " for c in text).split()
-    for kind, marks in (("flat", ("flat",)), ("dark", ("dark",)), ("bias", ("bias", "offset", "zero")),
-                        ("light", ("light", "object", "science"))):  # fmt: skip
+    for kind, marks in _MARKS.items():
         if any(mark in words if whole_words else mark in text for mark in marks):
             return "flat" if kind == "dark" and "flat" in text else kind
     return ""
+
+
+def kind_by_cards(head: FileHead) -> str:
+    """Return a frame's kind by its header; empty where it says none."""
+    words = (kind_in(head.get(keyword) or "") for keyword in ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP"))
+    return next(filter(None, words), "")
+
+
+def pattern_by_cards(head: FileHead) -> str:
+    """Return the Bayer pattern that a header names, whatever it is; empty where it names none."""
+    given = (head.get("BAYERPAT", "COLORTYP") or "").upper()
+    return "" if given in ("MONO", "NONE") else given

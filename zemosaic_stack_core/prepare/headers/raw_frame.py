@@ -16,7 +16,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.heads import FileHead, read_head
-from zemosaic_stack_core.prepare.headers.kinds import BAYER_CARDS, KEPT_CARDS, KIND_CARDS, kind_in
+from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS, kind_by_cards, kind_in, pattern_by_cards
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
 
 _Image = npt.NDArray[np.float32]
@@ -36,8 +36,6 @@ class RawFrame:
     kind: str = "light"
     # Seconds.
     exposure: float | None = None
-    # Of the sensor, degrees Celsius.
-    temperature: float | None = None
     filter: str = ""
     # DATE-OBS as written.
     date: str = ""
@@ -79,9 +77,8 @@ def inspect_frame(file: str | os.PathLike[str] | FileHead) -> RawFrame:
         rows=source.rows,
         columns=source.columns,
         channels=source.channels,
-        kind=frame_kind(head),
+        kind=kind_by_cards(head) or kind_in(head.path.name, whole_words=True) or "light",
         exposure=source.observing.exposure,
-        temperature=head.number("CCD-TEMP", "SET-TEMP"),
         filter=source.observing.filter or "",
         date=head.get("DATE-OBS") or "",
         pattern=pattern,
@@ -98,15 +95,6 @@ def read_pixels(path: str | os.PathLike[str]) -> _Image:
     return pixels[0] if source.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def frame_kind(head: FileHead) -> str:
-    """Return what a frame is, "light", "dark", "flat" or "bias": by its header, else by a word in the file's name."""
-    for keyword in KIND_CARDS:
-        word = kind_in(head.get(keyword) or "")
-        if word:
-            return word
-    return kind_in(head.path.name, whole_words=True) or "light"
-
-
 def bayer_pattern(head: FileHead, source: FileFrame) -> tuple[str | None, str]:
     """Return the colors of the file's first 2 x 2 pixels, and what is wrong where there is no saying.
 
@@ -117,10 +105,8 @@ def bayer_pattern(head: FileHead, source: FileFrame) -> tuple[str | None, str]:
     ASIAIR); where a file says ``BOTTOM-UP``, the first row of the file is the bottom one, which with an even number of
     rows turns the pattern over. Whatever comes out is checked against the pixels: see `debayer.pattern_problem`.
     """
-    if source.channels != 1:
-        return None, ""
-    given = (head.get(*BAYER_CARDS) or "").upper()
-    if not given or given in ("MONO", "NONE"):
+    given = pattern_by_cards(head)
+    if source.channels != 1 or not given:
         return None, ""
     if given not in BAYER_PATTERNS:
         return None, f"BAYERPAT is {given!r}; expected one of {', '.join(BAYER_PATTERNS)}"

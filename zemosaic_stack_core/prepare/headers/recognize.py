@@ -19,14 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zemosaic_stack_core.frames.heads import FileHead, read_head
-from zemosaic_stack_core.prepare.headers.kinds import BAYER_CARDS, KIND_CARDS, kind_in
+from zemosaic_stack_core.prepare.headers.kinds import kind_by_cards, pattern_by_cards
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
 _WCS_CARDS = (
     *("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CROTA1", "CROTA2"),
     *("CD1_1", "CD1_2", "CD2_1", "CD2_2", "PC1_1", "PC1_2", "PC2_1", "PC2_2"),
 )
-_APART = 0.5  # pixels
+# Pixels that aligned frames may lie apart by their WCS.
+_APART = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ def recognize(frames: Sequence[str | os.PathLike[str] | FileHead]) -> Recognized
     headers = [head for head in heads if head.get("NAXIS") is not None]
     if not headers:
         return Recognized(False, "no FITS header says otherwise")
-    kinds = [_kind(head) for head in headers]
+    kinds = [kind_by_cards(head) for head in headers]
     calibration = [kind for kind in kinds if kind not in ("", "light")]
     if len(calibration) == len(frames):
         return Recognized(False, "calibration frames and no light: they make a master for calibration, as they are")
-    patterns = [pattern for head in headers if (pattern := _pattern(head))]
+    planes = [head for head in headers if (head.get("ZNAXIS3", "NAXIS3") or "1") == "1"]
+    patterns = [pattern for pattern in map(pattern_by_cards, planes) if pattern]
     if patterns:
         return Recognized(True, f"{len(patterns)} of {len(frames)} frames are Bayer mosaics ({patterns[0]})")
     if calibration:
@@ -89,18 +91,6 @@ def recognize(frames: Sequence[str | os.PathLike[str] | FileHead]) -> Recognized
 def _plural(kind: str, count: int) -> str:
     """Return the name of a kind for so many frames."""
     return kind if count == 1 else "biases" if kind == "bias" else f"{kind}s"
-
-
-def _kind(head: FileHead) -> str:
-    """Return a frame's kind by its header; empty where it says none."""
-    return next((kind for keyword in KIND_CARDS if (kind := kind_in(head.get(keyword) or ""))), "")
-
-
-def _pattern(head: FileHead) -> str:
-    """Return the Bayer pattern of a frame of one plane; empty without one."""
-    given = (head.get(*BAYER_CARDS) or "").upper()
-    is_plane = (head.get("ZNAXIS3", "NAXIS3") or "1") == "1"
-    return given if is_plane and given not in ("", "MONO", "NONE") else ""
 
 
 def _bits(head: FileHead) -> int:

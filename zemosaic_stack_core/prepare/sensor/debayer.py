@@ -26,14 +26,6 @@ _ENOUGH = 1 << 17
 _CLEARLY = 4.0
 
 
-def color_masks(pattern: str, rows: int, columns: int) -> npt.NDArray[np.bool_]:
-    """Return which pixels have which color, shape (3, row, column)."""
-    masks = np.zeros((3, rows, columns), np.bool_)
-    for index, color in enumerate(pattern):
-        masks[_COLORS.index(color), index // 2 :: 2, index % 2 :: 2] = True
-    return masks
-
-
 def pattern_problem(mosaic: _Image, pattern: str | None) -> str:
     """Return what is wrong with a mosaic's pattern (None: it has none), judged by the sky; empty where nothing is.
 

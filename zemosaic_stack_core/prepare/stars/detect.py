@@ -156,19 +156,10 @@ def detect_stars(image: _Image) -> StarList:
     order = np.nonzero(keep)[0]
     order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
     bright = order[: max(10, len(order) // 2)]
-    return StarList(
-        x=x[order],
-        y=y[order],
-        flux=flux[order],
-        error=error[order],
-        fwhm=float(np.median(fwhm[bright])) if len(bright) else np.nan,
-        roundness=float(np.median(roundness[bright])) if len(bright) else np.nan,
-        sky=float(background.globalback),
-        noise=float(background.globalrms),
-        rows=rows,
-        columns=columns,
-        ladder=ladder[order],
-    )
+    width, shape = (float(np.median(part[bright])) if len(bright) else np.nan for part in (fwhm, roundness))
+    x, y, flux, error, ladder = (part[order] for part in (x, y, flux, error, ladder))
+    sky, noise = float(background.globalback), float(background.globalrms)
+    return StarList(x, y, flux, error, width, shape, sky, noise, rows, columns, ladder)
 
 
 def _measure(

@@ -53,8 +53,6 @@ class StarMatch:
     # Median of target over source flux, and the robust standard deviation of its natural logarithm.
     flux_ratio: float
     flux_scatter: float
-    # Whether axes differ in scale or are not at right angles.
-    is_affine: bool
 
     @property
     def stars(self) -> int:
@@ -118,15 +116,14 @@ def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch
         if better is not None:
             transform, pairs = better
             residual = pairs.residual(transform)
-    is_affine = False
     if len(pairs) >= _AFFINE_STARS:
         affine, kept = pairs.fit(mirrored=transform.is_mirrored, affine=True)
         tried = kept.residual(affine)
         # Two more unknowns than the similarity always fit a little better: judge per degree of freedom.
         freedom = math.sqrt((2 * len(pairs) - 4) / max(1, 2 * len(kept) - 6))
         if tried * freedom < _AFFINE_GAIN * residual:
-            transform, is_affine, pairs, residual = affine, True, kept, tried
-    return _with_evidence(pairs, transform, residual, is_affine=is_affine)
+            transform, pairs, residual = affine, kept, tried
+    return _with_evidence(pairs, transform, residual)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +213,7 @@ def _partners(source: StarList, target: StarList, transform: Affine, radius: flo
     return _Pairs(source, target, index[mutual], forth[mutual].astype(np.intp))
 
 
-def _with_evidence(pairs: _Pairs, transform: Affine, residual: float, *, is_affine: bool) -> StarMatch:
+def _with_evidence(pairs: _Pairs, transform: Affine, residual: float) -> StarMatch:
     """Return the match with what speaks for and against it."""
     source, target = pairs.source, pairs.target
     on_target = source.count_on(target, transform, margin=_MARGIN, most=_MOST_COMPARED)
@@ -236,7 +233,6 @@ def _with_evidence(pairs: _Pairs, transform: Affine, residual: float, *, is_affi
         chance=chance_matches(on_target, on_source, area, max(1.0, 3.0 * residual)),
         flux_ratio=float(np.exp(np.median(log_ratio))),
         flux_scatter=1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))),
-        is_affine=is_affine,
     )
 
 
