@@ -22,16 +22,14 @@ from zemosaic_stack_core.command_line.arguments import parse_size, settings_from
 from zemosaic_stack_core.command_line.messages import (
     answer,
     answer_json,
-    count_text,
     finish_answer,
     one_line,
     say,
-    size_text,
-    time_text,
 )
 from zemosaic_stack_core.command_line.termination import term_is_interrupt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutOfMemoryError, OutputError
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.system.quantities import count_text, percent_of, percent_text, size_text, time_text
 
 # A value for each option that is not a plain number; numbers get one that differs from their default.
 OTHER_VALUES: dict[str, Any] = {
@@ -124,15 +122,30 @@ def test_what_is_no_size(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (1.34e9, "1.3 GB"), (5e12, "5 TB")],
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (1.34e9, "1.34 GB"), (5e12, "5 TB")],
 )
 def test_sizes_for_people(size: float, text: str) -> None:
     assert size_text(size) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.123, "0.12 s"), (9.9, "9.9 s"), (37.2, "37 s"), (125, "2 min 5 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.123, "0.12 s"),
+        (9.9, "9.9 s"),
+        (37.2, "37 s"),
+        (59.7, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (11_220, "3 h 07 min"),
+    ],
+)
 def test_times_for_people(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+def test_percent_for_people() -> None:
+    assert percent_text(percent_of(1, 8)) == "12.50 %"
+    assert percent_text(percent_of(0, 0), "g") == "0 %"
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames")])

@@ -64,7 +64,10 @@ def test_the_oldest_go_first_and_what_is_wanted_stays(tmp_path: Path) -> None:
 def test_too_much_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="need 3 MB; expected at most 2 MB, the cache limit"):
         PrepareCache(tmp_path, limit=2_000_000).check_room(3_000_000, [])
-    with pytest.raises(InvalidInputError, match="MB are free; expected nine tenths of the free space to be enough"):
+    with pytest.raises(
+        InvalidInputError,
+        match="B are free; expected nine tenths of the free space to be enough",
+    ):
         PrepareCache(tmp_path).check_room(10**18, [])
     PrepareCache(tmp_path, limit=2_000_000).check_room(1_000_000, [])
 

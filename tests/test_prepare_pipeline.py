@@ -318,7 +318,7 @@ def test_a_pattern_that_must_be_asked_about(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_is_too_small_is_told_before_the_work(raw: list[Path], tmp_path: Path) -> None:
-    refused(raw[:3], tmp_path, r"the aligned frames need .* MB; expected at most 0 MB, the cache limit", cache_limit=9)
+    refused(raw[:3], tmp_path, r"the aligned frames need .* kB; expected at most 9 B, the cache limit", cache_limit=9)
 
 
 def test_a_reference_must_be_a_light(raw: list[Path], tmp_path: Path) -> None:

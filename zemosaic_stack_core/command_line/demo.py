@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, time_text
+from zemosaic_stack_core.command_line.messages import answer
 from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.system.quantities import percent_of, percent_text, time_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.stacking.result import StackResult
@@ -70,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         result, _ = stack_auto(group, gpu=None, options=options, maps="all", progress=display.step("stacking"))
     stacked = time.perf_counter()
     write_master(master, result, overwrite=arguments.overwrite)
-    missing = 100.0 * sum(sum(frame.missing) for frame in result.frames) / (len(paths) * result.image.size)
+    missing = percent_of(sum(sum(frame.missing) for frame in result.frames), len(paths) * result.image.size)
+    borders = f"{percent_text(missing, '.1f')} missing at the dithered borders"
     answer(
         f"{master}: stacked in {time_text(stacked - made)} ({rule_text(options)}, normalization "
-        f"{options.normalization}, weighting {options.weighting}; {missing:.1f} % missing at the dithered borders), "
+        f"{options.normalization}, weighting {options.weighting}; {borders}), "
         "with the maps COVERAGE, WEIGHT, REJLO, REJHI, VARIANCE and the table FRAMES"
     )
     draw_demo(picture, night, result, overwrite=arguments.overwrite)

@@ -27,8 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose the GPU and the machine."""
-    from zemosaic_stack_core.command_line.messages import size_text
     from zemosaic_stack_core.gpu.doctor import REAL_SIZE, diagnose_gpu
+    from zemosaic_stack_core.system.quantities import size_text
     from zemosaic_stack_core.zemosaic.parallel_plan import detect_parallel_capabilities
 
     machine = detect_parallel_capabilities(probe_gpu=False)

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, answer_json, count_text
+from zemosaic_stack_core.command_line.messages import answer, answer_json
+from zemosaic_stack_core.system.quantities import count_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.master.explain import LastLook, PixelChannel, SampleFate

@@ -50,28 +50,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def count_text(count: int, noun: str) -> str:
-    """Return a number of things: ``1 frame``, ``2 frames``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def size_text(size: float) -> str:
-    """Return a number of bytes for people, decimal units: ``1.3 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if size >= 99.5 or unit == "B" else f"{size:.2g} {unit}"
-        size /= 1000.0
-    return f"{size:.3g} TB"
-
-
-def time_text(seconds: float) -> str:
-    """Return a duration for people: ``0.42 s``, ``37 s``, ``2 min 5 s``."""
-    if seconds < 9.95:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def _json_value(value: Any) -> Any:
     """Return a value that JSON has."""
     if isinstance(value, dict):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
 from zemosaic_stack_core.command_line.computing import read_compute_limits
-from zemosaic_stack_core.command_line.messages import size_text
 from zemosaic_stack_core.gpu.health import gpu_health
 from zemosaic_stack_core.options import check_maps
 from zemosaic_stack_core.stacking.adviser import advise, rule_text
@@ -16,6 +15,7 @@ from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
 from zemosaic_stack_core.stacking.job import StackRequest, count_planes, plan_job
 from zemosaic_stack_core.stacking.output_planes import output_bytes
 from zemosaic_stack_core.stacking.workers import settle_limits
+from zemosaic_stack_core.system.quantities import size_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.command_line.arguments import Settings

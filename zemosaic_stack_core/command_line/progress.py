@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from zemosaic_stack_core.command_line.messages import say, time_text
+from zemosaic_stack_core.command_line.messages import say
+from zemosaic_stack_core.system.quantities import percent_text, time_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.phase3.run_plan import TileSpec
@@ -229,7 +230,7 @@ def tile_line(record: TileRecord, place: int, total: int) -> str:
         if prepared and prepared["alignment"] != "none":
             text += f" registered by {prepared['alignment']}"
     if outcome.is_new:
-        text += f", rejected {record.rejected_low + record.rejected_high:.2f} %"
+        text += f", rejected {percent_text(record.rejected_low + record.rejected_high)}"
     if record.reason and outcome != "failed":  # that is said as an error
         text += f" ({record.reason})"
     return f"{text}, {record.seconds:.1f} s"

@@ -20,6 +20,7 @@ from zemosaic_stack_core.command_line.messages import say
 from zemosaic_stack_core.command_line.progress import RunDisplay
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.system.quantities import count_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.phase3.night import RunReport
@@ -145,8 +146,7 @@ def _summary(report: RunReport) -> str:
 
     counts = ", ".join(f"{number} {TileOutcome(name).text}" for name, number in report.counts.items())
     where = f"; see {report.page_path}" if report.page_path is not None else ""
-    tiles = "1 tile" if len(report.records) == 1 else f"{len(report.records)} tiles"
-    return f"{tiles}: {counts}, in {report.seconds:.1f} s{where}"
+    return f"{count_text(len(report.records), 'tile')}: {counts}, in {report.seconds:.1f} s{where}"
 
 
 def _tell(arguments: argparse.Namespace, text: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from zemosaic_stack_core.command_line.messages import count_text, size_text, time_text
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.adviser import Advice, rule_text
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.system.quantities import count_text, percent_of, percent_text, size_text, time_text
 
 
 def summarize(
@@ -37,7 +37,7 @@ def summarize(
         sum(sum(getattr(frame, name)) for frame in result.frames)
         for name in ("rejected_low", "rejected_high", "missing")
     )
-    present = max(1, given - missing)
+    present = given - missing
     return {
         "master": str(master),
         "picture": None if picture is None else str(picture),
@@ -46,9 +46,9 @@ def summarize(
         "backend": result.backend,
         "seconds": seconds,
         "samples": given,
-        "rejected_low_percent": 100.0 * low / present,
-        "rejected_high_percent": 100.0 * high / present,
-        "missing_percent": 100.0 * missing / given,
+        "rejected_low_percent": percent_of(low, present),
+        "rejected_high_percent": percent_of(high, present),
+        "missing_percent": percent_of(missing, given),
         "empty_pixels": int(np.count_nonzero(~np.isfinite(result.image))),
         "reference": result.reference,
         "options": asdict(result.options),
@@ -61,14 +61,14 @@ def summarize(
 
 def _frame_summary(frame: FrameRecord, pixels: int) -> dict[str, Any]:
     """Return what happened to a frame."""
-    present = [max(1, pixels - gone) for gone in frame.missing]
+    present = [pixels - gone for gone in frame.missing]
     return {
         "name": frame.name,
         "weight": frame.weight,
         "scale": frame.scale,
         "offset": frame.offset,
-        "rejected_low_percent": [100.0 * part / of for part, of in zip(frame.rejected_low, present, strict=True)],
-        "rejected_high_percent": [100.0 * part / of for part, of in zip(frame.rejected_high, present, strict=True)],
+        "rejected_low_percent": list(map(percent_of, frame.rejected_low, present)),
+        "rejected_high_percent": list(map(percent_of, frame.rejected_high, present)),
         "missing": frame.missing,
         "sky": frame.sky,
         "noise": frame.noise,
@@ -84,11 +84,13 @@ def describe_result(summary: dict[str, Any]) -> list[str]:
     workers = details.get("workers", 1)
     where = f"{summary['backend']}, {workers} processes" if workers > 1 else summary["backend"]
     shape = " x ".join(map(str, summary["shape"]))
-    rejected = f"{summary['rejected_low_percent']:.2f} % low, {summary['rejected_high_percent']:.2f} % high"
+    low, high, missing = (
+        percent_text(summary[f"{name}_percent"]) for name in ("rejected_low", "rejected_high", "missing")
+    )
     lines = [
         f"{summary['master']}: {count_text(summary['n_frames'], 'frame')} of {shape} "
         f"({size_text(4 * summary['samples'])}) in {time_text(summary['seconds'])}, {where}",
-        f"  {rule_text(options)}, {options.combine}: rejected {rejected}; {summary['missing_percent']:.2f} % missing; "
+        f"  {rule_text(options)}, {options.combine}: rejected {low} low, {high} high; {missing} missing; "
         f"{summary['empty_pixels']} pixels without a value",
     ]
     if options.normalization != "none" and summary["reference"] is not None:

@@ -17,6 +17,7 @@ from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.frames.npy_rows import find_npy_image
 from zemosaic_stack_core.frames.pixel_rows import FilePool, PixelLayout
 from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.system.quantities import count_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +140,7 @@ class _Shaped(Protocol):
 
 def describe_shape(source: _Shaped) -> str:
     """Say a frame's shape in words."""
-    channels = "1 channel" if source.channels == 1 else f"{source.channels} channels"
-    return f"{source.rows} x {source.columns} (rows x columns), {channels}"
+    return f"{source.rows} x {source.columns} (rows x columns), {count_text(source.channels, 'channel')}"
 
 
 def _probe_plain(head: FileHead, named: FileHead, scratch: ScratchFolder) -> FileFrame:

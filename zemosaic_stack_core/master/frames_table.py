@@ -19,6 +19,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
 from zemosaic_stack_core.master.tile import FrameRow, MasterExtras
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.system.quantities import percent_of
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -147,7 +148,7 @@ def _row(frame: FrameRecord, pixels: int) -> dict[str, Any]:
 
 def _percent(rejected: tuple[int, ...], missing: tuple[int, ...], pixels: int) -> tuple[float, ...]:
     """Return rejected samples in percent of those present, per channel."""
-    return tuple(100.0 * part / max(1, pixels - gone) for part, gone in zip(rejected, missing, strict=True))
+    return tuple(percent_of(part, pixels - gone) for part, gone in zip(rejected, missing, strict=True))
 
 
 def _relative(path: Path | None, folder: Path) -> str:

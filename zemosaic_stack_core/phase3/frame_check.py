@@ -17,6 +17,7 @@ from zemosaic_stack_core.frames.group import check_same_shape
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
+from zemosaic_stack_core.system.quantities import percent_of, percent_text
 
 SATURATED_FRACTION = 0.5
 """A frame is saturated where more than this part of its finite samples is at the saturation level or above."""
@@ -123,8 +124,8 @@ def _problem(frame: FileFrame, model: FileFrame, files: FilePool, saturation: fl
     if finite == 0:
         return "no finite sample; expected an image"
     if saturated > SATURATED_FRACTION * finite:
-        percent = 100.0 * saturated / finite
-        return f"saturated: {percent:.3g} % of the samples are at {level:g} or above; expected at most half"
+        part = percent_text(percent_of(saturated, finite), ".3g")
+        return f"saturated: {part} of the samples are at {level:g} or above; expected at most half"
     return ""
 
 

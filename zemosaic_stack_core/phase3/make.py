@@ -33,6 +33,7 @@ from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 from zemosaic_stack_core.stacking.telemetry import QUIET, Telemetry
 from zemosaic_stack_core.system.atomic import disk_is_full
 from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp, hashes_to_json
+from zemosaic_stack_core.system.quantities import percent_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -289,11 +290,11 @@ class _TileWork:
             shape=tuple(shape),
             frames_given=self.given,
             frames_used=len(result.frames),
-            rejected_low=_percent(sum(sum(frame.rejected_low) for frame in result.frames), present),
-            rejected_high=_percent(sum(sum(frame.rejected_high) for frame in result.frames), present),
+            rejected_low=percent_of(sum(sum(frame.rejected_low) for frame in result.frames), present),
+            rejected_high=percent_of(sum(sum(frame.rejected_high) for frame in result.frames), present),
             coverage_min=0 if coverage is None else int(coverage.min(initial=0)),
             coverage_max=0 if coverage is None else int(coverage.max(initial=0)),
-            empty_pixels=_percent(int(np.count_nonzero(~np.isfinite(result.image))), pixels * channels),
+            empty_pixels=percent_of(int(np.count_nonzero(~np.isfinite(result.image))), pixels * channels),
             worst_frames=tuple(uses[:_WORST]),
             backend=result.backend,
             check_seconds=self.check_seconds,
@@ -315,14 +316,9 @@ def _use(frame: FrameRecord, pixels: int) -> FrameUse:
     present = pixels * channels - missing
     return FrameUse(
         name=frame.name,
-        rejected_low=_percent(sum(frame.rejected_low), present),
-        rejected_high=_percent(sum(frame.rejected_high), present),
-        missing=_percent(missing, pixels * channels),
+        rejected_low=percent_of(sum(frame.rejected_low), present),
+        rejected_high=percent_of(sum(frame.rejected_high), present),
+        missing=percent_of(missing, pixels * channels),
         weight=float(np.mean(frame.weight)) if frame.weight else 1.0,
         note=frame.note,
     )
-
-
-def _percent(part: int, whole: int) -> float:
-    """Return a part in percent; 0 of nothing."""
-    return 100.0 * part / whole if whole else 0.0

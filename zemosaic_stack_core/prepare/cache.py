@@ -24,6 +24,7 @@ from zemosaic_stack_core.prepare.sensor.calibrate import save_array
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.system.atomic import atomic_output
 from zemosaic_stack_core.system.file_stamps import InputHashes, hash_text, hashes_from_json, hashes_to_json
+from zemosaic_stack_core.system.quantities import size_text
 
 # Part of every signature: raise it where the same input gives other pixels than before.
 VERSION = 3
@@ -70,14 +71,14 @@ class PrepareCache:
         there = sum(path.stat().st_size for path in keep if path.exists())
         if self.limit is not None and needed > self.limit:
             raise InvalidInputError(
-                f"{self.folder}: the aligned frames need {needed / 1e6:.0f} MB; expected at most "
-                f"{self.limit / 1e6:.0f} MB, the cache limit"
+                f"{self.folder}: the aligned frames need {size_text(needed)}; expected at most "
+                f"{size_text(self.limit)}, the cache limit"
             )
         others = sum(p.stat().st_size for p in self.folder.glob("aligned-*.fits"))
         free = shutil.disk_usage(self.folder).free + others - there
         if needed - there > 0.9 * free:
             raise InvalidInputError(
-                f"{self.folder}: the aligned frames need {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; "
+                f"{self.folder}: the aligned frames need {size_text(needed)} and {size_text(free)} are free; "
                 "expected nine tenths of the free space to be enough"
             )
 

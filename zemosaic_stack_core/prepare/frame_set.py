@@ -12,6 +12,7 @@ from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, common_shape, inspect_frame, require_pattern
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.tasks import aligned_bytes
+from zemosaic_stack_core.system.quantities import size_text
 
 # Kinds of calibration frames, and the options that name files of them.
 _CALIBRATION = {"dark": "darks", "flat": "flats", "bias": "biases"}
@@ -84,7 +85,7 @@ def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOp
         "pattern": pattern or "none",
         "with_wcs": sum(frame.wcs_header is not None for frame in lights),
         "align": options.align,
-        "least_disk": f"{len(lights) * size / 1e6:.0f} MB",
+        "least_disk": size_text(len(lights) * size),
     }
 
 

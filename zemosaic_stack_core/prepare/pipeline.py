@@ -39,6 +39,7 @@ from zemosaic_stack_core.prepare.tasks import (
     scan_frame,
 )
 from zemosaic_stack_core.system.pool import map_frames
+from zemosaic_stack_core.system.quantities import percent_text, size_text
 
 Progress = Callable[[str, int, int], None]
 _Image = npt.NDArray[np.float32]
@@ -220,7 +221,7 @@ class _Preparation:
             hot |= hot_in_dark(np.load(path))
         if not hot.any():
             return None, 0
-        self.report(f"{int(hot.sum())} hot pixels ({100 * hot.mean():.3f} %)")
+        self.report(f"{int(hot.sum())} hot pixels ({percent_text(100 * hot.mean(), '.3f')})")
         return self.cache.save_hot(hot), int(hot.sum())
 
     def _stars(self, tasks: Sequence[FrameTask]) -> list[StarList]:
@@ -292,7 +293,7 @@ class _Preparation:
     def _check_size(self, tasks: Sequence[AlignTask], canvas: Canvas, *, is_color: bool) -> None:
         """Report how much disk the aligned frames take, and refuse where it is too much."""
         needed = len(tasks) * aligned_bytes(canvas, is_color=is_color)
-        size = f"{canvas.rows} x {canvas.columns}: {needed / 1e6:.0f} MB in {self.cache.folder}"
+        size = f"{canvas.rows} x {canvas.columns}: {size_text(needed)} in {self.cache.folder}"
         self.report(f"{len(tasks)} aligned frames of {size}")
         self.cache.check_room(needed, [task.target for task in tasks])
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
+from zemosaic_stack_core.system.quantities import percent_text
 
 _COLUMNS = (
     ("NSTARS", "stars", ""),
@@ -35,7 +36,7 @@ def describe_frame(frame: PreparedFrame) -> str:
     if math.isfinite(frame.sky):
         parts.append(f"sky {frame.sky:.5g}")
     if math.isfinite(frame.transparency):
-        parts.append(f"transparency {100 * frame.transparency:.0f} %")
+        parts.append(f"transparency {percent_text(100 * frame.transparency, '.0f')}")
     parts += [f"DROPPED: {frame.dropped}"] * bool(frame.dropped) + [frame.note] * bool(frame.note)
     return f"{frame.path.name}: {'; '.join(parts)}"
 

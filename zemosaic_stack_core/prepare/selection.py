@@ -13,6 +13,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.levels import sky_scatter
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.records import PreparedFrame
+from zemosaic_stack_core.system.quantities import percent_text
 
 # Of the clearest frame's light; a night's air mass alone changes less.
 _DIM = 0.7
@@ -41,7 +42,7 @@ def dimmed_line(frames: Sequence[PreparedFrame]) -> str:
     dim = sorted((frame for frame in used if frame.transparency < _DIM), key=lambda frame: frame.transparency)
     if not dim:
         return ""
-    named = [f"{frame.path.name} {100 * (1 - frame.transparency):.0f} %" for frame in dim[:_LISTED]]
+    named = [f"{frame.path.name} {percent_text(100 * (1 - frame.transparency), '.0f')}" for frame in dim[:_LISTED]]
     more = f" and {len(dim) - _LISTED} more" if len(dim) > _LISTED else ""
     share = max(1, math.floor(100 * (len(used) - len(dim)) / len(used)))
     return (
@@ -72,7 +73,7 @@ def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> l
         chosen = [
             frame
             if frame.dropped or frame.name in kept
-            else replace(frame, dropped=f"not among the best {100 * options.keep_best:g} %")
+            else replace(frame, dropped=f"not among the best {percent_text(100 * options.keep_best, 'g')}")
             for frame in chosen
         ]
     if all(frame.dropped for frame in chosen):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
+from zemosaic_stack_core.system.quantities import percent_text
 
 # Simulated clean samples: 0.3 % of them are known to 7 % of that.
 _SAMPLES = 1 << 16
@@ -90,7 +91,7 @@ class Advice:
 
 def _percent(fraction: float) -> str:
     """Return a fraction in percent, two digits."""
-    return "nothing" if fraction == 0.0 else f"{100.0 * fraction:.2g} %"
+    return "nothing" if fraction == 0.0 else percent_text(100.0 * fraction, ".2g")
 
 
 def _outliers(count: int) -> str:

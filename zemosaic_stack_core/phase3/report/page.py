@@ -13,6 +13,7 @@ from zemosaic_stack_core.phase3.previews import TilePictures
 from zemosaic_stack_core.phase3.report.charts import Chart, Series
 from zemosaic_stack_core.phase3.tile_record import TileOutcome
 from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.system.quantities import percent_text, size_text, time_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,11 +77,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "basename": os.path.basename,
-        "duration": _duration,
+        "duration": time_text,
         "moment": _moment,
         "number": _number,
         "setting": _setting,
-        "size": _size,
+        "size": size_text,
     }
     environment.globals |= {
         "is_made": _is_made,
@@ -121,10 +122,10 @@ def _facts(report: Json) -> dict[str, str]:
         "tiles": f"{sum(map(_is_made, tiles))} / {len(tiles)}",
         "frames stacked": f"{sum(tile['frames_used'] for tile in tiles):,}",
         "frames dropped": f"{sum(len(tile['dropped']) for tile in tiles):,}",
-        "samples rejected": f"{rejected:.2f} %",
-        "wall clock": _duration(report["seconds"]),
+        "samples rejected": percent_text(rejected),
+        "wall clock": time_text(report["seconds"]),
         "samples stacked": f"{samples / seconds / 1e6:.0f} M/s" if seconds > 0.0 else "-",
-        "peak memory": _size(peak) if peak else "-",
+        "peak memory": size_text(peak) if peak else "-",
         "GPU": _gpu_words(report["gpu"], report["backend"]),
     }
 
@@ -218,7 +219,7 @@ def _options(report: Json) -> tuple[Json, Json]:
 
 def _machine(report: Json) -> Json:
     """Return the machine, and its GPU."""
-    machine = dict(report["machine"], memory=_size(report["machine"]["memory_bytes"]))
+    machine = dict(report["machine"], memory=size_text(report["machine"]["memory_bytes"]))
     del machine["memory_bytes"]
     return {**machine, **report["gpu"]}
 
@@ -238,20 +239,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return "-" if value is None or value == "" else str(value)
-
-
-def _size(size: float) -> str:
-    """Return bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000.0
-    return f"{size:.3g} TB"
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration for people."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s" if seconds >= 0.95 else f"{seconds:.2f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
