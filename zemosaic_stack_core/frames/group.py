@@ -139,6 +139,11 @@ class FrameGroup:
     variances: FileVariances | None = None
     given: PlanesGiven = NO_PLANES
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the image: (row, column) or (row, column, channel)."""
+        return (self.rows, self.columns, self.channels) if self.is_color else (self.rows, self.columns)
+
 
 def check_same_shape(frame: FrameSource, first: FrameSource) -> None:
     """Raise `InvalidInputError`, naming both, unless two frames have the same rows, columns and channels."""

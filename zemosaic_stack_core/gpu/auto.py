@@ -161,7 +161,7 @@ class _Watched:
 
 
 class _GpuTile:
-    """A tile's attempts on the GPU: the second one's band is half of the first's where memory ran out."""
+    """A tile's attempts on the GPU: the second one's chunk is half of the first's where memory ran out."""
 
     def __init__(
         self,
@@ -189,9 +189,7 @@ class _GpuTile:
 
     def find_invalid(self, result: StackResult) -> str:
         """Return what can't be right about the tile, empty where nothing is found."""
-        group = self._job.group
-        shape = (group.rows, group.columns) + ((group.channels,) if group.is_color else ())
-        return find_invalid(result, shape, len(group.sources))
+        return find_invalid(result, self._job.group.shape, len(self._job.group.sources))
 
     def is_callers(self, error: BaseException) -> bool:
         """Return whether the caller's own callback raised this, or something that led to it."""

@@ -230,8 +230,7 @@ def _stack_on_gpu(
         for link in walk_chain(error):  # their frames hold the arrays that fill the device
             traceback.clear_frames(link.__traceback__)
         raise GPUStackingError(f"the GPU failed: {type(error).__name__}: {error}") from error
-    shape = (group.rows, group.columns) + ((group.channels,) if group.is_color else ())
-    invalid = find_invalid(result, shape, len(group.sources))
+    invalid = find_invalid(result, group.shape, len(group.sources))
     if invalid:
         raise GPUStackingError(f"the GPU's tile is invalid: {invalid}")
     duration_s = time.perf_counter() - began
