@@ -87,7 +87,7 @@ def make_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGro
     advice = advise(len(group.sources), options, is_thorough=True)
     return {
         "n_frames": len(group.sources),
-        "shape": [group.rows, group.columns, *([group.channels] if group.is_color else [])],
+        "shape": list(group.shape),
         "input_bytes": sum(source.dtype.itemsize for source in group.sources)
         * (group.rows * group.columns * group.channels),
         "backend": backend.name,

@@ -91,9 +91,8 @@ def open_master(
         scratch=scratch,
     )
     expected = tile.result.image.shape
-    found = (group.rows, group.columns, *([group.channels] if group.is_color else []))
-    if found != expected:
-        raise FrameReadError(f"{paths[0]}: a frame of shape {found}; expected {expected}, as {path} has")
+    if group.shape != expected:
+        raise FrameReadError(f"{paths[0]}: a frame of shape {group.shape}; expected {expected}, as {path} has")
     # Normalization and weights were estimated then: their numbers are in the table.
     weighting = options.weighting if options.weighting == "inverse_variance" else "none"
     plain = replace(options, normalization="none", weighting=weighting, reference="auto")
