@@ -132,16 +132,7 @@ class FlagFile:
         return data[:, window.first : window.last]
 
     def find_grown(self, chunk: Chunk, radius: float, min_size: int) -> _Bytes | None:
-        """Find the samples of a chunk that clusters take along.
-
-        Parameters
-        ----------
-        chunk : Chunk
-            Which pixels.
-        radius : float
-            Pixels, above 0.
-        min_size : int
-            Fewest samples of a cluster that grows.
+        """Find the samples of a chunk that clusters of at least `min_size` samples take along within `radius` pixels.
 
         Returns
         -------
@@ -182,14 +173,9 @@ class FlagFile:
 
 
 def large_clusters(rejected: _Bools, min_size: int) -> _Bools | None:
-    """Keep the clusters of at least so many samples; None where there is none.
+    """Return the samples that are in clusters of at least so many, shape (row, column); None where there is none.
 
-    Parameters
-    ----------
-    rejected : array of shape (row, column), bool
-        The rejected samples of one frame; samples that touch at sides or corners are of one cluster.
-    min_size : int
-        Fewest samples.
+    `rejected` are the rejected samples of one frame; those that touch at sides or corners are of one cluster.
     """
     if min_size == 1:
         return rejected
@@ -204,14 +190,7 @@ def large_clusters(rejected: _Bools, min_size: int) -> _Bools | None:
 
 
 def dilated(core: _Bools, radius: float) -> _Bools:
-    """Return where a true value is at most `radius` pixels away.
-
-    Parameters
-    ----------
-    core : array of shape (row, column), bool
-    radius : float
-        Pixels, at least 0, between the centers.
-    """
+    """Return where a true value of `core`, shape (row, column), is at most `radius` pixels away, center to center."""
     grown, wide, width = core.copy(), core.copy(), 0
     for down in range(math.floor(radius), -1, -1):  # the disk's rows, the narrowest first
         half = math.isqrt(math.floor(radius * radius - down * down))

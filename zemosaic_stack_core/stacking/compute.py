@@ -85,31 +85,10 @@ def compute_chunks(
     done: Callable[[Chunk], None] | None = None,
     times: StepTimes | None = None,
 ) -> FrameCounts:
-    """Read, compute and store chunks, one after the other.
+    """Read, compute and store chunks, one after the other; return the counts of these chunks.
 
-    Off the host, the next chunk is read and uploaded on a thread while this one is computed.
-
-    Parameters
-    ----------
-    job : StackJob
-        What to compute.
-    backend : Backend
-        Where.
-    reader : BandReader
-        Open over the job's group; used by one thread at a time.
-    chunks : iterable of Chunk
-        Which part.
-    outputs : OutputPlanes
-        Where the results go.
-    done : callable, optional
-        Called after each chunk.
-    times : StepTimes, optional
-        Gets the time of each step added.
-
-    Returns
-    -------
-    FrameCounts
-        Of these chunks.
+    Off the host, the next chunk is read and uploaded on a thread while this one is computed. `reader` is open over the
+    job's group, and used by one thread at a time; `times` gets the time of each step added.
     """
     counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
     parts: list[_PartialCounts] = []

@@ -8,30 +8,15 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
 
-#: The table has a row for every number of samples; with more frames than this it would outgrow the cube.
+# The table has a row for every number of samples; with more frames than this it would outgrow the cube.
 MOST_FRAMES = 2000
 
 
 def gesd_critical_values(frames: int, options: StackOptions) -> npt.NDArray[np.float64]:
     """Tabulate ``lambda_i`` for every number of samples up to `frames`.
 
-    Parameters
-    ----------
-    frames : int
-        Number of frames, at most `MOST_FRAMES`.
-    options : StackOptions
-        Gives ``outlier_fraction`` and ``alpha``.
-
-    Returns
-    -------
-    array of shape ((frames + 1) * (most + 1),), float64
-        ``most = floor(outlier_fraction * frames)``; the value for the ``i``-th outlier (from 1) among ``n`` samples
-        stands at ``n * (most + 1) + i``, infinity where the test can't be made.
-
-    Raises
-    ------
-    InvalidInputError
-        There are more frames than the test is offered for.
+    Shape ((frames + 1) * (most + 1),), float64, with ``most = floor(outlier_fraction * frames)``. The value for the
+    ``i``-th outlier (from 1) among ``n`` samples stands at ``n * (most + 1) + i``, infinity where no test can be made.
 
     Notes
     -----
