@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from zemosaic_stack_core.command_line import COMMANDS, ExitCode, build_parser, main
-from zemosaic_stack_core.command_line.arguments import parse_size, settings_from_arguments
+from zemosaic_stack_core.command_line.arguments import parse_size, read_command_options
 from zemosaic_stack_core.command_line.messages import (
     answer,
     answer_json,
@@ -65,7 +65,7 @@ def test_every_option_has_an_argument(option: Any) -> None:
     words = map(str, value) if isinstance(value, tuple) else [str(value)]
     argument = "--" + option.name.replace("_", "-")
     given = [argument, *words] if not isinstance(value, bool) else [argument if value else f"--no-{argument[2:]}"]
-    assert settings_from_arguments(parse(*given)).options == replace(StackOptions(), **{option.name: value})
+    assert read_command_options(parse(*given)).options == replace(StackOptions(), **{option.name: value})
 
 
 @pytest.mark.parametrize("option", fields(StackOptions), ids=lambda option: option.name)
@@ -77,14 +77,14 @@ def test_every_argument_is_described(option: Any, capsys: pytest.CaptureFixture[
 
 
 def test_without_arguments_the_defaults_hold() -> None:
-    assert settings_from_arguments(parse()).options == StackOptions()
+    assert read_command_options(parse()).options == StackOptions()
 
 
 def test_arguments_come_before_the_configuration(tmp_path: Path) -> None:
     config = tmp_path / "zemosaic_config.json"
     values = {"stacking_kappa_low": 1.5, "stacking_kappa_high": 2.5, "use_gpu_phase5": False, "window_width": 3}
     config.write_text(json.dumps(values), encoding="utf-8")
-    settings = settings_from_arguments(parse("--config", str(config), "--kappa-high", "4"))
+    settings = read_command_options(parse("--config", str(config), "--kappa-high", "4"))
     assert settings.options == StackOptions(kappa_low=1.5, kappa_high=4.0)
     assert not settings.use_gpu
     assert any("window_width" in line and str(config) in line for line in settings.lines)
@@ -94,7 +94,7 @@ def test_the_radial_weight_of_the_configuration_acts(tmp_path: Path) -> None:
     config = tmp_path / "zemosaic_config.json"
     values = {"apply_radial_weight": True, "radial_feather_fraction": 0.7, "radial_shape_power": 3.0}
     config.write_text(json.dumps(values), encoding="utf-8")
-    options = settings_from_arguments(parse("--config", str(config))).options
+    options = read_command_options(parse("--config", str(config))).options
     assert (options.radial_feather_fraction, options.radial_shape_power) == (0.7, 3.0)
 
 

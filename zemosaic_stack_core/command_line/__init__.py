@@ -24,8 +24,8 @@ from zemosaic_stack_core.errors import ZemosaicError
 
 __all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
 
+# Modules of this package that are commands, in the order in which ``--help`` lists them.
 COMMANDS = ("stack", "run", "demo", "explain", "replay", "doctor")
-"""Modules of this package that are commands, in the order in which ``--help`` lists them."""
 
 PROGRAM = "zemosaic-worker"
 _DESCRIPTION = "Combine aligned astronomical frames into master images, the same bits on CPU and GPU."
@@ -49,18 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program's name; default those of the process.
-
-    Returns
-    -------
-    int
-        An `ExitCode`.
-    """
+    """Run a command with these arguments, by default those of the process, and return an `ExitCode`."""
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said why

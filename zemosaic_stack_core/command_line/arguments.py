@@ -39,24 +39,15 @@ _SIZE_UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**20, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the command line and the configuration file ask for, together.
-
-    Parameters
-    ----------
-    options : StackOptions
-        Arguments first, then the configuration file, then the defaults.
-    parallel : dict
-        Settings of the configuration file that `auto_tune_parallel_plan` reads.
-    use_gpu : bool
-        False where the configuration file forbids the GPU.
-    lines : tuple of str
-        What the user should know about the configuration file.
-    """
+class CommandOptions:
+    """What arguments and configuration file ask for together: arguments first, then the file, then the defaults."""
 
     options: StackOptions
+    # Of the configuration file: what `auto_tune_parallel_plan` reads of it.
     parallel: dict[str, Any] = field(default_factory=dict)
+    # False where the configuration file forbids the GPU.
     use_gpu: bool = True
+    # What the user should know about the configuration file.
     lines: tuple[str, ...] = ()
 
 
@@ -71,7 +62,7 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         help="ZeMosaic's zemosaic_config.json: its stacking, parallel and GPU settings are used; arguments come first",
     )
     group = parser.add_argument_group("how frames are combined (the same names as in StackOptions)")
-    descriptions = _field_descriptions()
+    descriptions = field_descriptions(StackOptions)
     for option in fields(StackOptions):
         default: Any = option.default
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
@@ -120,31 +111,20 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
-    """Put the arguments over the configuration file, and that over the defaults.
-
-    Parameters
-    ----------
-    arguments : Namespace
-        With what `add_option_arguments` added.
-
-    Raises
-    ------
-    InvalidInputError
-        The configuration can't be read, or an option is out of range.
-    """
+def read_command_options(arguments: argparse.Namespace) -> CommandOptions:
+    """Return what `add_option_arguments` added; raise `InvalidInputError` where the configuration can't be read."""
     given = {
         option.name: value for option in fields(StackOptions) if (value := _given(arguments, option.name)) is not None
     }
     if arguments.config is None:
-        return Settings(options=StackOptions(**given))
+        return CommandOptions(options=StackOptions(**given))
     from zemosaic_stack_core.zemosaic.config import read_zemosaic_config, translate_config
 
     settings = translate_config(read_zemosaic_config(arguments.config))
     lines = [f"{arguments.config}: {note}" for note in settings.notes]
     if settings.ignored:
         lines.append(f"{arguments.config}: settings that mean nothing to a stack: {', '.join(settings.ignored)}")
-    return Settings(
+    return CommandOptions(
         options=replace(settings.options, **given),
         parallel=settings.parallel,
         use_gpu=settings.use_gpu,
@@ -153,13 +133,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes: ``500000``, ``300MB`` (decimal units), ``1.5GiB`` (binary units).
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        Not a size above 0.
-    """
+    """Read a number of bytes: ``500000``, ``300MB`` (decimal units), ``1.5GiB`` (binary units)."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", text)
     unit = _SIZE_UNITS.get(match[2].upper()) if match else None
     size = int(float(match[1]) * unit) if match and unit else 0
@@ -209,10 +183,10 @@ def _reference(text: str) -> int | str:
 
 
 @cache
-def _field_descriptions() -> dict[str, str]:
-    """Return what the docstring of `StackOptions` says of each field: the one place where that is written."""
+def field_descriptions(options: type) -> dict[str, str]:
+    """Return what the docstring of an options' record says of each field: the one place where that is written."""
     descriptions = {}
-    section = (inspect.getdoc(StackOptions) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    section = (inspect.getdoc(options) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     for names, text in re.findall(r"^(\w[\w, ]*) : .*\n((?:    .*\n?)+)", section, re.MULTILINE):
         plain = re.sub(r"`+", "", " ".join(text.split())).rstrip(".")
         for name in names.split(","):

@@ -1,4 +1,4 @@
-"""From settings to a stack, on the backend that was asked for: what commands share."""
+"""From arguments to a stack, on the backend that was asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zemosaic_stack_core.command_line.arguments import Settings
+from zemosaic_stack_core.command_line.arguments import CommandOptions
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
@@ -24,41 +24,30 @@ from zemosaic_stack_core.zemosaic.parallel_plan import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from zemosaic_stack_core.frames.group import FrameGroup
     from zemosaic_stack_core.stacking.result import StackResult
 
 
-def wants_gpu(arguments: argparse.Namespace, settings: Settings) -> bool:
-    """Say whether the GPU is to be tried.
-
-    Raises
-    ------
-    InvalidInputError
-        The GPU is required by the arguments and forbidden by the configuration.
-    """
-    if arguments.backend == "gpu" and not settings.use_gpu:
-        raise InvalidInputError(f"--backend gpu, but {arguments.config} forbids the GPU; expected one or the other")
-    return arguments.backend != "cpu" and settings.use_gpu
-
-
-def read_compute_limits(arguments: argparse.Namespace, settings: Settings, group: FrameGroup | None = None) -> Limits:
+def read_compute_limits(
+    arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup | None = None
+) -> Limits:
     """Return the limits of arguments and configuration; what the arguments say comes first.
 
-    Without a group, for stacks of any size, the configuration says nothing of rows.
+    Without a group, for stacks of any size, the configuration says nothing of rows. Raises `InvalidInputError` where
+    the arguments require the GPU and the configuration forbids it.
     """
-    use_gpu = wants_gpu(arguments, settings)
+    if arguments.backend == "gpu" and not wanted.use_gpu:
+        raise InvalidInputError(f"--backend gpu, but {arguments.config} forbids the GPU; expected one or the other")
+    use_gpu = arguments.backend != "cpu" and wanted.use_gpu
     rows = arguments.rows_per_chunk
     plan: ParallelPlan | None = None
-    if settings.parallel:
+    if wanted.parallel:
         plan = auto_tune_parallel_plan(
             "stack_master_tiles",
             None if group is None else (group.rows, group.columns),
             1 if group is None else len(group.sources),
             4 if group is None else 4 * group.channels,
-            settings.parallel,
+            wanted.parallel,
             detect_parallel_capabilities(probe_gpu=use_gpu),
         )
     limits = read_limits(plan, workers=arguments.workers, memory_limit=arguments.memory)
@@ -71,37 +60,17 @@ def read_compute_limits(arguments: argparse.Namespace, settings: Settings, group
     )
 
 
-def table_weights(
-    arguments: argparse.Namespace, group: FrameGroup, names: list[str] | None = None
-) -> npt.NDArray[np.float64] | None:
-    """Return the weights of the table that ``--weights`` names, None without one.
-
-    `names` are those in the table where they are not the frames' own: raw frames are stacked under another name.
-    """
-    if arguments.weights is None:
-        return None
-    return read_weights_csv(arguments.weights, names or [source.name for source in group.sources])
-
-
 def compute_stack(
     arguments: argparse.Namespace,
-    settings: Settings,
+    wanted: CommandOptions,
     group: FrameGroup,
-    *,
-    maps: tuple[str, ...],
+    names: list[str],
     progress: Callable[[int, int], None],
-    names: list[str] | None = None,
 ) -> StackResult:
-    """Stack on the backend that the arguments ask for.
-
-    Raises
-    ------
-    ZemosaicError
-        As `zemosaic_stack_core.gpu.auto.stack_auto`.
-    """
-    limits = read_compute_limits(arguments, settings, group)
-    weights = table_weights(arguments, group, names)
-    request = StackRequest(options=settings.options, maps=check_maps(maps), weights=weights)
+    """Stack frames; `names` are theirs in the table of weights, as the user knows them."""
+    limits = read_compute_limits(arguments, wanted, group)
+    weights = None if arguments.weights is None else read_weights_csv(arguments.weights, names)
+    request = StackRequest(options=wanted.options, maps=check_maps(arguments.maps), weights=weights)
     gpu = Phase3Gpu(limits, is_required=arguments.backend == "gpu") if limits.use_gpu else None
     try:
         return stack_tile(group, request, gpu, limits, Telemetry(progress=progress))

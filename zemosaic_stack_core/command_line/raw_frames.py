@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.command_line.arguments import parse_size
+from zemosaic_stack_core.command_line.arguments import field_descriptions, parse_size
 from zemosaic_stack_core.prepare.options import (
     ALIGNMENTS,
     BAYER_PATTERNS,
@@ -25,14 +24,18 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
 
+# Options that are one of some words.
 _WORDS = {
-    "--align": ("align", ALIGNMENTS),
-    "--cfa": ("cfa", CFA_MODES),
-    "--bayer-pattern": ("bayer_pattern", (*BAYER_PATTERNS, "none")),
-    "--hot-pixels": ("hot_pixels", HOT_PIXEL_MODES),
-    "--kernel": ("kernel", KERNELS),
-    "--levels": ("levels", LEVEL_MODES),
+    "align": ALIGNMENTS,
+    "cfa": CFA_MODES,
+    "bayer_pattern": (*BAYER_PATTERNS, "none"),
+    "hot_pixels": HOT_PIXEL_MODES,
+    "kernel": KERNELS,
+    "levels": LEVEL_MODES,
 }
+_CALIBRATION = ("darks", "flats", "biases")
+# In a namespace the options have this in front: some are called as those of a stack.
+_PREFIX = "prepare_"
 
 
 def add_prepare_arguments(parser: argparse.ArgumentParser, *, has_reference: bool) -> None:
@@ -42,42 +45,40 @@ def add_prepare_arguments(parser: argparse.ArgumentParser, *, has_reference: boo
         "Frames as the telescope wrote them are calibrated, registered and resampled before they are stacked; what is "
         "recognized as raw is described in docs/prepare.md. Any of these arguments but --align none says they are raw.",
     )
-    text = _descriptions()
-    for flag, (name, words) in _WORDS.items():
-        group.add_argument(
-            flag, dest=f"prepare_{name}", choices=words, default=argparse.SUPPRESS, metavar="NAME",
-            help=f"{text[name]}: {', '.join(words)}",
-        )  # fmt: skip
-    for kind in ("darks", "flats", "biases"):
-        group.add_argument(
-            f"--{kind}", dest=f"prepare_{kind}", nargs="+", default=argparse.SUPPRESS, metavar="FRAMES",
-            help=f"{kind}: files, folders, @lists; those among the frames are known by IMAGETYP",
-        )  # fmt: skip
-    group.add_argument(
-        "--scale-darks", dest="prepare_scale_darks", action="store_true", default=argparse.SUPPRESS,
-        help=text["scale_darks"],
-    )  # fmt: skip
-    group.add_argument(
-        "--keep-best", dest="prepare_keep_best", type=_percent, default=argparse.SUPPRESS, metavar="PERCENT",
+    descriptions = {name: _first_sentence(text) for name, text in field_descriptions(PrepareOptions).items()}
+
+    def add(name: str, flag: str = "", **how: Any) -> None:
+        flag = flag or "--" + name.replace("_", "-")
+        how.setdefault("help", descriptions[name])
+        group.add_argument(flag, dest=_PREFIX + name, default=argparse.SUPPRESS, **how)
+
+    for name, words in _WORDS.items():
+        add(name, choices=words, metavar="NAME", help=f"{descriptions[name]}: {', '.join(words)}")
+    for name in _CALIBRATION:
+        text = f"{name}: files, folders, @lists; those among the frames are known by IMAGETYP"
+        add(name, nargs="+", metavar="FRAMES", help=text)
+    add("scale_darks", action="store_true")
+    add(
+        "keep_best",
+        type=_percent,
+        metavar="PERCENT",
         help="keep this part of the registered frames, as 80%%: those of the best point-source signal to noise",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-fwhm", dest="prepare_max_fwhm", type=float, default=argparse.SUPPRESS, metavar="PIXELS",
-        help=text["max_fwhm"],
-    )  # fmt: skip
+    )
+    add("max_fwhm", type=float, metavar="PIXELS")
     if has_reference:
-        group.add_argument(
-            "--reference-frame", dest="prepare_reference", default=argparse.SUPPRESS, metavar="FRAME",
-            help=text["reference"],
-        )  # fmt: skip
-    group.add_argument(
-        "--cache-limit", dest="prepare_cache_limit", type=parse_size, default=argparse.SUPPRESS, metavar="SIZE",
+        add("reference", "--reference-frame", metavar="FRAME")
+    add(
+        "cache_limit",
+        type=parse_size,
+        metavar="SIZE",
         help="most that the aligned frames may take on the disk (default: nine tenths of what is free)",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--cache", dest="cache_folder", metavar="FOLDER",
+        "--cache",
+        dest="cache_folder",
+        metavar="FOLDER",
         help="where masters and aligned frames are kept (default: beside the output, its name and '.prepared')",
-    )  # fmt: skip
+    )
 
 
 def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
@@ -86,9 +87,9 @@ def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
     given: dict[str, Any] = {
-        name.removeprefix("prepare_"): value for name, value in vars(arguments).items() if name.startswith("prepare_")
+        name.removeprefix(_PREFIX): value for name, value in vars(arguments).items() if name.startswith(_PREFIX)
     }
-    for kind in ("darks", "flats", "biases"):
+    for kind in _CALIBRATION:
         if kind in given:
             given[kind] = tuple(expand_frame_arguments(given[kind]))
     policy = RawPolicy(
@@ -108,12 +109,7 @@ def _percent(text: str) -> float:
     return part
 
 
-def _descriptions() -> dict[str, str]:
-    """Return the first sentence that the docstring of `PrepareOptions` has of each field."""
-    section = (inspect.getdoc(PrepareOptions) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
-    found = {}
-    for names, text in re.findall(r"^(\w[\w, ]*) : .*\n((?:    .*\n?)+)", section, re.MULTILINE):
-        first = re.split(r"\.(?:\s|$)", " ".join(text.split()))[0].replace("`", "").replace("%", "%%")
-        for name in names.split(","):
-            found[name.strip()] = first[:1].lower() + first[1:]
-    return found
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a description as the help of an argument."""
+    first = re.split(r"\.(?:\s|$)", text)[0].replace("%", "%%")
+    return first[:1].lower() + first[1:]

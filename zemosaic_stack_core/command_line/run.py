@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.command_line.arguments import (
-    Settings,
+    CommandOptions,
     add_compute_arguments,
     add_option_arguments,
     parse_maps,
-    settings_from_arguments,
+    read_command_options,
 )
 from zemosaic_stack_core.command_line.messages import say
 from zemosaic_stack_core.command_line.progress import RunDisplay
@@ -95,11 +95,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from zemosaic_stack_core.phase3.run import run_night
     from zemosaic_stack_core.phase3.run_plan import parse_shard, read_run_plan
 
-    settings = settings_from_arguments(arguments)
-    for line in settings.lines:
+    wanted = read_command_options(arguments)
+    for line in wanted.lines:
         _tell(arguments, line)
     backend = arguments.backend
-    if backend == "auto" and not settings.use_gpu:
+    if backend == "auto" and not wanted.use_gpu:
         backend = "cpu"
     output = Path(arguments.output)
     cluster = None
@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
     night = Night(
         tiles=read_run_plan(arguments.plan, output=output),
         output=output,
-        settings=_stack_settings(arguments, settings),
+        settings=_stack_settings(arguments, wanted),
         backend=backend,
         resume=arguments.resume,
         shard=None if arguments.shard is None else parse_shard(arguments.shard),
@@ -124,18 +124,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def _stack_settings(arguments: argparse.Namespace, settings: Settings) -> StackSettings:
+def _stack_settings(arguments: argparse.Namespace, wanted: CommandOptions) -> StackSettings:
     """Return how the tiles are to be made."""
     from zemosaic_stack_core.command_line.computing import read_compute_limits
     from zemosaic_stack_core.phase3.tile import StackSettings
 
     return StackSettings(
-        options=settings.options,
+        options=wanted.options,
         maps=tuple(sorted({*arguments.maps, "coverage"})),
         min_frames=arguments.min_frames,
         strict=arguments.strict,
         saturation=arguments.saturation,
-        limits=read_compute_limits(arguments, settings),
+        limits=read_compute_limits(arguments, wanted),
         raw_policy=raw_policy(arguments),
     )
 

@@ -8,35 +8,38 @@ import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import (
-    Settings,
+    CommandOptions,
     add_compute_arguments,
     add_option_arguments,
     parse_maps,
-    settings_from_arguments,
+    read_command_options,
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer, answer_json, say
-from zemosaic_stack_core.command_line.progress import Display, open_display
+from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
+    from zemosaic_stack_core.command_line.summary import Summary
     from zemosaic_stack_core.frames.group import FrameGroup
+    from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
     from zemosaic_stack_core.stacking.result import StackResult
 
 
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
+# Channels of a camera, at most: more are planes of something else.
 _MOST_CHANNELS = 4
-"""Channels of a camera, at most: more are planes of something else."""
+# What writing needs.
 _WRITER = ("zemosaic_stack_core.master.write", "zemosaic_stack_core.master.pictures")
 
 
@@ -99,67 +102,39 @@ class _Outputs:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
-    from zemosaic_stack_core.command_line.summary import describe_result, summarize
+    from zemosaic_stack_core.command_line.summary import summarize
     from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
-    from zemosaic_stack_core.frames.group import open_frames
     from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.stacking.adviser import advise
 
     began = time.perf_counter()
-    settings = settings_from_arguments(arguments)
-    for line in settings.lines:
-        say(line)
+    wanted = read_command_options(arguments)
     if arguments.dq_bits is not None and arguments.mask_extension is None:
         raise InvalidInputError("--dq-bits without --mask-extension; expected the name of the extension with the bits")
     paths = expand_frame_arguments(arguments.frames)
     outputs = _check_outputs(arguments, paths)
-    for line in _odd_frames(paths):
+    for line in (*wanted.lines, *_odd_frames(paths)):
         say(line)
     policy = raw_policy(arguments)
     prepared: PreparedGroup | None = None
     if _are_raw(arguments, policy, paths):
         if arguments.dry_run:
-            return _show_raw_plan(arguments, policy.options, paths)
-        prepared, settings = _prepare(arguments, settings, policy, paths)
+            return _show_preparation(arguments, policy, paths)
+        prepared, wanted = _prepare(arguments, wanted, policy, paths)
         paths = list(prepared.paths)
-    with ScratchFolder() as scratch, open_display() as display:
-        group = open_frames(
-            paths,
-            mask_extension=arguments.mask_extension,
-            dq_bits=arguments.dq_bits,
-            variance_extension=arguments.variance_extension,
-            scratch=scratch,
-        )
-        if group.channels > _MOST_CHANNELS:
-            say(
-                f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "
-                "exposures are expected in a file each"
-            )
+    with ScratchFolder() as scratch:
+        group = _open(arguments, paths, scratch)
         if arguments.dry_run:
-            return _show_plan(arguments, settings, group)
-        advice = advise(len(paths), settings.options)
+            return _show_forecast(arguments, wanted, group)
+        advice = advise(len(paths), wanted.options)
         if advice.problem:
             say(advice.line)
-        names = None if prepared is None else [frame.name for frame in prepared.kept]
-        result = _compute(arguments, settings, group, names, display)
-        display.close()
+        names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
+        result = _compute(arguments, wanted, group, names)
         _write(arguments, outputs, result, prepared)
-    summary = summarize(
-        result,
-        seconds=time.perf_counter() - began,
-        master=outputs.master,
-        picture=outputs.picture,
-        advice=advice,
-    )
-    if prepared is not None:
-        from zemosaic_stack_core.prepare.report import group_facts
-
-        summary["prepared"] = group_facts(prepared)
-    if arguments.json:
-        answer_json(summary)
-    else:
-        for line in describe_result(summary):
-            answer(line)
+    seconds = time.perf_counter() - began
+    summary = summarize(result, advice, master=outputs.master, picture=outputs.picture, seconds=seconds)
+    _show_summary(arguments, summary, prepared)
     return ExitCode.DONE
 
 
@@ -211,9 +186,9 @@ def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, paths: list[Path]
 
 
 def _prepare(
-    arguments: argparse.Namespace, settings: Settings, policy: RawPolicy, paths: list[Path]
-) -> tuple[PreparedGroup, Settings]:
-    """Prepare raw frames, and return the settings that they are stacked with."""
+    arguments: argparse.Namespace, wanted: CommandOptions, policy: RawPolicy, paths: list[Path]
+) -> tuple[PreparedGroup, CommandOptions]:
+    """Prepare raw frames, and return the options that they are stacked with."""
     from zemosaic_stack_core.prepare.report import describe_frame
 
     output = Path(arguments.output)
@@ -229,17 +204,17 @@ def _prepare(
         say(f"  {describe_frame(frame)}")
     if prepared.dropped:
         say(f"{len(prepared.dropped)} of {len(prepared.frames)} frames dropped")
-    options = policy.stack_options(settings.options, prepared)
-    if options != settings.options:
+    options = policy.stack_options(wanted.options, prepared)
+    if options != wanted.options:
         say(f"normalization {options.normalization}: the sky of raw frames drifts (--normalization none leaves it)")
-    return prepared, replace(settings, options=options)
+    return prepared, replace(wanted, options=options)
 
 
-def _show_raw_plan(arguments: argparse.Namespace, asked: PrepareOptions, paths: list[Path]) -> int:
-    """Say what is known of raw frames before they are registered."""
+def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, paths: list[Path]) -> int:
+    """Answer what is known of raw frames before they are registered."""
     from zemosaic_stack_core.prepare.frame_set import plan_preparation
 
-    plan = plan_preparation(paths, asked)
+    plan = plan_preparation(paths, policy.options)
     if arguments.json:
         answer_json({"prepare": plan})
     else:
@@ -248,26 +223,44 @@ def _show_raw_plan(arguments: argparse.Namespace, asked: PrepareOptions, paths: 
     return ExitCode.DONE
 
 
-def _compute(
-    arguments: argparse.Namespace, settings: Settings, group: FrameGroup, names: list[str] | None, display: Display
-) -> StackResult:
+def _open(arguments: argparse.Namespace, paths: list[Path], scratch: ScratchFolder) -> FrameGroup:
+    """Open the frames that are stacked."""
+    from zemosaic_stack_core.frames.group import open_frames
+
+    group = open_frames(
+        paths,
+        mask_extension=arguments.mask_extension,
+        dq_bits=arguments.dq_bits,
+        variance_extension=arguments.variance_extension,
+        scratch=scratch,
+    )
+    if group.channels > _MOST_CHANNELS:
+        say(
+            f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "
+            "exposures are expected in a file each"
+        )
+    return group
+
+
+def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup, names: list[str]) -> StackResult:
     """Stack, with progress on standard error."""
     from zemosaic_stack_core.command_line.computing import compute_stack
 
     writer: list[threading.Thread] = []
-    show = display.step(f"stacking {len(group.sources)} frames")
+    with open_display() as display:
+        show = display.step(f"stacking {len(group.sources)} frames")
 
-    def progress(done: int, total: int) -> None:
-        if not writer and done < total:  # the workers are under way: forking needs a single thread
-            writer.append(threading.Thread(target=_load_writer))
-            writer[0].start()
-        show(done, total)
+        def progress(done: int, total: int) -> None:
+            if not writer and done < total:  # the workers are under way: forking needs a single thread
+                writer.append(threading.Thread(target=_load_writer))
+                writer[0].start()
+            show(done, total)
 
-    try:
-        return compute_stack(arguments, settings, group, maps=arguments.maps, progress=progress, names=names)
-    finally:
-        for thread in writer:  # two threads must not import the same modules at once
-            thread.join()
+        try:
+            return compute_stack(arguments, wanted, group, names, progress)
+        finally:
+            for thread in writer:  # two threads must not import the same modules at once
+                thread.join()
 
 
 def _load_writer() -> None:
@@ -300,14 +293,30 @@ def _write(
         save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
 
 
-def _show_plan(arguments: argparse.Namespace, settings: Settings, group: FrameGroup) -> int:
-    """Say what the stack would take and what the rule can do."""
-    from zemosaic_stack_core.command_line.planning import describe_plan, make_plan
+def _show_forecast(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup) -> int:
+    """Answer what the stack would take and what the rule can do."""
+    from zemosaic_stack_core.command_line.forecast import describe_forecast, forecast_stack
 
-    plan = make_plan(arguments, settings, group)
+    forecast = forecast_stack(arguments, wanted, group)
     if arguments.json:
-        answer_json(plan)
+        answer_json(asdict(forecast))
     else:
-        for line in describe_plan(plan):
+        for line in describe_forecast(forecast):
             answer(line)
     return ExitCode.DONE
+
+
+def _show_summary(arguments: argparse.Namespace, summary: Summary, prepared: PreparedGroup | None) -> None:
+    """Answer what came out."""
+    from zemosaic_stack_core.command_line.summary import describe_summary
+
+    if not arguments.json:
+        for line in describe_summary(summary):
+            answer(line)
+        return
+    facts = asdict(summary)
+    if prepared is not None:
+        from zemosaic_stack_core.prepare.report import group_facts
+
+        facts["prepared"] = group_facts(prepared)
+    answer_json(facts)

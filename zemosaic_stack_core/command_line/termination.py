@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: After so long an interruption that was dropped comes again: the destructor is over by then.
+# Seconds after which an interruption that was dropped comes again: the destructor is over by then.
 AGAIN_SECONDS = 0.02
 
 
