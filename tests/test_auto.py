@@ -18,7 +18,7 @@ from astropy.io import fits
 
 import zemosaic_worker
 from conftest import cupy_unusable
-from zemosaic_stack_core.backends import namespace_backend
+from zemosaic_stack_core.backends import cupy_backend, namespace_backend
 from zemosaic_stack_core.backends.cuda import free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.errors import (
     BackendUnavailableError,
@@ -27,7 +27,7 @@ from zemosaic_stack_core.errors import (
     InvalidInputError,
     ScratchError,
 )
-from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.gpu.auto import stack_auto
 from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
@@ -422,14 +422,17 @@ def test_the_workers_two_ways_to_a_tile(shaky, tmp_path):
     np.testing.assert_array_equal(image, stack(frames, options=RULE).image, strict=True)
 
 
-def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read(monkeypatch):
-    def never(*_, **__):
-        raise AssertionError("the frames were read for their statistics")
+def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read():
+    class Unreadable:
+        name, path, rows, columns, channels, is_color = "unreadable", None, 4, 5, 1, False
+        dtype = np.dtype(np.float32)
 
-    monkeypatch.setattr("zemosaic_stack_core.gpu.auto.prepare_job", never)
+        def read_rows(self, start, stop, out, files):
+            raise AssertionError("the frame was read for its statistics")
+
     gpu = Phase3Gpu(is_required=True, check_health=lambda: GpuHealth(usable=False, reason="no card"))
     with pytest.raises(BackendUnavailableError, match="the GPU is required and can't be used: no card"):
-        stack_auto(make_tile(1), gpu=gpu, options=StackOptions(normalization="linear_fit"))
+        stack_auto(group_frames([Unreadable()] * 3), gpu=gpu, options=StackOptions(normalization="linear_fit"))
 
 
 def test_a_required_gpu_that_fails_is_an_error(shaky):
@@ -480,8 +483,8 @@ def cupy_run():
         pytest.skip(cupy_unusable())
     runs = []
 
-    def make():
-        runs.append(Phase3Gpu(check_health=lambda: GpuHealth(usable=True)))
+    def make(**settings):
+        runs.append(Phase3Gpu(check_health=lambda: GpuHealth(usable=True), **settings))
         return runs[-1]
 
     yield make
@@ -573,9 +576,7 @@ def test_the_device_never_holds_more_than_was_planned(cupy_run, rule, n_frames):
     stack_auto(list(cube), gpu=gpu, options=options, weights=ones, variances=ones, maps="all", plan=tile_plan)
     gpu.close()
     request = StackRequest(options=options, maps=frozenset(MAPS))
-    planned = plan_job(
-        open_frames(list(cube)), request, gpu._open_backend(), Limits(workers=1, rows_per_chunk=8), planes=2
-    )
+    planned = plan_job(open_frames(list(cube)), request, cupy_backend(), Limits(workers=1, rows_per_chunk=8), planes=2)
     hook = Peak()
     with hook:
         _, used_gpu = stack_auto(
@@ -681,8 +682,8 @@ def test_one_failed_allocation_costs_one_retry(cupy_run, emulation, tiles, monke
     import cupy
 
     frames, expected = tiles
-    gpu = cupy_run()
-    backend = gpu._open_backend()
+    backend = cupy_backend()
+    gpu = cupy_run(open_backend=lambda: backend)
     opened = []
     open_transfer = backend.open_transfer
 
@@ -693,7 +694,6 @@ def test_one_failed_allocation_costs_one_retry(cupy_run, emulation, tiles, monke
         return open_transfer()
 
     monkeypatch.setattr(backend, "open_transfer", first_is_full)
-    monkeypatch.setattr(gpu, "_open_backend", lambda: backend)
     results, used = run_of_tiles(gpu, frames)
     assert used == [True] * 5
     assert results[0].facts.gpu_attempts == 2
