@@ -74,7 +74,7 @@ def _check_integer(name: str, value: object, low: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """Say how frames are normalized, weighted, rejected and combined.
+    """How frames are normalized, weighted, rejected and combined.
 
     Parameters
     ----------

@@ -164,7 +164,7 @@ def gpu_health() -> GpuHealth:
 
 
 def reset_gpu_health() -> None:
-    """Let the next `gpu_health` or `gpu_is_usable` check again."""
+    """Forget the outcome: the next `gpu_health` or `gpu_is_usable` checks again."""
     gpu_health.cache_clear()
 
 

@@ -194,7 +194,7 @@ class Phase3Gpu:
             self.cpu_tiles += 1
 
     def close(self) -> None:
-        """Give the GPU's memory back at the end of the run; does nothing after a device was lost."""
+        """Free the GPU's memory at the end of the run; does nothing after a device was lost."""
         if self._health is not None and not self._health.usable:
             reset_gpu_health()  # what was wrong may be gone when the next run looks
         with self._device:

@@ -187,7 +187,7 @@ def _act_on_problems(
 def _weigh(
     weight: _Floats, measure: _Floats, excluded: Sequence[int], weigh: Callable[[_Floats], _Floats]
 ) -> npt.NDArray[np.bool_]:
-    """Put the weights by a measure, such as noise, into `weight`, excluded frames left aside; return where it is known.
+    """Write the weights by a measure, such as noise, into `weight`, but of excluded frames; return where it is known.
 
     All are of shape (frame, channel).
     """

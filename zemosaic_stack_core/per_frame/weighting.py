@@ -54,7 +54,7 @@ def exposure_weights(exposures: _Floats) -> _Floats:
 
 
 def _with_median_weight(weights: _Floats) -> _Floats:
-    """Give the median weight of the known ones to frames whose weight is NaN, channel by channel."""
+    """Return weights with the median of the known ones in place of NaN, channel by channel."""
     filled = weights.copy()
     for channel in range(weights.shape[1]):
         known = np.isfinite(weights[:, channel])

@@ -26,7 +26,7 @@ _MOST_SIMULATED = 100
 _FAR = 1000.0
 _MOSTLY = 0.9
 _AMPLITUDES = (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0, 100.0)
-# An outlier that anybody sees, in standard deviations: a rule that leaves it in does not do its work.
+# A plain outlier, in standard deviations: a rule that leaves it in does not do its work.
 _PLAIN = 15.0
 # A rule that takes more clean data than this costs more than it saves, where another does as well.
 _HIGH_LOSS = 0.03

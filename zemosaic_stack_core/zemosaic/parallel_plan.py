@@ -91,7 +91,7 @@ class ParallelCapabilities:
 
 
 def detect_parallel_capabilities(*, probe_gpu: bool = True) -> ParallelCapabilities:
-    """Look at the machine; the GPU's part comes from the health check, which is made once.
+    """Return what the machine has; the GPU's part comes from the health check, which is made once.
 
     Parameters
     ----------
