@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode, exit_code_of
+from zemosaic_stack_core.command_line.logs import logs
 from zemosaic_stack_core.command_line.messages import finish_answer, one_line, say
 from zemosaic_stack_core.command_line.parser import CommandParser
 from zemosaic_stack_core.command_line.termination import term_is_interrupt
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     command = importlib.import_module(f".{arguments.command}", __name__)
     try:
-        with _logging_to_stderr(logging.INFO if arguments.verbose else logging.WARNING), term_is_interrupt():
+        with logs(arguments), term_is_interrupt():
             code = int(command.run(arguments))
         finish_answer()
     except BrokenPipeError:  # whoever read our answer has gone, as `head` does
@@ -69,19 +68,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{PROGRAM} {arguments.command}: interrupted; nothing half-written is left")
         return ExitCode.INTERRUPTED
     return code
-
-
-@contextmanager
-def _logging_to_stderr(level: int) -> Iterator[None]:
-    """Show what the library logs while a command runs; leave the logging of a program that called us as it was."""
-    logger = logging.getLogger("zemosaic_stack_core")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(level)
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(level, before or level))
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-        logger.removeHandler(handler)

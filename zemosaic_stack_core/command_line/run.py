@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +14,10 @@ from zemosaic_stack_core.command_line.arguments import (
     parse_maps,
     read_command_options,
 )
+from zemosaic_stack_core.command_line.logs import tell
 from zemosaic_stack_core.command_line.messages import say
 from zemosaic_stack_core.command_line.progress import RunDisplay
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
-from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.system.quantities import count_text
 
 if TYPE_CHECKING:
@@ -30,10 +28,6 @@ if TYPE_CHECKING:
 _EPILOG = """\
 exit codes: 0 every tile is there; 1 some are not (the report says why); 2 the plan or an option is not what it must be;
 130 interrupted: the same command goes on where this one ended."""
-
-
-_SAID = "zemosaic_stack_core.run"
-"""Logger of the lines that the command says by itself."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -84,12 +78,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the tiles; return 0, 1 or 130."""
-    with _logging(arguments):
-        return _run(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    """Make the tiles, with everything set up for talking."""
     from zemosaic_stack_core.phase3.cluster import ClusterChoice
     from zemosaic_stack_core.phase3.night import Night
     from zemosaic_stack_core.phase3.run import run_night
@@ -97,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     wanted = read_command_options(arguments)
     for line in wanted.lines:
-        _tell(arguments, line)
+        tell(arguments, line)
     backend = arguments.backend
     if backend == "auto" and not wanted.use_gpu:
         backend = "cpu"
@@ -114,11 +102,11 @@ def _run(arguments: argparse.Namespace) -> int:
         shard=None if arguments.shard is None else parse_shard(arguments.shard),
         cluster=cluster,
     )
-    progress = RunDisplay(lambda text: _tell(arguments, text), is_quiet=arguments.quiet)
+    progress = RunDisplay(lambda text: tell(arguments, text), is_quiet=arguments.quiet)
     report = run_night(night, progress=progress, pcb_tile=_telemetry)
-    _tell(arguments, _summary(report))
+    tell(arguments, _summary(report))
     if report.interrupted:
-        _tell(arguments, "interrupted: run the same command again to go on")
+        tell(arguments, "interrupted: run the same command again to go on")
     elif report.stopped:
         say(f"the run stopped: {report.stopped}; free room there and run the same command again to go on")
     return report.exit_code
@@ -149,61 +137,7 @@ def _summary(report: RunReport) -> str:
     return f"{count_text(len(report.records), 'tile')}: {counts}, in {report.seconds:.1f} s{where}"
 
 
-def _tell(arguments: argparse.Namespace, text: str) -> None:
-    """Say a line unless told to be quiet; the log file gets it in any case."""
-    logging.getLogger(_SAID).info(text)
-    if not arguments.quiet:
-        say(text)
-
-
 def _telemetry(message: str, **fields: Any) -> None:
     """Write a tile's telemetry to the log."""
     values = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     logging.getLogger("zemosaic_stack_core.telemetry").info("%s %s", message, values)
-
-
-class _SayHandler(logging.Handler):
-    """Say what is logged, through the progress bars where there are any."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say a record."""
-        say(self.format(record))
-
-
-@contextmanager
-def _logging(arguments: argparse.Namespace) -> Iterator[None]:
-    """Send warnings (errors, if quiet) to the terminal, and everything to the log file."""
-    logger = logging.getLogger("zemosaic_stack_core")
-    terminal = _SayHandler()
-    terminal.setLevel(
-        logging.ERROR if arguments.quiet else logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING
-    )
-    # What `_tell` says and logs is not to be said twice.
-    terminal.addFilter(lambda record: record.name != _SAID)
-    handlers: list[logging.Handler] = [terminal]
-    if arguments.log_file is not None:
-        try:
-            file = logging.FileHandler(arguments.log_file, encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            message = f"{arguments.log_file}: {error.strerror}; expected a log file to append to"
-            raise InvalidInputError(message) from None
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        handlers.append(file)
-    before, others = logger.level, logger.handlers[:]
-    _exchange(logger, others, handlers)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-        _exchange(logger, handlers, others)
-        for handler in handlers:
-            handler.close()
-
-
-def _exchange(logger: logging.Logger, old: list[logging.Handler], new: list[logging.Handler]) -> None:
-    """Put some handlers in the place of others: what every command has would say all warnings twice."""
-    for handler in old:
-        logger.removeHandler(handler)
-    for handler in new:
-        logger.addHandler(handler)
