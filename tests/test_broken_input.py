@@ -49,6 +49,7 @@ def test_each_kind_is_used_or_dropped_alone(kind: Kind, tmp_path: Path, monkeypa
         assert [frame.path for frame in choice.frames] == frames
 
 
+@pytest.mark.slow
 def test_a_run_over_all_kinds_makes_every_tile(tmp_path: Path) -> None:
     tiles = [
         {

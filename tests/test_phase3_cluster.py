@@ -40,6 +40,7 @@ class _Watcher:
     def end(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_two_workers_one_killed_give_the_same_bits(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
     plan = write_night(tmp_path / "night", tiles=8)

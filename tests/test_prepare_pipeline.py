@@ -89,6 +89,7 @@ def test_outside_a_frame_is_nan_and_inside_is_not(prepared: PreparedGroup) -> No
         assert not (image == 0).any()
 
 
+@pytest.mark.slow
 def test_workers_and_a_second_run_change_no_bit(raw: list[Path], prepared: PreparedGroup, tmp_path: Path) -> None:
     two = prepare_frames(raw, cache_folder=tmp_path / "two", workers=2)
     assert digests(two) == digests(prepared)

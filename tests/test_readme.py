@@ -14,6 +14,7 @@ BLOCKS = blocks_of(README)
 LINKS = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the README's commands are for bash, which is not here")
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,9 @@ def write_page(path: Path, report: Json, pictures: Mapping[int, TilePictures]) -
     return path
 
 
+@cache
 def _environment() -> Environment:
-    """Return how templates are read: what they show is escaped."""
+    """Return how templates are read, which keeps them compiled: what they show is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # 50 ms that only a report needs
 
     environment = Environment(
