@@ -10,7 +10,7 @@ import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.cache import PrepareCache, signature
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.stars.detect import StarList

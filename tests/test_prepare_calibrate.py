@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.frame_set import inspect_frames
-from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, common_shape, inspect_frame, read_pixels
+from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame, read_pixels
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate, make_masters
 
@@ -112,7 +112,8 @@ def test_a_dark_flat_is_refused(frames: dict[str, list[RawFrame]], tmp_path: Pat
     frames["flat"] = [save(tmp_path / "dim.fits", np.full(SHAPE, BIAS - 5), "Flat", 2.0)]
     with pytest.raises(InvalidInputError, match=r"dim\.fits: median -5 after bias or dark; expected light in a flat"):
         masters_of(frames, tmp_path, "bias", "flat")
-    assert not list(tmp_path.glob("*.part.npy"))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".fits", ".npy"}  # the master bias, and nothing half made
+    assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
 def test_masters_are_found_again(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_frames_of_two_shapes_are_refused(tmp_path: Path) -> None:
     small = save(tmp_path / "s.fits", np.zeros((4, 6)), "Light", 1.0)
     large = save(tmp_path / "t.fits", np.zeros((5, 6)), "Light", 1.0)
     with pytest.raises(InvalidInputError, match=r"t\.fits is 5 x 6 with 1 channels; expected 4 x 6 .* as in .*s\.fits"):
-        common_shape([small, large])
+        _ = FrameSet([small, large], []).shape
 
 
 def test_calibration_frames_alone_are_refused(frames: dict[str, list[RawFrame]]) -> None:

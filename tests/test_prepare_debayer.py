@@ -8,8 +8,9 @@ from astropy.io import fits
 from samples import color_masks
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame, require_pattern
-from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
+from zemosaic_stack_core.prepare.frame_set import FrameSet
+from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
+from zemosaic_stack_core.prepare.options import BAYER_PATTERNS, PrepareOptions
 from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
 
 
@@ -84,4 +85,4 @@ def test_the_header_says_the_pattern(tmp_path, cards: dict[str, object], rows: i
 def test_an_unknown_pattern_is_asked_about(tmp_path) -> None:
     fits.PrimaryHDU(np.zeros((8, 8), np.uint16), fits.Header([("BAYERPAT", "RGBW")])).writeto(tmp_path / "a.fits")
     with pytest.raises(InvalidInputError, match=r"a\.fits: BAYERPAT is 'RGBW'; expected .*--bayer-pattern"):
-        require_pattern(inspect_frame(tmp_path / "a.fits"))
+        FrameSet([inspect_frame(tmp_path / "a.fits")], []).pattern(PrepareOptions())

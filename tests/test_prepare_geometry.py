@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.canvas.canvas import union_canvas
-from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of, fit_affine, fit_similarity
+from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of, fit_affine, fit_similarity, union_canvas
 from zemosaic_stack_core.prepare.canvas.wcs import parse_wcs, placed_wcs
 
 

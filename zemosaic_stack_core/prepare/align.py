@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas, union_canvas
-from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
+from zemosaic_stack_core.prepare.canvas.geometry import Affine, Canvas, corners_of, union_canvas
 from zemosaic_stack_core.prepare.canvas.resample import AffineMap, PixelMap
 from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, placed_wcs, wcs_affine
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
@@ -45,7 +44,7 @@ class Placement:
     def canvas(self, used: Sequence[int]) -> Canvas:
         """Return the canvas that holds the frames of the indices `used`."""
         rows, columns = self.frames[0].shape
-        canvas = Canvas(rows=rows, columns=columns, x=0, y=0)
+        canvas = Canvas(rows=rows, columns=columns)
         if self.alignment != "none" and used:
             borders = []
             for index in used:

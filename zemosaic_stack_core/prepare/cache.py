@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
-from zemosaic_stack_core.prepare.sensor.calibrate import save_array
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.system.atomic import atomic_output
 from zemosaic_stack_core.system.file_stamps import InputHashes, hash_text, hashes_from_json, hashes_to_json
@@ -35,11 +34,14 @@ def signature(*parts: object) -> str:
     return hash_text(repr((VERSION, *parts)))[:20]
 
 
-class PrepareCache:
-    """The files of one cache folder, made where it does not exist.
+def save_array(target: Path, array: npt.NDArray[Any]) -> None:
+    """Write a ``.npy`` file that takes its name when it is whole."""
+    with atomic_output(target, overwrite=True) as file:
+        np.save(file, array, allow_pickle=False)
 
-    Aligned frames may take `limit` bytes, by default nine tenths of the free space.
-    """
+
+class PrepareCache:
+    """The files of one cache folder; `limit` bytes of aligned frames at most, by default 9/10 of the free space."""
 
     def __init__(self, folder: str | os.PathLike[str], limit: int | None = None) -> None:
         self.folder = Path(folder)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas
-from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, common_shape, inspect_frame, require_pattern
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.tasks import aligned_bytes
 from zemosaic_stack_core.system.quantities import size_text
@@ -31,8 +31,15 @@ class FrameSet:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns, which all frames share; raise where they don't."""
-        return common_shape([*self.lights, *self.calibration])
+        """Rows and columns, which all frames share; raise, naming two frames, where they don't."""
+        first, *others = [*self.lights, *self.calibration]
+        for frame in others:
+            if frame.shape != first.shape or frame.channels != first.channels:
+                raise InvalidInputError(
+                    f"{frame.name} is {frame.rows} x {frame.columns} with {frame.channels} channels; "
+                    f"expected {first.rows} x {first.columns} with {first.channels} as in {first.name}"
+                )
+        return first.shape
 
     @property
     def counts(self) -> str:
@@ -45,7 +52,10 @@ class FrameSet:
         lights, asked = self.lights, options.bayer_pattern
         if asked is not None:
             return None if asked == "none" or lights[0].channels != 1 else asked
-        patterns = {require_pattern(frame): frame.name for frame in lights}
+        for frame in lights:
+            if frame.pattern_problem:
+                raise InvalidInputError(f"{frame.name}: {frame.pattern_problem}; or say it with --bayer-pattern")
+        patterns = {frame.pattern: frame.name for frame in lights}
         if len(patterns) > 1:
             (first, one), (second, other) = list(patterns.items())[:2]
             raise InvalidInputError(
@@ -77,7 +87,7 @@ def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOp
     frames = inspect_frames(paths, options)
     lights, (rows, columns), pattern = frames.lights, frames.shape, frames.pattern(options)
     is_color = lights[0].channels != 1 or pattern is not None
-    size = aligned_bytes(Canvas(rows=rows, columns=columns, x=0, y=0), is_color=is_color)
+    size = aligned_bytes(Canvas(rows=rows, columns=columns), is_color=is_color)
     return {
         "lights": len(lights),
         **{name: len(frames.of_kind(kind)) for kind, name in _CALIBRATION.items()},

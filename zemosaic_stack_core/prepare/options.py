@@ -15,6 +15,13 @@ BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 HOT_PIXEL_MODES = ("auto", "interpolate", "missing", "off")
 KERNELS = ("lanczos3", "lanczos2", "lanczos4", "bilinear")
 LEVEL_MODES = ("auto", "none", "offset", "plane")
+_RANGES = (
+    ("drizzle_pixel_fraction", 0.1, 2.0),
+    ("keep_best", 0.01, 1.0),
+    ("max_fwhm", 0.1, 1000.0),
+    ("min_stars", 4, 1000),
+    ("max_residual", 0.01, 10.0),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +94,12 @@ class PrepareOptions:
         check_choice("levels", self.levels, LEVEL_MODES)
         if self.bayer_pattern is not None:
             check_choice("bayer_pattern", self.bayer_pattern, (*BAYER_PATTERNS, "none"))
-        _within("drizzle_pixel_fraction", self.drizzle_pixel_fraction, 0.1, 2.0)
-        if self.keep_best is not None:
-            _within("keep_best", self.keep_best, 0.01, 1.0)
-        if self.max_fwhm is not None:
-            _within("max_fwhm", self.max_fwhm, 0.1, 1000.0)
-        _within("min_stars", self.min_stars, 4, 1000)
-        _within("max_residual", self.max_residual, 0.01, 10.0)
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise InvalidInputError(f"{name} is {value}; expected {low:g} to {high:g}")
         if self.cache_limit is not None and self.cache_limit < 1:
             raise InvalidInputError(f"cache_limit is {self.cache_limit}; expected at least 1 byte")
         for name in ("darks", "flats", "biases"):
             if isinstance(getattr(self, name), (str, Path)):
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}; expected a tuple of paths")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    """Raise unless a number lies in a range."""
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InvalidInputError(f"{name} is {value}; expected {low:g} to {high:g}")

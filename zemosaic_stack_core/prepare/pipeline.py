@@ -17,7 +17,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 from zemosaic_stack_core.prepare.align import Placement, place_frames
 from zemosaic_stack_core.prepare.cache import PrepareCache, signature
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import Level, best_levels, match_levels
 from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames, require_libraries
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
@@ -307,10 +307,7 @@ class _Preparation:
         return [fresh[index] if boxes is None else boxes for index, boxes in enumerate(cached)]
 
     def _levels(self, boxes: Sequence[_Image], scales: Sequence[float], first: int) -> tuple[list[Level], str]:
-        """Return what brings frames to one level, and whether that is "offset" or "plane"; "none": nothing is needed.
-
-        Frame `first` keeps its flux scale.
-        """
+        """Return what brings frames to the level of frame `first`, and its kind, "none", "offset" or "plane"."""
         mode = self.options.levels
         if mode == "none" or (mode == "auto" and not _see_different_skies(boxes)):
             return [], "none"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +15,8 @@ class PreparedFrame:
 
     Parameters
     ----------
-    name : str
-        The path as given.
-    path : Path
-        The raw file.
+    name, path : str, Path
+        The path as given, and the raw file.
     aligned : Path or None
         The calibrated frame on the canvas: a float32 FITS file with planes first, NaN where the frame has nothing; None
         where the frame was dropped.
@@ -26,12 +24,8 @@ class PreparedFrame:
         Stars found, and those with a partner in the frame it was registered on.
     shift : tuple of float
         How far the frame's center lies from its place on the reference, x and y, pixels.
-    rotation : float
-        Degrees, positive from the x to the y axis.
-    scale : float
-        Reference pixels per pixel.
-    is_mirrored : bool
-        Whether left and right changed places.
+    rotation, scale, is_mirrored : float, float, bool
+        Degrees, positive from the x to the y axis; reference pixels per pixel; whether left and right changed places.
     residual : float
         Root mean square distance of matched stars, pixels; of a WCS checked by stars, their distance from it.
     fwhm, roundness : float
@@ -44,14 +38,10 @@ class PreparedFrame:
         Light of its stars per second of exposure, relative to the clearest frame of the set.
     sky_agreement : float
         Scatter of the frame's sky about that of the others on the canvas, in units of its noise per pixel.
-    exposure : float
-        Seconds.
-    date : str
-        DATE-OBS.
-    dropped : str
-        Why the frame is not used; empty where it is.
-    note : str
-        Other things worth knowing.
+    exposure, date : float, str
+        Seconds, and DATE-OBS.
+    dropped, note : str
+        Why the frame is not used, empty where it is; other things worth knowing.
     """
 
     name: str
@@ -78,10 +68,8 @@ class PreparedFrame:
 
     @property
     def quality(self) -> float:
-        """Signal to noise of a point source, in any unit: flux over width times noise. 0 where not measured.
-
-        Frames placed by WCS that share no stars with the reference count as equally transparent.
-        """
+        """Signal to noise of a point source, in any unit: flux over width times noise; 0 where not measured."""
+        # Frames placed by WCS that share no stars with the reference count as equally transparent.
         value = 1.0 / (self.flux_scale * self.fwhm * self.noise) if self.noise > 0 else 0.0
         return value if math.isfinite(value) else 0.0
 
@@ -101,10 +89,8 @@ class PreparedGroup:
         Every light, in the order given.
     canvas : Canvas
         The output grid.
-    alignment : {"stars", "wcs", "none"}
-        What was done.
-    why : str
-        Why that.
+    alignment, why : str
+        What was done, "stars", "wcs" or "none", and why that.
     reference : str
         Name of the frame that gave the grid.
     is_color : bool

@@ -75,10 +75,7 @@ def _finite(value: Any) -> Any:
 
 
 def frames_columns(group: PreparedGroup, names: Sequence[str]) -> Mapping[str, tuple[str, Sequence[Any]]]:
-    """Return more columns for the table FRAMES, each with its unit: what was measured of the frames that were stacked.
-
-    `names` are the aligned files in the order of the table's rows.
-    """
+    """Return more columns for the table FRAMES, name to unit and values, of the aligned files `names`."""
     by_file = {str(frame.aligned): frame for frame in group.kept}
     frames = [by_file[name] for name in names]
     columns: dict[str, tuple[str, Sequence[Any]]] = {"RAWFILE": ("", [frame.name for frame in frames])}

@@ -24,10 +24,7 @@ _SKY_DISAGREES = 3.0
 
 
 def with_transparency(frames: Sequence[PreparedFrame]) -> list[PreparedFrame]:
-    """Return frames with their transparency: the light of their stars per second of exposure, that of the best is 1.
-
-    Exposure times count where all frames have one.
-    """
+    """Return frames with the light of their stars (per second where all times are known), that of the best is 1."""
     times = [frame.exposure for frame in frames]
     known = all(math.isfinite(time) and time > 0 for time in times)
     light = [1.0 / (frame.flux_ratio * (time if known else 1.0)) for frame, time in zip(frames, times, strict=True)]
@@ -37,7 +34,7 @@ def with_transparency(frames: Sequence[PreparedFrame]) -> list[PreparedFrame]:
 
 
 def dimmed_line(frames: Sequence[PreparedFrame]) -> str:
-    """Name the frames in use that lost much of the light, the dimmest first; empty where none did."""
+    """Return a line that names frames in use that lost much of the light, the dimmest first; empty without one."""
     used = [frame for frame in frames if not frame.dropped]
     dim = sorted((frame for frame in used if frame.transparency < _DIM), key=lambda frame: frame.transparency)
     if not dim:
@@ -84,10 +81,7 @@ def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> l
 def with_sky_agreement(
     frames: Sequence[PreparedFrame], boxes: Sequence[npt.NDArray[np.float32]], *, is_strict: bool
 ) -> list[PreparedFrame]:
-    """Return aligned frames with how far their skies differ from the others'; drop those that do where `is_strict`.
-
-    `boxes` are the frames' `box_medians`.
-    """
+    """Return aligned frames with how far their skies, by `box_medians`, disagree; drop those that do if `is_strict`."""
     scatter = sky_scatter(boxes, [frame.flux_scale for frame in frames], [frame.noise for frame in frames])
     typical = float(np.nanmedian(scatter)) if np.isfinite(scatter).any() else 0.0
     agreeing = []

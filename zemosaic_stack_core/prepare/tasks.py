@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
-from zemosaic_stack_core.prepare.canvas.canvas import Canvas
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
 from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
 from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS
@@ -96,8 +96,7 @@ def scan_frame(task: FrameTask) -> tuple[npt.NDArray[np.uint8], str]:
     """Return which pixels of a frame are sharp (packed bits), and what is wrong with its Bayer pattern."""
     pixels = task.calibrated()
     if pixels.ndim == 3:
-        sharp = np.zeros(pixels.shape[:2], np.bool_)
-        return np.packbits(sharp), ""
+        return np.packbits(np.zeros(pixels.shape[:2], np.bool_)), ""
     finite = np.isfinite(pixels)
     if not finite.all():
         pixels = np.where(finite, pixels, np.float32(np.median(pixels[finite]) if finite.any() else 0))
@@ -110,16 +109,13 @@ def find_stars(task: FrameTask) -> StarList:
     pixels = task.calibrated()
     is_cfa = task.pattern is not None and pixels.ndim == 2
     if pixels.ndim == 2:
-        bad = ~np.isfinite(pixels)
-        filled = clean_pixels(pixels, bad, is_cfa=is_cfa) if bad.mean() < 0.01 else pixels
-        hot = task.hot_mask()
+        missing, hot = ~np.isfinite(pixels), task.hot_mask()
+        if missing.mean() < 0.01:
+            pixels = clean_pixels(pixels, missing, is_cfa=is_cfa)
         if hot is not None:
-            bad = hot
-            filled = clean_pixels(filled, hot, is_cfa=is_cfa)
-        whole = np.isfinite(filled)
-        if whole.all():
-            filled = clean_pixels(filled, sharp_pixels(filled, is_cfa=is_cfa), is_cfa=is_cfa)
-        pixels = filled
+            pixels = clean_pixels(pixels, hot, is_cfa=is_cfa)
+        if np.isfinite(pixels).all():
+            pixels = clean_pixels(pixels, sharp_pixels(pixels, is_cfa=is_cfa), is_cfa=is_cfa)
     return detect_stars(luminance(pixels, is_cfa=is_cfa))
 
 

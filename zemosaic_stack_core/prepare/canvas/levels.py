@@ -118,10 +118,7 @@ def match_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: in
 
 
 def best_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int) -> tuple[list[Level], str]:
-    """Find offsets, or planes where overlaps span every frame and planes make them agree clearly better.
-
-    With them comes which it was, "offset" or "plane".
-    """
+    """Find offsets, or planes where overlaps span every frame and agree clearly better; return which it was, too."""
     offsets = match_levels(boxes, scales, reference, "offset")
     present = np.isfinite(np.stack([box[..., 0] for box in boxes]))
     shared = present & (present.sum(axis=0) > 1)
@@ -134,7 +131,7 @@ def best_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int
 
 
 def _spans(shared: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]) -> bool:
-    """Tell whether the shared boxes of a frame reach over most of its rows and of its columns."""
+    """Return whether the shared boxes of a frame reach over most of its rows and of its columns."""
     return all(
         shared.any()
         and np.ptp(np.flatnonzero(shared.any(axis=axis))) >= _SPANNED * np.ptp(np.flatnonzero(present.any(axis=axis)))

@@ -67,10 +67,7 @@ class AffineMap:
 
 
 def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel: str = "lanczos3") -> _Image:
-    """Return a frame of shape (row, column) or (row, column, channel) on the output grid; missing is NaN.
-
-    `kernel` is one of `options.KERNELS`.
-    """
+    """Return a frame, shape (row, column) or (row, column, channel), on the output grid; missing is NaN."""
     order = _ORDERS[kernel]
     source = _Source.of(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], order)
     channels = source.channels
@@ -100,10 +97,7 @@ def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel:
 
 @functools.cache
 def _weights(order: int, lanes: int) -> list[_Image]:
-    """Return for each tap, from ``1 - order`` to ``order``, its weight at every step of a pixel, the same in all lanes.
-
-    The weights of a step add up to 1. Shape of each: (step, lane).
-    """
+    """Return for each tap, from ``1 - order`` to ``order``, its weight at every step of a pixel, shape (step, lane)."""
     fraction = np.arange(_STEPS) / _STEPS
     distance = [fraction - k for k in range(1 - order, order + 1)]
     taps = [1.0 - np.abs(t) if order == 1 else np.sinc(t) * np.sinc(t / order) for t in distance]
@@ -114,12 +108,10 @@ def _weights(order: int, lanes: int) -> list[_Image]:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """A frame made ready for taps that reach over its border.
+    """A frame made ready for taps that reach over its border."""
 
-    Its channels lie beside each other, three of them with a fourth that is empty: NumPy fetches 16 bytes at an index
-    in the time of 4.
-    """
-
+    # Channels lie beside each other, shape (place, lane), three of them with a fourth that is empty: NumPy fetches 16
+    # bytes at an index in the time of 4.
     flat: _Image
     missing: npt.NDArray[np.bool_]
     complete: npt.NDArray[np.bool_]

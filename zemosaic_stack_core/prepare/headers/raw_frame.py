@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.heads import FileHead, read_head
@@ -121,28 +119,6 @@ def shift_pattern(pattern: str, x: int, y: int, *, flipped: bool = False) -> str
     """Return the pattern whose first pixel is pixel (x, y) of `pattern`; `flipped`: rows run upwards from there."""
     step = -1 if flipped else 1
     return "".join(pattern[2 * ((y + step * row) % 2) + (x + column) % 2] for row in (0, 1) for column in (0, 1))
-
-
-def require_pattern(frame: RawFrame) -> str | None:
-    """Return a frame's pattern; raise where it must have one and can't be had."""
-    if frame.pattern_problem:
-        raise InvalidInputError(f"{frame.name}: {frame.pattern_problem}; or say it with --bayer-pattern")
-    return frame.pattern
-
-
-def common_shape(frames: Iterable[RawFrame]) -> tuple[int, int]:
-    """Return the rows and columns that all frames share; raise, naming two frames, where they differ."""
-    first: RawFrame | None = None
-    for frame in frames:
-        first = first or frame
-        if frame.shape != first.shape or frame.channels != first.channels:
-            raise InvalidInputError(
-                f"{frame.name} is {frame.rows} x {frame.columns} with {frame.channels} channels; "
-                f"expected {first.rows} x {first.columns} with {first.channels} as in {first.name}"
-            )
-    if first is None:
-        raise InvalidInputError("no frames; expected at least one")
-    return first.shape
 
 
 def _wcs_text(head: FileHead) -> str | None:

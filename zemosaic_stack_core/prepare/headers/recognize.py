@@ -45,10 +45,7 @@ class Recognized:
 
 
 def decide(options: PrepareOptions, frames: Sequence[str | os.PathLike[str] | FileHead]) -> Recognized:
-    """Return whether frames are to be prepared: where it was asked for, or else where `recognize` finds them raw.
-
-    Any options but the defaults say that the frames are raw; ``align="none"`` alone, that they are aligned.
-    """
+    """Return whether frames are to be prepared: any options but defaults and ``align="none"`` alone ask for it."""
     if options == PrepareOptions():
         return recognize(frames)
     return Recognized(options != PrepareOptions(align="none"), "asked for")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.prepare.cache import save_array
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
-from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.file_stamps import hash_text
 
 _Image = npt.NDArray[np.float32]
@@ -40,10 +41,7 @@ class Masters:
     counts: tuple[tuple[str, int], ...] = ()
 
     def dark_for(self, frame: RawFrame) -> tuple[Path, float] | None:
-        """Return the dark for a frame and the factor of its current (1: not scaled); None where there are no darks.
-
-        Raise where none has the frame's exposure time, and scaling was not asked for or can't be done.
-        """
+        """Return the dark for a frame and the factor of its current; None without darks, raise where none fits."""
         if not self.darks:
             return None
         wanted = frame.exposure
@@ -149,8 +147,6 @@ def _name(frames: Sequence[RawFrame], kind: str, *more: object) -> str:
 
 def _combine(frames: Sequence[RawFrame], folder: Path, kind: str) -> Path:
     """Stack biases or darks."""
-    from zemosaic_stack_core.stacking.run import stack
-
     target = folder / _name(frames, kind)
     if not target.exists():
         save_array(target, stack([frame.path for frame in frames], options=_REJECTION, maps=()).image)
@@ -165,13 +161,11 @@ def _combine_flats(
     pattern: str | None,
 ) -> Path:
     """Stack flats at one level, and divide by their typical response."""
-    from zemosaic_stack_core.stacking.run import stack
-
     target = folder / _name(flats, "flat", bias and bias.name, [path.name for _, path in darks], pattern)
     if target.exists():
         return target
-    scratch: list[Path] = []
-    try:
+    with TemporaryDirectory(dir=folder) as scratch:
+        leveled = []
         for index, flat in enumerate(flats):
             exact = [path for exposure, path in darks if _same_time(exposure, flat.exposure) and exposure is not None]
             dark = exact[0] if exact else bias
@@ -181,12 +175,9 @@ def _combine_flats(
             level = float(np.nanmedian(pixels))
             if not level > 0:
                 raise InvalidInputError(f"{flat.name}: median {level:g} after bias or dark; expected light in a flat")
-            scratch.append(target.with_name(f"{target.stem}.{index}.part.npy"))
-            save_array(scratch[-1], pixels / np.float32(level))
-        image = stack(scratch, options=_REJECTION, maps=()).image
-    finally:
-        for path in scratch:
-            path.unlink(missing_ok=True)
+            leveled.append(Path(scratch, f"{index}.npy"))
+            np.save(leveled[-1], pixels / np.float32(level), allow_pickle=False)
+        image = stack(leveled, options=_REJECTION, maps=()).image
     if pattern is not None:
         for row in (0, 1):
             for column in (0, 1):
@@ -196,9 +187,3 @@ def _combine_flats(
         image = image / np.float32(np.nanmedian(image))
     save_array(target, image)
     return target
-
-
-def save_array(target: Path, array: npt.NDArray[Any]) -> None:
-    """Write a ``.npy`` file that takes its name when it is whole."""
-    with atomic_output(target, overwrite=True) as file:
-        np.save(file, array, allow_pickle=False)

@@ -12,6 +12,8 @@ ICASSP 2004.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -71,63 +73,32 @@ def _plane_levels(mosaic: _Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 def debayer(mosaic: _Image, pattern: str) -> _Image:
     """Return the red, green and blue of a finite mosaic, shape (row, column, 3); measured samples are kept."""
-    rows, columns = mosaic.shape
     padded = np.pad(mosaic, 2, mode="reflect")  # about the border pixel: every color meets its own
-    out = np.empty((rows, columns, 3), np.float32)
-    for index, color in enumerate(pattern):
-        top, left = index // 2, index % 2
-        near = _Neighbors(padded, top, left, rows, columns)
-        target = out[top::2, left::2]
-        beside = pattern[2 * top + (1 - left)]  # the color of the pixels to the left and right
-        if color == "G":
-            other = "B" if beside == "R" else "R"
-            target[..., 1] = near.center
-            target[..., _COLORS.index(beside)] = near.green_to_beside()
-            target[..., _COLORS.index(other)] = near.green_to_above()
-        else:
-            opposite = "B" if color == "R" else "R"
-            target[..., _COLORS.index(color)] = near.center
-            target[..., 1] = near.green()
-            target[..., _COLORS.index(opposite)] = near.opposite()
+    out = np.empty((*mosaic.shape, 3), np.float32)
+    for top in (0, 1):
+        for left in (0, 1):
+            for color, plane in _estimate(padded, pattern, top, left).items():
+                out[top::2, left::2, _COLORS.index(color)] = plane
     return out
 
 
-class _Neighbors:
-    """Neighborhoods of the pixels of one place in the 2 x 2 cell, and the filters on them."""
+def _estimate(padded: _Image, pattern: str, top: int, left: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the colors of the pixels at one place of the 2 x 2 cell by the filters on their neighborhoods."""
+    rows, columns = padded.shape[0] - 4, padded.shape[1] - 4
 
-    def __init__(self, padded: _Image, top: int, left: int, rows: int, columns: int) -> None:
-        self._padded, self._top, self._left, self._rows, self._columns = padded, top, left, rows, columns
-        self.center = self._at(0, 0)
-        self._across = self._at(0, -1) + self._at(0, 1)
-        self._along = self._at(-1, 0) + self._at(1, 0)
-        self._diagonal = self._at(-1, -1) + self._at(-1, 1) + self._at(1, -1) + self._at(1, 1)
-        self._far_across = self._at(0, -2) + self._at(0, 2)
-        self._far_along = self._at(-2, 0) + self._at(2, 0)
+    def at(row: int, column: int) -> _Image:
+        return padded[2 + top + row : 2 + rows + row : 2, 2 + left + column : 2 + columns + column : 2]
 
-    def _at(self, row: int, column: int) -> _Image:
-        """Return the pixels that lie so far from those."""
-        first_row, first_column = 2 + self._top + row, 2 + self._left + column
-        return self._padded[
-            first_row : first_row + self._rows - self._top : 2,
-            first_column : first_column + self._columns - self._left : 2,
-        ]
-
-    def green(self) -> _Image:
-        """Green at red or blue."""
-        far = self._far_across + self._far_along
-        return np.asarray((4 * self.center + 2 * (self._across + self._along) - far) / 8, np.float32)
-
-    def green_to_beside(self) -> _Image:
-        """Red or blue at green, from the left and right."""
-        far = self._diagonal + self._far_across
-        return np.asarray((5 * self.center + 4 * self._across - far + self._far_along / 2) / 8, np.float32)
-
-    def green_to_above(self) -> _Image:
-        """Red or blue at green, from above and below."""
-        far = self._diagonal + self._far_along
-        return np.asarray((5 * self.center + 4 * self._along - far + self._far_across / 2) / 8, np.float32)
-
-    def opposite(self) -> _Image:
-        """Red at blue, blue at red."""
-        far = self._far_across + self._far_along
-        return np.asarray((6 * self.center + 2 * self._diagonal - 1.5 * far) / 8, np.float32)
+    center, diagonal = at(0, 0), at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)
+    across, along = at(0, -1) + at(0, 1), at(-1, 0) + at(1, 0)
+    far_across, far_along = at(0, -2) + at(0, 2), at(-2, 0) + at(2, 0)
+    color = pattern[2 * top + left]
+    if color == "G":
+        beside, above = pattern[2 * top + 1 - left], pattern[2 * (1 - top) + left]
+        by_row = (5 * center + 4 * across - (diagonal + far_across) + far_along / 2) / 8
+        by_column = (5 * center + 4 * along - (diagonal + far_along) + far_across / 2) / 8
+        return {"G": center, beside: by_row, above: by_column}
+    far = far_across + far_along
+    green = (4 * center + 2 * (across + along) - far) / 8
+    opposite = (6 * center + 2 * diagonal - 1.5 * far) / 8
+    return {color: center, "G": green, "B" if color == "R" else "R": opposite}

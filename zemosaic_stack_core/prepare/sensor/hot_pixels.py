@@ -23,9 +23,9 @@ _FRAMES_HOT = 0.6
 
 
 def sharp_pixels(image: _Image, *, is_cfa: bool = False, sigmas: float = _SIGMAS) -> _Mask:
-    """Find pixels of a finite image that stand out from their neighbors as no star can: bright ones and dark ones.
+    """Find pixels of a finite image that are brighter or darker than their neighbors as no star can be.
 
-    They lie `sigmas` robust standard deviations of what a 3 x 3 median (of one color) leaves off it.
+    They lie `sigmas` robust deviations off a 3 x 3 median of one color.
     """
     excess = _excess(image, is_cfa=is_cfa)
     noise = 1.4826 * np.median(np.abs(excess[::3, ::3])) + 1e-12

@@ -86,10 +86,7 @@ def _choose(points: _Values) -> _Indices:
 
 
 def asterism_guesses(source: _Values, target: _Values, shape: tuple[int, int], most: int) -> list[tuple[Affine, int]]:
-    """Return at most `most` maps from source to target, and how many triangles agree on each, most votes first.
-
-    Points are places of the brightest stars, brightest first, shape (star, 2); `shape` is the source frame's.
-    """
+    """Return the maps of a frame of `shape` that most triangles of its stars, (star, 2), agree on, with their votes."""
     if min(len(source), len(target)) < 3:
         return []
     first, second = _Triangles.of(source), _Triangles.of(target)

@@ -115,9 +115,7 @@ def luminance(pixels: _Image, *, is_cfa: bool) -> _Image:
 
 
 def detect_stars(image: _Image) -> StarList:
-    """Find the stars of an image, shape (row, column), cleaned of hot pixels; NaN where there is nothing.
-
-    At most 1500 are listed, without those that touch the border and what is too sharp or too long to be a star.
+    """Find the stars, 1500 at most, of an image, shape (row, column), that is clean of hot pixels; missing is NaN.
 
     Notes
     -----

@@ -30,6 +30,8 @@ _AFFINE_GAIN = 0.9
 _ASTERISMS = (40, 150)
 # Maps that are tried on all stars, per attempt.
 GUESSES = 6
+# What a match must show to look no further: stars, and their residual in pixels.
+_GOOD = (8, 1.0)
 _MOST_COMPARED = 600
 # Pixels from its border that a star must lie on the other frame to be expected there.
 _MARGIN = 6.0
@@ -79,19 +81,19 @@ class StarMatch:
 def find_match(source: StarList, target: StarList, guesses: int = GUESSES) -> StarMatch | None:
     """Find how `source` lies on `target` without knowing anything; None where no asterism fits.
 
-    Of several guesses the one with the most partners is returned, whatever the evidence is worth: see
-    `StarMatch.problem`.
+    Of several guesses the one with the most partners is returned, whatever its `StarMatch.problem`.
     """
     best: StarMatch | None = None
+    is_good = False
     for stars in _ASTERISMS:
         found = asterism_guesses(source.points[:stars], target.points[:stars], (source.rows, source.columns), guesses)
         for guess, votes in found:
-            if best is not None and not best.problem(8, 1.0) and votes < 0.2 * found[0][1]:
+            if is_good and votes < 0.2 * found[0][1]:
                 break
             match = refine_match(source, target, guess)
             if match is not None and (best is None or match.stars > best.stars):
-                best = match
-        if best is not None and not best.problem(8, 1.0):
+                best, is_good = match, not match.problem(*_GOOD)
+        if is_good:
             break
     return best
 

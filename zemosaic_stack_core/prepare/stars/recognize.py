@@ -52,11 +52,7 @@ class _Piece:
 
 
 def recognize_by_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
-    """Look at the stars where headers have left it open whether frames are aligned, and SEP is installed.
-
-    Frames are raw where the stars have moved, and aligned where they have not. Where there are too few to tell they are
-    taken as aligned; the record's line says so.
-    """
+    """Return what the stars say, with a line for the user, where headers leave it open whether frames are aligned."""
     if not found.is_open or len(paths) < 2 or not is_installed("sep"):
         return found
     chosen = [Path(paths[index]) for index in sorted({0, len(paths) // 2, len(paths) - 1})]

@@ -78,11 +78,7 @@ def register_frames(
     names: Sequence[str],
     reference: int | None = None,
 ) -> Registration:
-    """Find every frame's place on the grid of a reference, by default the best; raise where they share no sky.
-
-    That is where there are no stars, two fields, or a fixed pattern under a moving sky. `names` are for messages, see
-    `PrepareOptions` for the rest.
-    """
+    """Find every frame's place on the grid of a reference, by default the best; raise where frames share no sky."""
     usable = [i for i, stars in enumerate(lists) if len(stars) >= min_stars]
     if not usable:
         raise InvalidInputError(
@@ -181,10 +177,7 @@ class _Search:
         return match.problem(self.min_stars, self.max_residual)
 
     def _against_fixed_points(self, source: StarList, target: StarList, match: StarMatch) -> tuple[StarMatch, str, str]:
-        """Check a match against what stays at its place on the sensor: hot pixels, dust, trees, a horizon.
-
-        Return the match that holds, why none does, and what is worth knowing.
-        """
+        """Return the match that holds against what stays on the sensor (hot pixels, trees), why none does, a note."""
         left_out = "{} points that stay on the sensor left out"
         rest_source, rest_target = source.without(match.source), target.without(match.target)
         if match.transform.largest_move(source.rows, source.columns) >= _STILL:
