@@ -334,7 +334,11 @@ def measure_night(folder: Path, n_tiles: int, n_frames: int, open_backend: OpenB
         "tiles": n_tiles,
         "shape": SHAPE,
         "runs": {
-            name: {"seconds": report.seconds, **report.counts, "gpu_attempts": report.gpu.get("attempts", 0)}
+            name: {
+                "seconds": report.seconds,
+                **report.counts,
+                "gpu_attempts": 0 if report.gpu is None else report.gpu.attempts,
+            }
             for name, report in reports.items()
         },
         "different_from_cpu": {

@@ -39,7 +39,7 @@ from zemosaic_stack_core.prepare.sensor.calibrate import make_masters
 from zemosaic_stack_core.prepare.sensor.debayer import debayer
 from zemosaic_stack_core.prepare.tasks import FrameTask
 from zemosaic_stack_core.synthetic.raw_night import RawNight
-from zemosaic_stack_core.system.pool import map_frames
+from zemosaic_stack_core.system.pool import map_in_processes
 
 Cost = dict[str, float]
 
@@ -191,7 +191,7 @@ def ours(paths: Sequence[Path], scratch: Path, workers: int) -> dict[str, Cost]:
     masters = make_masters(frames.calibration, scratch, scale_darks=False, pattern=frames.lights[0].pattern)
     tasks = [FrameTask(frame=frame, pattern=frame.pattern, masters=masters) for frame in frames.lights]
     pixels = frames.lights[0].rows * frames.lights[0].columns
-    cost[_UNWRITTEN] = in_child(lambda: map_frames(_colors, tasks, pixels=pixels, workers=workers)).cost
+    cost[_UNWRITTEN] = in_child(lambda: map_in_processes(_colors, tasks, pixels=pixels, workers=workers)).cost
     return cost
 
 

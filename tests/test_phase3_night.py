@@ -43,8 +43,8 @@ def test_every_backend_and_a_failing_one_make_the_same_night(tmp_path: Path, ope
     failed = reports["gpu that fails"]
     assert failed.records[1].gpu_attempts == 2
     assert "injected" in failed.records[1].reason
-    assert failed.gpu["hard_disabled"]
-    assert failed.gpu["attempts"] == 3
+    assert failed.gpu.hard_disabled
+    assert failed.gpu.attempts == 3
     for name in ("gpu", "gpu that fails"):
         assert benchmark.different_planes(tmp_path / "cpu", tmp_path / name) == []
     tiles = report_of(tmp_path / "gpu that fails")["tiles"]

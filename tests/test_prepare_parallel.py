@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.system.pool import map_frames
+from zemosaic_stack_core.system.pool import map_in_processes
 
 
 def square(number: int) -> int:
@@ -33,29 +33,29 @@ def refuses(number: int) -> int:
 @pytest.mark.parametrize("workers", [1, 2, 9])
 def test_answers_come_in_the_order_of_the_tasks(workers: int) -> None:
     told: list[tuple[int, int]] = []
-    answers = map_frames(square, range(5), pixels=1, workers=workers, progress=lambda *done: told.append(done))
+    answers = map_in_processes(square, range(5), pixels=1, workers=workers, progress=lambda *done: told.append(done))
     assert answers == [0, 1, 4, 9, 16]
     assert told == [(count, 5) for count in range(1, 6)]
 
 
 def test_small_frames_are_not_worth_a_process() -> None:
-    assert set(map_frames(where, range(3), pixels=100, workers=None)) == {os.getpid()}
-    assert os.getpid() not in map_frames(where, range(3), pixels=100, workers=2)
+    assert set(map_in_processes(where, range(3), pixels=100, workers=None)) == {os.getpid()}
+    assert os.getpid() not in map_in_processes(where, range(3), pixels=100, workers=2)
 
 
 def test_what_a_dead_process_owes_is_computed_here() -> None:
-    assert map_frames(dies_elsewhere, [os.getpid()] * 3, pixels=1, workers=2) == [os.getpid()] * 3
+    assert map_in_processes(dies_elsewhere, [os.getpid()] * 3, pixels=1, workers=2) == [os.getpid()] * 3
 
 
 def test_an_error_passes_through() -> None:
     with pytest.raises(InvalidInputError, match="frame 0"):
-        map_frames(refuses, range(3), pixels=1, workers=2)
+        map_in_processes(refuses, range(3), pixels=1, workers=2)
 
 
 def test_a_clusters_worker_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
-    assert set(map_frames(where, range(3), pixels=1 << 30, workers=2)) == {os.getpid()}
+    assert set(map_in_processes(where, range(3), pixels=1 << 30, workers=2)) == {os.getpid()}
 
 
 def test_no_tasks_no_answers() -> None:
-    assert map_frames(square, [], pixels=1, workers=2) == []
+    assert map_in_processes(square, [], pixels=1, workers=2) == []

@@ -24,6 +24,6 @@ class ExitCode(enum.IntEnum):
 
 
 def exit_code_of(error: ZemosaicError | OSError | MemoryError) -> ExitCode:
-    """Tell the input's fault from the machine's."""
+    """Return the code of an error: the input's fault or the machine's."""
     is_inputs = isinstance(error, (InvalidInputError, FrameReadError))
     return ExitCode.BAD_INPUT if is_inputs else ExitCode.FAILED

@@ -19,25 +19,19 @@ from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
 from zemosaic_stack_core.system.quantities import percent_of, percent_text
 
+# A frame is saturated where more than this part of its finite samples is at the saturation level or above.
 SATURATED_FRACTION = 0.5
-"""A frame is saturated where more than this part of its finite samples is at the saturation level or above."""
-
-_SAMPLES = 1 << 16  # of a frame, to see whether it is worth reading it whole
+# Samples of a frame that are looked at first: they show whether it is worth reading it whole.
+_SAMPLES = 1 << 16
+# Samples read at once.
 _BAND_SAMPLES = 1 << 21
 
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """The good frames of a tile and the others.
+    """The good frames of a tile and the others, both in order."""
 
-    Parameters
-    ----------
-    frames : tuple of FileFrame
-        Of one shape, in order; possibly none.
-    dropped : tuple of DroppedFrame
-        In order.
-    """
-
+    # Of one shape; possibly none.
     frames: tuple[FileFrame, ...]
     dropped: tuple[DroppedFrame, ...]
 
@@ -49,25 +43,8 @@ def choose_frames(
 
     Dropped is what can't be read as a frame (missing, cut off, a header without pixels, not an image), what has another
     shape than most of the others (the first's where two shapes are equally frequent), and what has no finite sample or
-    is saturated (see `SATURATED_FRACTION`).
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The frames.
-    scratch : ScratchFolder, optional
-        Where compressed frames are decoded to.
-    saturation : float, optional
-        Saturation level in input units; default `saturation_level`.
-
-    Returns
-    -------
-    FrameChoice
-
-    Raises
-    ------
-    OSError
-        The scratch folder is full or can't be written: not the frames' fault.
+    is saturated (see `SATURATED_FRACTION`; the level `saturation` is in input units, by default `saturation_level`).
+    An `OSError` of the scratch folder, where compressed frames are decoded to, passes through: not the frames' fault.
     """
     frames: list[FileFrame] = []
     reasons: dict[int, DroppedFrame] = {}

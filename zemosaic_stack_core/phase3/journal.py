@@ -21,30 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """What earlier runs in a folder knew.
+    """What earlier runs in a folder knew."""
 
-    Parameters
-    ----------
-    inputs : dict
-        Hash and stamp of input files by name.
-    records : dict
-        Of tiles, by number.
-    """
-
+    # By name.
     inputs: dict[str, HashedInput] = field(default_factory=dict)
+    # Of tiles, by number.
     records: dict[int, TileRecord] = field(default_factory=dict)
 
 
 class Journal:
-    """A file of one JSON line per tile, there only while a run is.
-
-    Parameters
-    ----------
-    folder : Path
-        The output folder.
-    name : str
-        Of the run's report.
-    """
+    """A file of one JSON line per tile, there only while a run is; `name` is that of the run's report."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{LOCK_NAME}.{name}.journal"
@@ -91,13 +77,7 @@ def remove_journals(folder: Path) -> None:
 
 
 def earlier_runs(folder: Path | None) -> EarlierRuns:
-    """Read the reports and journals of earlier runs; what can't be read is not known.
-
-    Parameters
-    ----------
-    folder : Path or None
-        The output folder; None knows nothing.
-    """
+    """Return what the reports and journals in an output folder say, as far as they can be read; nothing of None."""
     found = EarlierRuns()
     if folder is None:
         return found

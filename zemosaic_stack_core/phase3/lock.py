@@ -18,8 +18,8 @@ from zemosaic_stack_core.system.atomic import remove_leftovers
 
 _LOGGER = logging.getLogger(__name__)
 
+# Lock files are called so, with the shard behind it where there is one, and ``.lock``.
 LOCK_NAME = ".zemosaic-run"
-"""Lock files are called so, with the shard behind it where there is one, and ``.lock``."""
 
 
 class OutputLock:
@@ -27,21 +27,10 @@ class OutputLock:
 
     The lock is the operating system's own, on an open file: it dies with the process, however that ends, so there is no
     stale lock to remove by hand. Shards of one partition share a folder; two runs, a run and a shard, or shards of
-    different partitions don't.
+    different partitions don't. The folder is made where it does not exist.
 
-    Parameters
-    ----------
-    folder : path
-        Made where it does not exist.
-    shard : Shard, optional
-        The part of the run that is done here.
-
-    Raises
-    ------
-    InvalidInputError
-        Another run that lives is at work in the folder; the message says which.
-    OutputError
-        The folder can't be made or written.
+    Entering raises `InvalidInputError` where another run that lives is at work in the folder, and `OutputError` where
+    the folder can't be made or written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], shard: Shard | None = None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from zemosaic_stack_core.phase3.cluster import ClusterChoice
 from zemosaic_stack_core.phase3.run_plan import Shard, TileSpec
@@ -18,23 +18,23 @@ class RunProgress(Protocol):
     """What a run tells of its progress; every call comes from the run's own thread."""
 
     def begin(self, tiles: int) -> None:
-        """Tell how many tiles there are."""
+        """Begin with so many tiles."""
         ...
 
     def tile(self, spec: TileSpec) -> None:
-        """Tell which tile is next."""
+        """Begin a tile."""
         ...
 
     def rows(self, done: int, total: int) -> None:
-        """Tell how many rows of the tile are done."""
+        """Note how many rows of the tile are done."""
         ...
 
     def done(self, record: TileRecord) -> None:
-        """Tell what became of a tile."""
+        """Note what became of a tile."""
         ...
 
     def end(self) -> None:
-        """Tell that the last tile is done."""
+        """End: the last tile is done."""
         ...
 
 
@@ -75,6 +75,21 @@ class Night:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuUse:
+    """How the GPU fared in a run; its fields are those of the report."""
+
+    # Name of the device; empty where it is not known.
+    device: str
+    # The GPU is off for the rest of the run, for this reason.
+    hard_disabled: bool
+    reason: str
+    # Stacks that were started on it.
+    attempts: int
+    gpu_tiles: int
+    cpu_tiles: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunReport:
     """What a run did.
 
@@ -94,6 +109,8 @@ class RunReport:
         The folder.
     json_path, page_path : Path or None
         The reports; None where they could not be written.
+    gpu : GpuUse or None
+        How the GPU fared; None where this process had none.
     """
 
     records: tuple[TileRecord, ...]
@@ -105,7 +122,7 @@ class RunReport:
     output: Path
     json_path: Path | None = None
     page_path: Path | None = None
-    gpu: dict[str, Any] = field(default_factory=dict)
+    gpu: GpuUse | None = None
 
     @property
     def counts(self) -> dict[str, int]:

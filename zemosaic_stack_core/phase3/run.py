@@ -8,7 +8,6 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
@@ -16,7 +15,7 @@ from zemosaic_stack_core.phase3.cluster import make_on_cluster
 from zemosaic_stack_core.phase3.journal import EarlierRuns, Journal, earlier_runs, remove_journals
 from zemosaic_stack_core.phase3.lock import OutputLock
 from zemosaic_stack_core.phase3.make import TileMaker
-from zemosaic_stack_core.phase3.night import Night, RunProgress, RunReport
+from zemosaic_stack_core.phase3.night import GpuUse, Night, RunProgress, RunReport
 from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, TilePictures
 from zemosaic_stack_core.phase3.run_plan import TileSpec
 from zemosaic_stack_core.phase3.tile_record import MadeTile, TileOutcome, TileRecord
@@ -46,7 +45,7 @@ def run_night(
     gpu : Phase3Gpu, optional
         State of the GPU for this run; default a new one, unless the backend is ``"cpu"``.
     progress : RunProgress, optional
-        Is told what happens.
+        Called as the run goes on.
     pcb_tile : callable, optional
         Gets the telemetry of each tile, see `stack_auto`.
 
@@ -139,7 +138,7 @@ def _run_locked(
             finished=_now(),
             seconds=time.perf_counter() - began,
             output=night.output,
-            gpu=_gpu_facts(gpu),
+            gpu=None if gpu is None else _gpu_use(gpu),
         )
         return _write_reports(night, report, made.tiles, journal)
 
@@ -220,19 +219,17 @@ def preview_size(tiles: int) -> int:
     return max(64, min(PREVIEW_SIZE, int(affordable)))
 
 
-def _gpu_facts(gpu: Phase3Gpu | None) -> dict[str, Any]:
-    """Return what the report says of the GPU."""
-    if gpu is None:
-        return {}
+def _gpu_use(gpu: Phase3Gpu) -> GpuUse:
+    """Return how the GPU fared."""
     memory = None if gpu.health is None else gpu.health.memory
-    return {
-        "device": "" if memory is None else memory.name,
-        "hard_disabled": gpu.hard_disabled,
-        "reason": gpu.reason,
-        "attempts": gpu.attempts,
-        "gpu_tiles": gpu.gpu_tiles,
-        "cpu_tiles": gpu.cpu_tiles,
-    }
+    return GpuUse(
+        device="" if memory is None else memory.name,
+        hard_disabled=gpu.hard_disabled,
+        reason=gpu.reason,
+        attempts=gpu.attempts,
+        gpu_tiles=gpu.gpu_tiles,
+        cpu_tiles=gpu.cpu_tiles,
+    )
 
 
 def _now() -> str:

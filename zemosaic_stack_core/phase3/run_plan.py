@@ -15,8 +15,8 @@ from typing import Any
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
 
+# In the output folder: the aligned frames of tiles whose frames are raw.
 PREPARED_FOLDER = "prepared"
-"""In the output folder: the aligned frames of tiles whose frames are raw."""
 
 _LOGGER = logging.getLogger(__name__)
 _MASTER = re.compile(r"master_tile_\d{3,}\.fits")

@@ -38,7 +38,7 @@ from zemosaic_stack_core.prepare.tasks import (
     level_frame,
     scan_frame,
 )
-from zemosaic_stack_core.system.pool import map_frames
+from zemosaic_stack_core.system.pool import map_in_processes
 from zemosaic_stack_core.system.quantities import percent_text, size_text
 
 Progress = Callable[[str, int, int], None]
@@ -201,7 +201,7 @@ class _Preparation:
         """Return the function's answers for all frames, from several processes, with progress."""
         progress = None if self.progress is None else partial(self.progress, step)
         pixels = tasks[0].pixels if tasks else 0
-        return map_frames(function, tasks, pixels=pixels, workers=self.workers, progress=progress)
+        return map_in_processes(function, tasks, pixels=pixels, workers=self.workers, progress=progress)
 
     def _hot_pixels(self, tasks: Sequence[FrameTask]) -> tuple[Path | None, int]:
         """Write the map of hot pixels and count them; ask about a Bayer pattern that the pixels contradict."""

@@ -1,4 +1,4 @@
-"""The same function on many frames, in processes."""
+"""The same function on many tasks, in processes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,31 @@ from zemosaic_stack_core.system.memory import usable_cores
 _Task = TypeVar("_Task")
 _Answer = TypeVar("_Answer")
 
-_WORTH_A_PROCESS = 1 << 22  # pixels; below it a process costs more to start (half a second) than it saves
+# Pixels of all tasks, below which a process costs more to start (half a second) than it saves.
+_WORTH_A_PROCESS = 1 << 22
 
 
-def map_frames(
-    function: Callable[[_Task], _Answer], tasks: Sequence[_Task], *, pixels: int, workers: int | None,
+def map_in_processes(
+    function: Callable[[_Task], _Answer],
+    tasks: Sequence[_Task],
+    *,
+    pixels: int,
+    workers: int | None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[_Answer]:  # fmt: skip
-    """Return the function's answers, in the order of the tasks.
+) -> list[_Answer]:
+    """Return a module's function's answers, in the order of the tasks, which are pickled.
 
-    Parameters
-    ----------
-    function : callable
-        Of a module, so that a process can import it.
-    tasks : sequence
-        Picklable.
-    pixels : int
-        Per task: few are not worth a process.
-    workers : int or None
-        Processes; None for as many as cores, where that pays.
-    progress : callable, optional
-        ``progress(done, total)``.
-
-    Notes
-    -----
-    A process that dies (memory) costs its frames' work only: what has no answer is computed here, one by one.
+    `workers` is the number of processes; None for as many as cores, where so many pixels a task are worth it. A process
+    that dies (memory) costs its own tasks' work only: what has no answer is computed here, one by one.
     """
-    count = _workers(len(tasks), pixels, workers)
-    answers: dict[int, _Answer] = {}
+    count = _choose_workers(len(tasks), pixels, workers)
+    answers: list[_Answer] = []
+
+    def add(answer: _Answer) -> None:
+        answers.append(answer)
+        if progress is not None:
+            progress(len(answers), len(tasks))
+
     if count > 1:
         try:
             with ProcessPoolExecutor(count, mp_context=_context(), initializer=_leave_signals) as pool:
@@ -53,18 +50,13 @@ def map_frames(
                     # Python 3.12+ warns of forking with threads; those of the BLAS library are not running anything.
                     warnings.simplefilter("ignore", DeprecationWarning)
                     coming = pool.map(function, tasks)
-                for index, answer in enumerate(coming):
-                    answers[index] = answer
-                    if progress is not None:
-                        progress(len(answers), len(tasks))
+                for answer in coming:
+                    add(answer)
         except BrokenProcessPool:
             pass
-    for index, task in enumerate(tasks):
-        if index not in answers:
-            answers[index] = function(task)
-            if progress is not None:
-                progress(len(answers), len(tasks))
-    return [answers[index] for index in range(len(tasks))]
+    for task in tasks[len(answers) :]:
+        add(function(task))
+    return answers
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -79,7 +71,7 @@ def _leave_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _workers(tasks: int, pixels: int, workers: int | None) -> int:
+def _choose_workers(tasks: int, pixels: int, workers: int | None) -> int:
     """Return how many processes to start."""
     if multiprocessing.current_process().daemon:  # a worker of a cluster may have no processes of its own
         return 1

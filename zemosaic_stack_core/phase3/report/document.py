@@ -57,7 +57,7 @@ def report_json(night: Night, report: RunReport, inputs: Mapping[int, list[list[
             "cores": usable_cores(),
             "memory_bytes": available_memory()[0],
         },
-        "gpu": report.gpu,
+        "gpu": {} if report.gpu is None else asdict(report.gpu),
         "counts": report.counts,
         "tiles": [{**record.to_json(), "inputs": inputs.get(record.tile_id, [])} for record in report.records],
     }
