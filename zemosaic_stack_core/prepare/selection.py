@@ -51,31 +51,28 @@ def dimmed_line(frames: Sequence[PreparedFrame]) -> str:
 def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> list[PreparedFrame]:
     """Drop frames by their stars' width and by the part that is to be kept; raise where nothing is left."""
     chosen = list(frames)
-    if options.max_fwhm is not None:
-        chosen = [
-            replace(frame, dropped=f"FWHM {frame.fwhm:.2f} px; at most {options.max_fwhm:g} was asked for")
-            if not frame.dropped and frame.fwhm > options.max_fwhm
-            else frame
-            for frame in chosen
-        ]
+    widest, part = options.max_fwhm, options.keep_best
+    if widest is not None:
+        reason = f"px; at most {widest:g} was asked for"
+        chosen = [_drop(f, f"FWHM {f.fwhm:.2f} {reason}") if f.fwhm > widest else f for f in chosen]
         if all(frame.dropped for frame in chosen) and not all(frame.dropped for frame in frames):
             sharpest = min(frame.fwhm for frame in frames if not frame.dropped)
             raise InvalidInputError(
                 f"no frame is left: the sharpest has a FWHM of {sharpest:.2f} px; expected at most "
-                f"{options.max_fwhm:g}, as asked for"
+                f"{widest:g}, as asked for"
             )
-    if options.keep_best is not None:
+    if part is not None:
         alive = sorted((frame for frame in chosen if not frame.dropped), key=lambda frame: -frame.quality)
-        kept = {frame.name for frame in alive[: max(1, round(options.keep_best * len(alive)))]}
-        chosen = [
-            frame
-            if frame.dropped or frame.name in kept
-            else replace(frame, dropped=f"not among the best {percent_text(100 * options.keep_best, 'g')}")
-            for frame in chosen
-        ]
+        kept = {frame.name for frame in alive[: max(1, round(part * len(alive)))]}
+        chosen = [f if f.name in kept else _drop(f, f"not among the best {100 * part:g} %") for f in chosen]
     if all(frame.dropped for frame in chosen):
         raise InvalidInputError(f"no frame is left: {chosen[0].name}: {chosen[0].dropped}; expected at least one")
     return chosen
+
+
+def _drop(frame: PreparedFrame, reason: str) -> PreparedFrame:
+    """Return a frame that is not used; a reason that it has already stays."""
+    return replace(frame, dropped=frame.dropped or reason)
 
 
 def with_sky_agreement(
@@ -88,5 +85,6 @@ def with_sky_agreement(
     for frame, value in zip(frames, scatter, strict=True):
         reason = f"its sky differs from the others' by {value:.1f} times the noise of a pixel"
         is_dropped = is_strict and value > max(_SKY_DISAGREES, 5 * typical)
-        agreeing.append(replace(frame, sky_agreement=value, dropped=reason if is_dropped else frame.dropped))
+        measured = replace(frame, sky_agreement=value)
+        agreeing.append(_drop(measured, reason) if is_dropped else measured)
     return agreeing
