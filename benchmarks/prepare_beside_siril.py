@@ -33,6 +33,7 @@ import psutil
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.frame_set import inspect_frames
 from zemosaic_stack_core.prepare.sensor.calibrate import make_masters
@@ -159,9 +160,9 @@ def theirs(paths: Sequence[Path], scratch: Path, threads: int) -> dict[str, Cost
     return cost
 
 
-def _colors(task: FrameTask) -> None:
+def _colors(task: FrameTask, files: FilePool) -> None:
     """Calibrate and debayer a frame, in memory."""
-    pixels = task.calibrated()
+    pixels = task.calibrated(files)
     if task.pattern is not None:
         debayer(pixels, task.pattern)
 
@@ -191,7 +192,9 @@ def ours(paths: Sequence[Path], scratch: Path, workers: int) -> dict[str, Cost]:
     masters = make_masters(frames.calibration, scratch, scale_darks=False, pattern=frames.lights[0].pattern)
     tasks = [FrameTask(frame=frame, pattern=frame.pattern, masters=masters) for frame in frames.lights]
     pixels = frames.lights[0].rows * frames.lights[0].columns
-    cost[_UNWRITTEN] = in_child(lambda: map_in_processes(_colors, tasks, pixels=pixels, workers=workers)).cost
+    with FilePool() as files:
+        watch = in_child(lambda: map_in_processes(_colors, tasks, files, pixels=pixels, workers=workers))
+    cost[_UNWRITTEN] = watch.cost
     return cost
 
 

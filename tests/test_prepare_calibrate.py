@@ -9,8 +9,9 @@ import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames
-from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame, read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate, make_masters
 
@@ -20,6 +21,11 @@ CURRENT = np.random.default_rng(1).uniform(0, 4, SHAPE)  # per second
 RESPONSE = np.random.default_rng(2).uniform(0.7, 1.3, SHAPE)
 RESPONSE[4, 5] = 0.0  # a dead pixel
 LIGHT = np.random.default_rng(3).uniform(1000, 2000, SHAPE)
+
+
+def read_pixels(frame: RawFrame) -> np.ndarray:
+    with FilePool() as files:
+        return frame.read_pixels(files)
 
 
 def save(path: Path, pixels: np.ndarray, kind: str, seconds: float, **cards: object) -> RawFrame:
@@ -53,7 +59,7 @@ def masters_of(frames: dict[str, list[RawFrame]], folder: Path, *kinds: str, **o
 
 def test_a_light_is_what_it_was(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     light = frames["light"][0]
-    found = calibrate(light, read_pixels(light.path), masters_of(frames, tmp_path, "bias", "dark", "flat"))
+    found = calibrate(light, read_pixels(light), masters_of(frames, tmp_path, "bias", "dark", "flat"))
     scale = float(np.median(RESPONSE))
     assert np.isnan(found[4, 5])
     found[4, 5] = LIGHT[4, 5] * scale
@@ -62,7 +68,7 @@ def test_a_light_is_what_it_was(frames: dict[str, list[RawFrame]], tmp_path: Pat
 
 def test_without_flats_the_response_stays(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     light = frames["light"][0]
-    pixels = read_pixels(light.path)
+    pixels = read_pixels(light)
     assert np.allclose(calibrate(light, pixels, masters_of(frames, tmp_path, "dark")), LIGHT * RESPONSE, atol=0.05)
     only_bias = calibrate(light, pixels, masters_of(frames, tmp_path, "bias"))
     assert np.allclose(only_bias, LIGHT * RESPONSE + 30 * CURRENT, atol=0.05)
@@ -72,7 +78,7 @@ def test_without_flats_the_response_stays(frames: dict[str, list[RawFrame]], tmp
 def test_a_dark_is_scaled_by_the_times(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     light = save(tmp_path / "l60.fits", BIAS + 60 * CURRENT + LIGHT, "Light", 60.0)
     scaled = masters_of(frames, tmp_path, "bias", "dark", scale_darks=True)
-    assert np.allclose(calibrate(light, read_pixels(light.path), scaled), LIGHT, atol=0.1)
+    assert np.allclose(calibrate(light, read_pixels(light), scaled), LIGHT, atol=0.1)
     with pytest.raises(InvalidInputError, match=r"l60\.fits: exposure 60 s, darks of 30 s; expected .*--scale-darks"):
         masters_of(frames, tmp_path, "bias", "dark").dark_for(light)
     with pytest.raises(InvalidInputError, match="no biases; expected biases to scale darks"):

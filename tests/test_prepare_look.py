@@ -15,6 +15,7 @@ from astropy.io import fits
 
 from zemosaic_stack_core import stack
 from zemosaic_stack_core.command_line import main
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.headers.recognize import Recognized, recognize
 from zemosaic_stack_core.prepare.stars.recognize import recognize_by_stars
 from zemosaic_stack_core.synthetic.raw_night import RawNight
@@ -44,7 +45,8 @@ def write(tmp_path: Path) -> Write:
 def looked(paths: list[Path]) -> Recognized:
     found = recognize(paths)
     assert found.is_open
-    return recognize_by_stars(found, paths)
+    with FilePool() as files:
+        return recognize_by_stars(found, paths, files)
 
 
 def test_aligned_frames_are_said_to_be(write: Write) -> None:
@@ -105,7 +107,8 @@ def test_frames_without_anything_tell_nothing(tmp_path: Path, pixels: np.ndarray
 def test_what_headers_say_is_not_asked_again(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write(MOVED)
     sure = Recognized(False, "all frames have the same WCS")
-    assert recognize_by_stars(sure, paths) is sure
+    with FilePool() as files:
+        assert recognize_by_stars(sure, paths, files) is sure
     assert not recognize(paths[:1]).is_open
     monkeypatch.setitem(sys.modules, "sep", None)
     assert not looked(paths).line

@@ -12,50 +12,52 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.system.pool import map_in_processes
 
 
-def square(number: int) -> int:
-    return number * number
+def scaled(number: int, factor: int) -> int:
+    return number * factor
 
 
-def where(_number: int) -> int:
+def where(_number: int, _shared: None) -> int:
     return os.getpid()
 
 
-def dies_elsewhere(parent: int) -> int:
+def dies_elsewhere(parent: int, _shared: None) -> int:
     if os.getpid() != parent:
         os._exit(9)  # as a process that the system ends for its memory
     return parent
 
 
-def refuses(number: int) -> int:
+def refuses(number: int, _shared: None) -> int:
     raise InvalidInputError(f"frame {number}")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 9])
 def test_answers_come_in_the_order_of_the_tasks(workers: int) -> None:
     told: list[tuple[int, int]] = []
-    answers = map_in_processes(square, range(5), pixels=1, workers=workers, progress=lambda *done: told.append(done))
-    assert answers == [0, 1, 4, 9, 16]
+    answers = map_in_processes(
+        scaled, range(5), 10, pixels=1, workers=workers, progress=lambda *done: told.append(done)
+    )
+    assert answers == [0, 10, 20, 30, 40]
     assert told == [(count, 5) for count in range(1, 6)]
 
 
 def test_small_frames_are_not_worth_a_process() -> None:
-    assert set(map_in_processes(where, range(3), pixels=100, workers=None)) == {os.getpid()}
-    assert os.getpid() not in map_in_processes(where, range(3), pixels=100, workers=2)
+    assert set(map_in_processes(where, range(3), None, pixels=100, workers=None)) == {os.getpid()}
+    assert os.getpid() not in map_in_processes(where, range(3), None, pixels=100, workers=2)
 
 
 def test_what_a_dead_process_owes_is_computed_here() -> None:
-    assert map_in_processes(dies_elsewhere, [os.getpid()] * 3, pixels=1, workers=2) == [os.getpid()] * 3
+    assert map_in_processes(dies_elsewhere, [os.getpid()] * 3, None, pixels=1, workers=2) == [os.getpid()] * 3
 
 
 def test_an_error_passes_through() -> None:
     with pytest.raises(InvalidInputError, match="frame 0"):
-        map_in_processes(refuses, range(3), pixels=1, workers=2)
+        map_in_processes(refuses, range(3), None, pixels=1, workers=2)
 
 
 def test_a_clusters_worker_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
-    assert set(map_in_processes(where, range(3), pixels=1 << 30, workers=2)) == {os.getpid()}
+    assert set(map_in_processes(where, range(3), None, pixels=1 << 30, workers=2)) == {os.getpid()}
 
 
 def test_no_tasks_no_answers() -> None:
-    assert map_in_processes(square, [], pixels=1, workers=2) == []
+    assert map_in_processes(scaled, [], 1, pixels=1, workers=2) == []

@@ -13,9 +13,10 @@ import numpy as np
 from side_by_side import Panel, draw
 
 from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.master.pictures import color_map, stretch
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.headers.raw_frame import read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 TARGET = Path(__file__).parents[1] / "images" / "prepare.jpg"
@@ -45,10 +46,12 @@ def main() -> None:
             raise AssertionError("the coverage was asked for")
         most = int(master.coverage.max())
         coverage = color_map(np.where(master.coverage > 0, master.coverage, np.nan).min(axis=2), 0, most)
+        with FilePool() as files:
+            raw = inspect_frame(paths[5]).read_pixels(files)
         draw(
             TARGET,
             [
-                Panel("A raw frame", "Bayer mosaic, hot pixels, a satellite", stretch(read_pixels(paths[5]))),
+                Panel("A raw frame", "Bayer mosaic, hot pixels, a satellite", stretch(raw)),
                 Panel("The master", "16 frames over 24 degrees, --levels plane", stretch(master.image)),
                 Panel("Coverage", f"frames at each pixel of the canvas, up to {most}", coverage),
             ],

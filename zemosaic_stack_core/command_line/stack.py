@@ -7,6 +7,7 @@ import importlib
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from zemosaic_stack_core.prepare.options import PrepareOptions
 if TYPE_CHECKING:
     from zemosaic_stack_core.command_line.summary import Summary
     from zemosaic_stack_core.frames.group import FrameGroup
+    from zemosaic_stack_core.frames.heads import FileHead, FrameFile
+    from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
@@ -104,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.command_line.summary import summarize
     from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.frames.heads import read_head
+    from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.stacking.adviser import advise
 
@@ -113,20 +118,24 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError("--dq-bits without --mask-extension; expected the name of the extension with the bits")
     paths = expand_frame_arguments(arguments.frames)
     outputs = _check_outputs(arguments, paths)
-    for line in (*wanted.lines, *_odd_frames(paths)):
-        say(line)
     policy = raw_policy(arguments)
+    with FilePool() as files:
+        heads = [read_head(path, files=files) for path in paths]
+        for line in (*wanted.lines, *_odd_frames(paths, heads)):
+            say(line)
+        are_raw = _are_raw(arguments, policy, heads, files)
+    frames: Sequence[FrameFile] = heads
     prepared: PreparedGroup | None = None
-    if _are_raw(arguments, policy, paths):
+    if are_raw:
         if arguments.dry_run:
-            return _show_preparation(arguments, policy, paths)
-        prepared, wanted = _prepare(arguments, wanted, policy, paths)
-        paths = list(prepared.paths)
+            return _show_preparation(arguments, policy, frames)
+        prepared, wanted = _prepare(arguments, wanted, policy, frames)
+        frames = prepared.paths
     with ScratchFolder() as scratch:
-        group = _open(arguments, paths, scratch)
+        group = _open(arguments, frames, scratch)
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
-        advice = advise(len(paths), wanted.options)
+        advice = advise(len(frames), wanted.options)
         if advice.problem:
             say(advice.line)
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
@@ -138,15 +147,14 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def _odd_frames(paths: list[Path]) -> list[str]:
+def _odd_frames(paths: list[Path], heads: Sequence[FileHead]) -> list[str]:
     """Return a line for what is allowed and seldom meant: a frame that is given twice, a master among frames."""
-    from zemosaic_stack_core.fits.cards import read_first_header
     from zemosaic_stack_core.frames.frame_lists import find_repeated
 
     lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
-    masters = [path for path in paths if "ZSC_ALGO" in read_first_header(path)]
+    masters = [head for head in heads if head.headers and "ZSC_ALGO" in head.headers[0]]
     if 0 < len(masters) < len(paths):  # nothing but masters is a stack of stacks
-        lines.append(f"{masters[0]}: a master of this program among {len(paths)} frames; stacked as one of them")
+        lines.append(f"{masters[0].name}: a master of this program among {len(paths)} frames; stacked as one of them")
     return lines
 
 
@@ -170,9 +178,9 @@ def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Output
     return outputs
 
 
-def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, paths: list[Path]) -> bool:
+def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[FileHead], files: FilePool) -> bool:
     """Decide whether the frames are prepared, and say why; raise where an argument needs aligned ones."""
-    found = policy.by_stars(policy.by_headers(paths), paths)
+    found = policy.by_stars(policy.by_headers(heads), heads, files)
     if found.line:
         is_asked = policy.options != PrepareOptions()
         say(found.line + (" (--align none stacks them as they are)" if found.is_raw and not is_asked else ""))
@@ -186,7 +194,7 @@ def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, paths: list[Path]
 
 
 def _prepare(
-    arguments: argparse.Namespace, wanted: CommandOptions, policy: RawPolicy, paths: list[Path]
+    arguments: argparse.Namespace, wanted: CommandOptions, policy: RawPolicy, frames: Sequence[FrameFile]
 ) -> tuple[PreparedGroup, CommandOptions]:
     """Prepare raw frames, and return the options that they are stacked with."""
     from zemosaic_stack_core.prepare.report import describe_frame
@@ -194,7 +202,7 @@ def _prepare(
     output = Path(arguments.output)
     with open_display() as display:
         prepared = policy.prepare(
-            paths,
+            frames,
             output.with_name(f"{output.stem}.prepared"),
             workers=arguments.workers,
             progress=display.show_frames,
@@ -210,11 +218,11 @@ def _prepare(
     return prepared, replace(wanted, options=options)
 
 
-def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, paths: list[Path]) -> int:
+def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, frames: Sequence[FrameFile]) -> int:
     """Answer what is known of raw frames before they are registered."""
     from zemosaic_stack_core.prepare.frame_set import plan_preparation
 
-    plan = plan_preparation(paths, policy.options)
+    plan = plan_preparation(frames, policy.options)
     if arguments.json:
         answer_json({"prepare": plan})
     else:
@@ -223,12 +231,12 @@ def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, paths: l
     return ExitCode.DONE
 
 
-def _open(arguments: argparse.Namespace, paths: list[Path], scratch: ScratchFolder) -> FrameGroup:
+def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: ScratchFolder) -> FrameGroup:
     """Open the frames that are stacked."""
     from zemosaic_stack_core.frames.group import open_frames
 
     group = open_frames(
-        paths,
+        frames,
         mask_extension=arguments.mask_extension,
         dq_bits=arguments.dq_bits,
         variance_extension=arguments.variance_extension,

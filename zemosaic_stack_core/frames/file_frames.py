@@ -13,7 +13,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.frames.fits_rows import find_fits_image
-from zemosaic_stack_core.frames.heads import FileHead, read_head
+from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of, read_head
 from zemosaic_stack_core.frames.npy_rows import find_npy_image
 from zemosaic_stack_core.frames.pixel_rows import FilePool, PixelLayout
 from zemosaic_stack_core.frames.scratch import ScratchFolder
@@ -62,11 +62,10 @@ class FileFrame:
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""
         files.read_rows(self.data_path, self.name, self.layout, start, stop, out)
 
-    def read_planes(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def read_planes(self, start: int, stop: int, files: FilePool) -> npt.NDArray[Any]:
         """Return rows `start` to `stop`, shape (channel, row, column)."""
         planes = np.empty((self.channels, stop - start, self.columns), self.dtype)
-        with FilePool() as files:
-            self.read_rows(start, stop, planes, files)
+        self.read_rows(start, stop, planes, files)
         return planes
 
     def advise_rows(self, start: int, stop: int, files: FilePool) -> None:
@@ -74,7 +73,7 @@ class FileFrame:
         files.advise_rows(self.data_path, self.name, self.layout, start, stop)
 
 
-def probe_frame(source: str | os.PathLike[str] | FileHead, *, scratch: ScratchFolder | None = None) -> FileFrame:
+def probe_frame(file: FrameFile, *, scratch: ScratchFolder | None = None) -> FileFrame:
     """Return the frame in a file, or of a head that was read; decode the file to scratch if it is compressed.
 
     FITS (gzipped or tile-compressed or neither) and ``.npy`` files are recognized by content, not by name. Compressed
@@ -88,7 +87,7 @@ def probe_frame(source: str | os.PathLike[str] | FileHead, *, scratch: ScratchFo
         The scratch folder is full or can't be written; the frame itself may be good.
     """
     scratch = ScratchFolder() if scratch is None else scratch
-    head = source if isinstance(source, FileHead) else read_head(source)
+    head = head_of(file)
     if not head.is_gzip:
         return _probe_plain(head, head, scratch)
     inflated = scratch.inflate(head.path, head.name)

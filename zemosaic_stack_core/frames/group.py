@@ -35,7 +35,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import array_frame
 from zemosaic_stack_core.frames.file_frames import FileFrame, describe_shape, probe_frame, probe_plane
-from zemosaic_stack_core.frames.heads import FileHead, read_head
+from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
@@ -196,11 +196,11 @@ def open_frames(
 ) -> FrameGroup:
     """Open the frames of one stack; arrays are neither copied nor transferred.
 
-    A frame is a file, by name or `FileHead`, or an array of shape ``(row, column)`` or ``(row, column, channel)``, of
-    NumPy or any other array-API library. A masked array, or an object with ``data`` and ``mask`` like astropy's
-    ``CCDData``, brings its mask. `masks` has one boolean array (or None) per frame, True marks a missing sample. The
-    extensions are those of `PlanesGiven`; every file must have them. Compressed frames are decoded to `scratch`, by
-    default a folder that lives as long as the frames.
+    A frame is a file, by name, `FileHead` or `FileFrame`, or an array of shape ``(row, column)`` or
+    ``(row, column, channel)``, of NumPy or any other array-API library. A masked array, or an object with ``data`` and
+    ``mask`` like astropy's ``CCDData``, brings its mask. `masks` has one boolean array (or None) per frame, True marks
+    a missing sample. The extensions are those of `PlanesGiven`; every file must have them. Compressed frames are
+    decoded to `scratch`, by default a folder that lives as long as the frames.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def open_frames(
     opened: list[_Opened] = []
     with OpenFiles() as files:
         for index, item in enumerate(frames):
-            if isinstance(item, (str, os.PathLike, FileHead)):
+            if isinstance(item, (str, os.PathLike, FileHead, FileFrame)):
                 frame = _open_file(item, given, scratch, files)
             else:
                 frame = _open_array(item, f"frame {index}", given)
@@ -246,12 +246,13 @@ class _Opened:
     variances: FileFrame | None = None
 
 
-def _open_file(
-    item: str | os.PathLike[str] | FileHead, given: PlanesGiven, scratch: ScratchFolder, files: OpenFiles
-) -> _Opened:
+def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: ScratchFolder, files: OpenFiles) -> _Opened:
     """Open a frame in a file; `files` keeps that open for its planes."""
-    head = item if isinstance(item, FileHead) else read_head(item, files=files)
-    source = probe_frame(head, scratch=scratch)
+    if isinstance(item, FileFrame):
+        source = item
+    else:
+        head = item if isinstance(item, FileHead) else read_head(item, files=files)
+        source = probe_frame(head, scratch=scratch)
 
     def plane(extension: str) -> FileFrame:
         return probe_plane(source, read_head(source.path, extension=extension, files=files))

@@ -83,6 +83,10 @@ class FileHead:
         return header
 
 
+# A frame's file: its path, or its head where that was read before.
+FrameFile = str | os.PathLike[str] | FileHead
+
+
 def read_head(
     path: str | os.PathLike[str],
     *,
@@ -101,6 +105,11 @@ def read_head(
             return _read_open(file, empty)
     except FrameReadError as error:
         return replace(empty, problem=str(error))
+
+
+def head_of(file: FrameFile) -> FileHead:
+    """Return the head of a file, read unless it is given."""
+    return file if isinstance(file, FileHead) else read_head(file)
 
 
 def is_image(header: FitsHeader, name: str, extension: str | None = None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.group import check_same_shape
+from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
@@ -34,6 +35,8 @@ class FrameChoice:
     # Of one shape; possibly none.
     frames: tuple[FileFrame, ...]
     dropped: tuple[DroppedFrame, ...]
+    # Those of the good frames' files; none of frames that were made since.
+    heads: tuple[FileHead, ...] = field(default=(), repr=False)
 
 
 def choose_frames(
@@ -49,22 +52,24 @@ def choose_frames(
     frames: list[FileFrame] = []
     reasons: dict[int, DroppedFrame] = {}
     places: list[int] = []
-    for place, path in enumerate(paths):
-        try:
-            frames.append(probe_frame(path, scratch=scratch))
-            places.append(place)
-        except FrameReadError as error:
-            reasons[place] = DroppedFrame(name=str(path), reason=_reason(path, str(error)))
-    model = _most_frequent_shape(frames)
     good: list[FileFrame] = []
     with FilePool() as files:
+        heads = [read_head(path, files=files) for path in paths]
+        for place, head in enumerate(heads):
+            try:
+                frames.append(probe_frame(head, scratch=scratch))
+                places.append(place)
+            except FrameReadError as error:
+                reasons[place] = DroppedFrame(name=head.name, reason=_reason(head.path, str(error)))
+        model = _most_frequent_shape(frames)
         for place, frame in zip(places, frames, strict=True):
             problem = "" if model is None else _problem(frame, model, files, saturation)
             if problem:
                 reasons[place] = DroppedFrame(name=frame.name, reason=_reason(frame.path, problem))
             else:
                 good.append(frame)
-    return FrameChoice(tuple(good), tuple(reasons[place] for place in sorted(reasons)))
+    dropped = tuple(reasons[place] for place in sorted(reasons))
+    return FrameChoice(tuple(good), dropped, tuple(head for place, head in enumerate(heads) if place not in reasons))
 
 
 def saturation_level(dtype: np.dtype[Any]) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.tile import NO_EXTRAS, MasterExtras
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
@@ -66,19 +67,19 @@ def choose_tile_frames(
     """Open the frames of a tile, prepared where they are raw; bad ones are left out."""
     choice = choose_frames(frames, scratch=scratch, saturation=settings.saturation)
     policy = settings.raw_policy
-    paths = [frame.path for frame in choice.frames]
     if not is_raw and policy is not None:
         # By the stars only where a tile is made: what they say of the same files never changes, so that its signature
         # can do without.
-        found = policy.by_headers(paths)
+        found = policy.by_headers(choice.heads)
         if found.is_open:
-            found = policy.by_stars(found, paths)
+            with FilePool() as files:
+                found = policy.by_stars(found, choice.heads, files)
             is_raw = found.is_raw
             if found.line:
                 _report(found.line)
-    if not is_raw or policy is None or not paths:
+    if not is_raw or policy is None or not choice.frames:
         return TileFrames(choice, settings, len(frames))
-    group = policy.prepare(paths, cache, workers=settings.limits.workers, report=_report)
+    group = policy.prepare(choice.heads, cache, workers=settings.limits.workers, report=_report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
     settings = replace(settings, options=policy.stack_options(settings.options, group))

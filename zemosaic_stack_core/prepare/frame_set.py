@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
 from zemosaic_stack_core.prepare.options import PrepareOptions
@@ -67,9 +67,9 @@ class FrameSet:
         return pattern
 
 
-def inspect_frames(paths: Sequence[str | os.PathLike[str]], options: PrepareOptions) -> FrameSet:
+def inspect_frames(files: Sequence[FrameFile], options: PrepareOptions) -> FrameSet:
     """Read the headers of frames and of the calibration frames that options name; raise where there is no light."""
-    given = [inspect_frame(path) for path in paths]
+    given = [inspect_frame(file) for file in files]
     named = [
         replace(inspect_frame(path), kind=kind)
         for kind, name in _CALIBRATION.items()
@@ -81,10 +81,10 @@ def inspect_frames(paths: Sequence[str | os.PathLike[str]], options: PrepareOpti
     return FrameSet(lights, [*(frame for frame in given if frame.kind != "light"), *named])
 
 
-def plan_preparation(paths: Sequence[str | os.PathLike[str]], options: PrepareOptions) -> dict[str, int | str]:
+def plan_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> dict[str, int | str]:
     """Return what headers say before any work, and the least disk that it will take; raise as `prepare_frames` does."""
     require_libraries(options)
-    frames = inspect_frames(paths, options)
+    frames = inspect_frames(files, options)
     lights, (rows, columns), pattern = frames.lights, frames.shape, frames.pattern(options)
     is_color = lights[0].channels != 1 or pattern is not None
     size = aligned_bytes(Canvas(rows=rows, columns=columns), is_color=is_color)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
+from zemosaic_stack_core.frames.heads import FrameFile
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.align import Placement, place_frames
 from zemosaic_stack_core.prepare.cache import PrepareCache, signature
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
@@ -38,7 +40,7 @@ from zemosaic_stack_core.prepare.tasks import (
     level_frame,
     scan_frame,
 )
-from zemosaic_stack_core.system.pool import map_in_processes
+from zemosaic_stack_core.system.pool import is_forking, map_in_processes
 from zemosaic_stack_core.system.quantities import percent_text, size_text
 
 Progress = Callable[[str, int, int], None]
@@ -55,7 +57,7 @@ _OTHER_SKY = 0.8
 
 
 def prepare_frames(
-    paths: Sequence[str | os.PathLike[str]],
+    frames: Sequence[FrameFile],
     options: PrepareOptions | None = None,
     *,
     cache_folder: str | os.PathLike[str],
@@ -67,7 +69,7 @@ def prepare_frames(
 
     Parameters
     ----------
-    paths : sequence of paths
+    frames : sequence of paths, or of heads that were read
         Lights; darks, flats and biases among them are told by ``IMAGETYP``.
     options : PrepareOptions, optional
         What to do.
@@ -98,7 +100,8 @@ def prepare_frames(
     is_new = not Path(cache_folder).exists()
     try:
         cache = PrepareCache(cache_folder, options.cache_limit)
-        return _Preparation(options, cache, progress, report or (lambda _: None), workers).run(paths)
+        with FilePool() as files:
+            return _Preparation(options, cache, progress, report or (lambda _: None), workers, files).run(frames)
     except ZemosaicError:
         if is_new:  # a set that is refused leaves nothing behind
             shutil.rmtree(cache_folder, ignore_errors=True)
@@ -131,11 +134,13 @@ class _Preparation:
     progress: Progress | None
     report: Callable[[str], None]
     workers: int | None
+    # The lights, which several steps read.
+    files: FilePool
 
-    def run(self, paths: Sequence[str | os.PathLike[str]]) -> PreparedGroup:
+    def run(self, given_files: Sequence[FrameFile]) -> PreparedGroup:
         """Do all steps, or find them done."""
         options, clock = self.options, _Clock()
-        given = inspect_frames(paths, options)
+        given = inspect_frames(given_files, options)
         frames = FrameSet(self.cache.sign(given.lights), self.cache.sign(given.calibration))
         self.report(frames.counts)
         lights, (rows, columns) = frames.lights, frames.shape
@@ -150,6 +155,8 @@ class _Preparation:
         clock.lap("masters")
         for frame in lights:  # a dark or flat that fits no light is told before the work
             masters.dark_for(frame), masters.flat_for(frame)
+        if is_forking():  # the processes of every step inherit the open files
+            self.files.keep(frame.source.data_path for frame in lights if frame.source is not None)
         tasks = [FrameTask(frame=frame, pattern=pattern, masters=masters) for frame in lights]
         hot, hot_count = self._hot_pixels(tasks)
         tasks = [replace(task, hot=hot) for task in tasks]
@@ -196,12 +203,15 @@ class _Preparation:
         )
 
     def _each(
-        self, step: str, function: Callable[[Any], _Answer], tasks: Sequence[FrameTask | AlignTask | LevelTask]
+        self,
+        step: str,
+        function: Callable[[Any, FilePool], _Answer],
+        tasks: Sequence[FrameTask | AlignTask | LevelTask],
     ) -> list[_Answer]:
         """Return the function's answers for all frames, from several processes, with progress."""
         progress = None if self.progress is None else partial(self.progress, step)
         pixels = tasks[0].pixels if tasks else 0
-        return map_in_processes(function, tasks, pixels=pixels, workers=self.workers, progress=progress)
+        return map_in_processes(function, tasks, self.files, pixels=pixels, workers=self.workers, progress=progress)
 
     def _hot_pixels(self, tasks: Sequence[FrameTask]) -> tuple[Path | None, int]:
         """Write the map of hot pixels and count them; ask about a Bayer pattern that the pixels contradict."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.headers.recognize import Recognized, decide
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
+    from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.prepare.pipeline import Progress
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
@@ -38,21 +40,21 @@ class RawPolicy:
     cache_folder: Path | None = None
     normalization: str | None = RAW_NORMALIZATION
 
-    def by_headers(self, paths: Sequence[Path]) -> Recognized:
+    def by_headers(self, frames: Sequence[FrameFile]) -> Recognized:
         """Return whether frames are raw, as far as the options and their headers say it."""
-        return _with_line(decide(self.options, paths))
+        return _with_line(decide(self.options, frames))
 
-    def by_stars(self, found: Recognized, paths: Sequence[Path]) -> Recognized:
+    def by_stars(self, found: Recognized, frames: Sequence[FrameFile], files: FilePool) -> Recognized:
         """Return whether frames are raw, by their stars where the headers have left it open."""
         if not found.is_open:
             return found
         from zemosaic_stack_core.prepare.stars.recognize import recognize_by_stars
 
-        return _with_line(recognize_by_stars(found, paths))
+        return _with_line(recognize_by_stars(found, frames, files))
 
     def prepare(
         self,
-        paths: Sequence[Path],
+        frames: Sequence[FrameFile],
         folder: Path,
         *,
         workers: int | None = None,
@@ -64,7 +66,7 @@ class RawPolicy:
 
         cache = self.cache_folder or folder
         return prepare_frames(
-            paths, self.options, cache_folder=cache, progress=progress, report=report, workers=workers
+            frames, self.options, cache_folder=cache, progress=progress, report=report, workers=workers
         )
 
     def stack_options(self, options: StackOptions, group: PreparedGroup) -> StackOptions:

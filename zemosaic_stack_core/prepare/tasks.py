@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
+from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.heads import read_head
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
 from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
 from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS
-from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.calibrate import Masters, calibrate
 from zemosaic_stack_core.prepare.sensor.debayer import debayer, pattern_problem
@@ -51,9 +54,9 @@ class FrameTask:
         """What the calibrated pixels depend on, for `signature`."""
         return self.frame.signature, self.masters.signature, self.pattern, self.hot and self.hot.name
 
-    def calibrated(self) -> _Image:
+    def calibrated(self, files: FilePool) -> _Image:
         """Return the calibrated pixels."""
-        return calibrate(self.frame, read_pixels(self.frame.path), self.masters)
+        return calibrate(self.frame, self.frame.read_pixels(files), self.masters)
 
     def hot_mask(self) -> npt.NDArray[np.bool_] | None:
         """Return the map of hot pixels."""
@@ -92,9 +95,9 @@ class LevelTask:
     pixels: int = 1 << 20
 
 
-def scan_frame(task: FrameTask) -> tuple[npt.NDArray[np.uint8], str]:
+def scan_frame(task: FrameTask, files: FilePool) -> tuple[npt.NDArray[np.uint8], str]:
     """Return which pixels of a frame are sharp (packed bits), and what is wrong with its Bayer pattern."""
-    pixels = task.calibrated()
+    pixels = task.calibrated(files)
     if pixels.ndim == 3:
         return np.packbits(np.zeros(pixels.shape[:2], np.bool_)), ""
     finite = np.isfinite(pixels)
@@ -104,9 +107,9 @@ def scan_frame(task: FrameTask) -> tuple[npt.NDArray[np.uint8], str]:
     return np.packbits(sharp), pattern_problem(pixels, task.pattern)
 
 
-def find_stars(task: FrameTask) -> StarList:
+def find_stars(task: FrameTask, files: FilePool) -> StarList:
     """Find a frame's stars on a copy without hot pixels, nor anything as sharp as one."""
-    pixels = task.calibrated()
+    pixels = task.calibrated(files)
     is_cfa = task.pattern is not None and pixels.ndim == 2
     if pixels.ndim == 2:
         missing, hot = ~np.isfinite(pixels), task.hot_mask()
@@ -119,10 +122,10 @@ def find_stars(task: FrameTask) -> StarList:
     return detect_stars(luminance(pixels, is_cfa=is_cfa))
 
 
-def align_frame(task: AlignTask) -> _Image:
+def align_frame(task: AlignTask, files: FilePool) -> _Image:
     """Calibrate a frame, bring it onto the canvas, write it, and return the medians of its boxes."""
     light, canvas, mapping, options = task.light, task.canvas, task.mapping, task.options
-    pixels = light.calibrated()
+    pixels = light.calibrated(files)
     pattern = light.pattern if pixels.ndim == 2 else None
     is_drizzled = pattern is not None and options.cfa == "drizzle"
     hot = light.hot_mask() if options.hot_pixels != "off" and pixels.ndim == 2 else None
@@ -155,17 +158,17 @@ def _debayer_around_holes(mosaic: _Image, pattern: str) -> _Image:
     return colors
 
 
-def level_frame(task: LevelTask) -> None:
+def level_frame(task: LevelTask, _: FilePool) -> None:
     """Write an aligned frame at its level, and remove the one it was made of."""
-    from astropy.io import fits
-
-    with fits.open(task.source, memmap=False) as hdus:
-        data, header = hdus[0].data, hdus[0].header.copy()
-    planes = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
+    with FilePool(1) as files:  # closed before the file is removed
+        head = read_head(task.source, files=files)
+        frame = probe_frame(head)
+        planes = frame.read_planes(0, frame.rows, files)
     task.level.apply_to(planes)
+    header = head.image_header()
     offsets = ", ".join(f"{v:.6g}" for v in task.level.offset)
     header.add_history(f"level: times {task.level.scale:.6g}, plus {offsets}")
-    _save(task.target, planes.reshape(data.shape), header)
+    _save(task.target, planes if frame.is_color else planes[0], header)
     task.source.unlink(missing_ok=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Iterable
 from io import FileIO
 from typing import Self
 
@@ -57,6 +58,12 @@ class OpenFiles:
         """Close every file."""
         while self._files:
             self._files.popitem()[1].close()
+
+    def keep(self, paths: Iterable[str]) -> None:
+        """Open as many of these files as may be open."""
+        for path in paths:
+            if len(self._files) < self.max_open_files:
+                self.file(path, path)
 
     def file(self, path: str, name: str) -> FileIO:
         """Return the open file `path`; an error calls it `name`."""

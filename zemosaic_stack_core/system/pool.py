@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from zemosaic_stack_core.system.memory import usable_cores
 
 _Task = TypeVar("_Task")
+_Shared = TypeVar("_Shared")
 _Answer = TypeVar("_Answer")
 
 # Pixels of all tasks, below which a process costs more to start (half a second) than it saves.
@@ -23,17 +25,20 @@ _WORTH_A_PROCESS = 1 << 22
 
 
 def map_in_processes(
-    function: Callable[[_Task], _Answer],
+    function: Callable[[_Task, _Shared], _Answer],
     tasks: Sequence[_Task],
+    shared: _Shared,
     *,
     pixels: int,
     workers: int | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[_Answer]:
-    """Return a module's function's answers, in the order of the tasks, which are pickled.
+    """Return ``function(task, shared)`` for each task, in their order.
 
-    `workers` is the number of processes; None for as many as cores, where so many pixels a task are worth it. A process
-    that dies (memory) costs its own tasks' work only: what has no answer is computed here, one by one.
+    The function is a module's, and tasks are pickled. Processes that are copies of this one inherit `shared` as it is,
+    open files included; others get what pickling makes of it. `workers` is the number of processes; None for as many as
+    cores, where so many pixels a task are worth it. A process that dies (memory) costs its own tasks' work only: what
+    has no answer is computed here, one by one.
     """
     count = _choose_workers(len(tasks), pixels, workers)
     answers: list[_Answer] = []
@@ -45,30 +50,45 @@ def map_in_processes(
 
     if count > 1:
         try:
-            with ProcessPoolExecutor(count, mp_context=_context(), initializer=_leave_signals) as pool:
+            with ProcessPoolExecutor(count, _context(), _start, (shared,)) as pool:
                 with warnings.catch_warnings():
                     # Python 3.12+ warns of forking with threads; those of the BLAS library are not running anything.
                     warnings.simplefilter("ignore", DeprecationWarning)
-                    coming = pool.map(function, tasks)
+                    coming = pool.map(partial(_call, function), tasks)
                 for answer in coming:
                     add(answer)
         except BrokenProcessPool:
             pass
     for task in tasks[len(answers) :]:
-        add(function(task))
+        add(function(task, shared))
     return answers
 
 
+def is_forking() -> bool:
+    """Return whether processes start as copies of this one: where that is safe, because those have all imported."""
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
 def _context() -> multiprocessing.context.BaseContext:
-    """Return how processes are started: as copies of this one where that is safe, because those have all imported."""
-    is_alone = sys.platform == "linux" and threading.active_count() == 1
-    return multiprocessing.get_context("fork" if is_alone else "spawn")
+    """Return how processes are started."""
+    return multiprocessing.get_context("fork" if is_forking() else "spawn")
 
 
-def _leave_signals() -> None:
-    """Let the parent alone answer Ctrl-C: it ends its workers."""
+def _start(shared: Any) -> None:
+    """Begin a worker process: keep what its calls share, and let the parent alone answer Ctrl-C."""
+    global _shared
+    _shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# In a worker process: what its calls share.
+_shared: Any = None
+
+
+def _call(function: Callable[[_Task, Any], _Answer], task: _Task) -> _Answer:
+    """Call the function in a worker process."""
+    return function(task, _shared)
 
 
 def _choose_workers(tasks: int, pixels: int, workers: int | None) -> int:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
-from zemosaic_stack_core.frames.heads import FileHead, read_head
+from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS, kind_by_cards, kind_in, pattern_by_cards
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
 
@@ -45,6 +46,8 @@ class RawFrame:
     wcs_header: str | None = None
     # Those that the aligned frame keeps.
     cards: FitsHeader = NO_HEADER
+    # Where its pixels are; None in a compressed file, which is decoded anew whenever they are read.
+    source: FileFrame | None = None
     # SHA-256 of the file, hexadecimal; empty where it was not computed.
     digest: str = ""
 
@@ -58,15 +61,21 @@ class RawFrame:
         """Exposure time, NaN where it is not known."""
         return math.nan if self.exposure is None else self.exposure
 
+    def read_pixels(self, files: FilePool) -> _Image:
+        """Read the frame as float32, (row, column) or (row, column, channel); missing samples are NaN."""
+        source = self.source or probe_frame(self.path)
+        pixels = source.read_planes(0, source.rows, files).astype(np.float32, copy=False)
+        return pixels[0] if source.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
     @property
     def signature(self) -> str:
         """What changes when the file's content does."""
         return self.digest or os.fspath(self.path.resolve())
 
 
-def inspect_frame(file: str | os.PathLike[str] | FileHead) -> RawFrame:
+def inspect_frame(file: FrameFile) -> RawFrame:
     """Return a file as its header describes it; raise `FrameReadError` where it is no frame."""
-    head = file if isinstance(file, FileHead) else read_head(file)
+    head = head_of(file)
     source = probe_frame(head)
     pattern, problem = bayer_pattern(head, source)
     return RawFrame(
@@ -82,15 +91,9 @@ def inspect_frame(file: str | os.PathLike[str] | FileHead) -> RawFrame:
         pattern=pattern,
         pattern_problem=problem,
         wcs_header=_wcs_text(head),
+        source=source if source.scratch is None else None,
         cards=FitsHeader(b"".join(header.cards for header in (*head.headers[:1], *head.headers[-1:]))).only(KEPT_CARDS),
     )
-
-
-def read_pixels(path: str | os.PathLike[str]) -> _Image:
-    """Read a whole frame as float32, (row, column) or (row, column, channel); missing samples are NaN."""
-    source = probe_frame(path)
-    pixels = source.read_planes(0, source.rows).astype(np.float32, copy=False)
-    return pixels[0] if source.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def bayer_pattern(head: FileHead, source: FileFrame) -> tuple[str | None, str]:

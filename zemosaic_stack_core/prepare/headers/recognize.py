@@ -14,11 +14,10 @@ frames that are darks, flats or biases without exception, of a Bayer camera too:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zemosaic_stack_core.frames.heads import FileHead, read_head
+from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.prepare.headers.kinds import kind_by_cards, pattern_by_cards
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
@@ -44,16 +43,16 @@ class Recognized:
     line: str = ""
 
 
-def decide(options: PrepareOptions, frames: Sequence[str | os.PathLike[str] | FileHead]) -> Recognized:
+def decide(options: PrepareOptions, frames: Sequence[FrameFile]) -> Recognized:
     """Return whether frames are to be prepared: any options but defaults and ``align="none"`` alone ask for it."""
     if options == PrepareOptions():
         return recognize(frames)
     return Recognized(options != PrepareOptions(align="none"), "asked for")
 
 
-def recognize(frames: Sequence[str | os.PathLike[str] | FileHead]) -> Recognized:
+def recognize(frames: Sequence[FrameFile]) -> Recognized:
     """Return whether frames, by path or head, are raw or aligned; a file that can't be read says nothing."""
-    heads = [frame if isinstance(frame, FileHead) else read_head(frame) for frame in frames]
+    heads = list(map(head_of, frames))
     headers = [head for head in heads if head.get("NAXIS") is not None]
     if not headers:
         return Recognized(False, "no FITS header says otherwise")

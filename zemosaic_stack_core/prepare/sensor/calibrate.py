@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.cache import save_array
-from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, read_pixels
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.file_stamps import hash_text
 
@@ -149,7 +150,7 @@ def _combine(frames: Sequence[RawFrame], folder: Path, kind: str) -> Path:
     """Stack biases or darks."""
     target = folder / _name(frames, kind)
     if not target.exists():
-        save_array(target, stack([frame.path for frame in frames], options=_REJECTION, maps=()).image)
+        save_array(target, stack([frame.source or frame.path for frame in frames], options=_REJECTION, maps=()).image)
     return target
 
 
@@ -169,7 +170,8 @@ def _combine_flats(
         for index, flat in enumerate(flats):
             exact = [path for exposure, path in darks if _same_time(exposure, flat.exposure) and exposure is not None]
             dark = exact[0] if exact else bias
-            pixels = read_pixels(flat.path)
+            with FilePool(1) as files:
+                pixels = flat.read_pixels(files)
             if dark is not None:
                 pixels = pixels - np.load(dark)
             level = float(np.nanmedian(pixels))

@@ -6,16 +6,16 @@ middle and the last frame is read, its brightest stars are found, and their plac
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import ZemosaicError
-from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
+from zemosaic_stack_core.frames.heads import FrameFile, head_of
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.canvas.geometry import corners_of, fit_similarity
 from zemosaic_stack_core.prepare.frame_set import is_installed
 from zemosaic_stack_core.prepare.headers.recognize import Recognized
@@ -51,23 +51,24 @@ class _Piece:
     shape: tuple[int, int]
 
 
-def recognize_by_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]]) -> Recognized:
+def recognize_by_stars(found: Recognized, frames: Sequence[FrameFile], files: FilePool) -> Recognized:
     """Return what the stars say, with a line for the user, where headers leave it open whether frames are aligned."""
-    if not found.is_open or len(paths) < 2 or not is_installed("sep"):
+    if not found.is_open or len(frames) < 2 or not is_installed("sep"):
         return found
-    chosen = [Path(paths[index]) for index in sorted({0, len(paths) // 2, len(paths) - 1})]
+    chosen = [head_of(frames[index]) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
     try:
-        pieces = [_piece(path, _SIDES[0]) for path in chosen]
+        sources = [probe_frame(head) for head in chosen]
+        pieces = [_piece(source, _SIDES[0], files) for source in sources]
         if min(len(piece.stars) for piece in pieces) < _ENOUGH_STARS and max(pieces[0].shape) > _SIDES[0]:
-            pieces = [_piece(path, _SIDES[1]) for path in chosen]
+            pieces = [_piece(source, _SIDES[1], files) for source in sources]
     except (ZemosaicError, OSError):  # stacking the frames says more
         return found
     first, apart, stars = pieces[0], 0.0, []
-    for path, piece in zip(chosen[1:], pieces[1:], strict=True):
+    for head, piece in zip(chosen[1:], pieces[1:], strict=True):
         if piece.shape != first.shape:
             return found
         moved, partners = _moved(first, piece)
-        names = f"{chosen[0].name} and {path.name}"
+        names = f"{chosen[0].path.name} and {head.path.name}"
         if moved is None:
             few = min(len(first.stars), len(piece.stars))
             why = f"{few} stars are" if few < _LEAST_STARS else f"{partners} of {few} bright objects are at one place"
@@ -83,12 +84,11 @@ def recognize_by_stars(found: Recognized, paths: Sequence[str | os.PathLike[str]
     return replace(found, line=f"the frames are aligned: {min(stars)} stars lie within {max(apart, 0.01):.2f} px")
 
 
-def _piece(path: Path, side: int) -> _Piece:
+def _piece(source: FileFrame, side: int, files: FilePool) -> _Piece:
     """Read the middle of a frame and find its brightest stars."""
-    source = probe_frame(path)
     rows, columns = min(side, source.rows), min(side, source.columns)
     top, left = (source.rows - rows) // 2, (source.columns - columns) // 2
-    planes = source.read_planes(top, top + rows)
+    planes = source.read_planes(top, top + rows, files)
     piece = planes[source.channels // 2, :, left : left + columns].astype(np.float32)
     return _Piece(_bright_stars(piece), left, top, (source.rows, source.columns))
 
