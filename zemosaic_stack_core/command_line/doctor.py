@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, answer_json
+from zemosaic_stack_core.command_line.messages import answer_either
 
 _EPILOG = "exit code: 0 where the GPU is usable and gives the CPU's bits, 1 where not; stacks then run on the CPU."
 
@@ -33,21 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     machine = detect_parallel_capabilities(probe_gpu=False)
     diagnosis = diagnose_gpu(None if arguments.quick else REAL_SIZE)
-    if arguments.json:
-        answer_json(
-            {
-                "usable": diagnosis.usable,
-                "lines": list(diagnosis.lines),
-                "health": asdict(diagnosis.health),
-                "comparison": None if diagnosis.comparison is None else asdict(diagnosis.comparison),
-                "machine": asdict(machine),
-            }
-        )
-    else:
-        answer(
-            f"CPU: {machine.cpu_logical_cores} cores for this program, {size_text(machine.ram_total_bytes)} of "
-            f"memory, {size_text(machine.ram_available_bytes)} free."
-        )
-        for line in diagnosis.lines:
-            answer(line)
+    facts = {
+        "usable": diagnosis.usable,
+        "lines": list(diagnosis.lines),
+        "health": asdict(diagnosis.health),
+        "comparison": None if diagnosis.comparison is None else asdict(diagnosis.comparison),
+        "machine": asdict(machine),
+    }
+    cpu = (
+        f"CPU: {machine.cpu_logical_cores} cores for this program, {size_text(machine.ram_total_bytes)} of memory, "
+        f"{size_text(machine.ram_available_bytes)} free."
+    )
+    answer_either(facts, [cpu, *diagnosis.lines], as_json=arguments.json)
     return ExitCode.DONE if diagnosis.usable else ExitCode.FAILED

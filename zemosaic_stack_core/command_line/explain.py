@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, answer_json
+from zemosaic_stack_core.command_line.messages import answer_either
 from zemosaic_stack_core.system.quantities import count_text
 
 if TYPE_CHECKING:
@@ -36,22 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     from zemosaic_stack_core.master.explain import explain_pixel
 
     channels = explain_pixel(arguments.master, arguments.row, arguments.column)
-    if arguments.json:
-        answer_json(
-            {
-                "channels": [
-                    {**asdict(channel), "bounds": channel.bounds, "is_same": channel.is_same} for channel in channels
-                ]
-            }
-        )
-    else:
-        for channel in channels:
-            for line in describe_channel(channel, is_only=len(channels) == 1):
-                answer(line)
+    facts = [{**asdict(channel), "bounds": channel.bounds, "is_same": channel.is_same} for channel in channels]
+    lines = [line for channel in channels for line in _describe_channel(channel, is_only=len(channels) == 1)]
+    answer_either({"channels": facts}, lines, as_json=arguments.json)
     return ExitCode.DONE if all(channel.is_same for channel in channels) else ExitCode.FAILED
 
 
-def describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
+def _describe_channel(channel: PixelChannel, *, is_only: bool) -> list[str]:
     """Return a channel's samples as a table, and how its value comes out."""
     from zemosaic_stack_core.stacking.adviser import rule_text
 

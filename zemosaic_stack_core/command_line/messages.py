@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 
@@ -23,6 +24,15 @@ def finish_answer() -> None:
 def answer_json(value: dict[str, Any]) -> None:
     """Write a machine-readable answer to standard output; what is not finite becomes null."""
     answer(json.dumps(_json_value(value), indent=2, allow_nan=False))
+
+
+def answer_either(value: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Write an answer for programs or for people to standard output."""
+    if as_json:
+        answer_json(value)
+    else:
+        for line in lines:
+            answer(line)
 
 
 def say(text: str) -> None:

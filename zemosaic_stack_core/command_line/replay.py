@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import parse_size, positive
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, answer_json
+from zemosaic_stack_core.command_line.messages import answer_either
 from zemosaic_stack_core.command_line.progress import open_display
 
+if TYPE_CHECKING:
+    from zemosaic_stack_core.master.replay import Replay
+
+
+# Differences that are listed.
 _MOST_LINES = 20
 
 
@@ -44,25 +50,26 @@ def run(arguments: argparse.Namespace) -> int:
             limits=Limits(workers=arguments.workers, memory_limit=arguments.memory),
             progress=display.step("replaying"),
         )
-    if arguments.json:
-        answer_json(
-            {
-                "master": arguments.master,
-                "is_same": replay.is_same,
-                "differences": list(replay.differences),
-                "compared": list(replay.compared),
-                "backend": replay.result.backend,
-                "is_verified": replay.is_verified,
-            }
-        )
-    elif replay.is_same:
-        answer(f"{arguments.master}: the same bits, on {replay.result.backend}: {', '.join(replay.compared)}")
-    else:
-        answer(f"{arguments.master}: DIFFERENT, on {replay.result.backend}:")
-        for line in replay.differences[:_MOST_LINES]:
-            answer(f"  {line}")
-        if len(replay.differences) > _MOST_LINES:
-            answer(f"  and {len(replay.differences) - _MOST_LINES} more")
-        if not replay.is_verified:
-            answer("  a frame may have changed and kept its size: the master has no SHA-256 of them (stack --sha256)")
+    facts = {
+        "master": arguments.master,
+        "is_same": replay.is_same,
+        "differences": list(replay.differences),
+        "compared": list(replay.compared),
+        "backend": replay.result.backend,
+        "is_verified": replay.is_verified,
+    }
+    answer_either(facts, _describe_replay(arguments.master, replay), as_json=arguments.json)
     return ExitCode.DONE if replay.is_same else ExitCode.FAILED
+
+
+def _describe_replay(master: str, replay: Replay) -> list[str]:
+    """Return what came out, in lines for people."""
+    if replay.is_same:
+        return [f"{master}: the same bits, on {replay.result.backend}: {', '.join(replay.compared)}"]
+    lines = [f"{master}: DIFFERENT, on {replay.result.backend}:"]
+    lines += [f"  {line}" for line in replay.differences[:_MOST_LINES]]
+    if len(replay.differences) > _MOST_LINES:
+        lines.append(f"  and {len(replay.differences) - _MOST_LINES} more")
+    if not replay.is_verified:
+        lines.append("  a frame may have changed and kept its size: the master has no SHA-256 of them (stack --sha256)")
+    return lines

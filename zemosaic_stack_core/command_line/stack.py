@@ -21,7 +21,7 @@ from zemosaic_stack_core.command_line.arguments import (
     read_command_options,
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer, answer_json, say
+from zemosaic_stack_core.command_line.messages import answer_either, say
 from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
@@ -223,11 +223,8 @@ def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, frames: 
     from zemosaic_stack_core.prepare.frame_set import plan_preparation
 
     plan = plan_preparation(frames, policy.options)
-    if arguments.json:
-        answer_json({"prepare": plan})
-    else:
-        for name, value in plan.items():
-            answer(f"{name.replace('_', ' '):<14} {value}")
+    lines = (f"{name.replace('_', ' '):<14} {value}" for name, value in plan.items())
+    answer_either({"prepare": plan}, lines, as_json=arguments.json)
     return ExitCode.DONE
 
 
@@ -306,11 +303,7 @@ def _show_forecast(arguments: argparse.Namespace, wanted: CommandOptions, group:
     from zemosaic_stack_core.command_line.forecast import describe_forecast, forecast_stack
 
     forecast = forecast_stack(arguments, wanted, group)
-    if arguments.json:
-        answer_json(asdict(forecast))
-    else:
-        for line in describe_forecast(forecast):
-            answer(line)
+    answer_either(asdict(forecast), describe_forecast(forecast), as_json=arguments.json)
     return ExitCode.DONE
 
 
@@ -318,13 +311,9 @@ def _show_summary(arguments: argparse.Namespace, summary: Summary, prepared: Pre
     """Answer what came out."""
     from zemosaic_stack_core.command_line.summary import describe_summary
 
-    if not arguments.json:
-        for line in describe_summary(summary):
-            answer(line)
-        return
     facts = asdict(summary)
     if prepared is not None:
         from zemosaic_stack_core.prepare.report import group_facts
 
         facts["prepared"] = group_facts(prepared)
-    answer_json(facts)
+    answer_either(facts, describe_summary(summary), as_json=arguments.json)
