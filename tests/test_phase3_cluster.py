@@ -16,7 +16,7 @@ from zemosaic_stack_core import StackOptions
 from zemosaic_stack_core.errors import BackendUnavailableError, InvalidInputError
 from zemosaic_stack_core.phase3 import ClusterChoice, Night, StackSettings, TileRecord, TileSpec, run_night
 from zemosaic_stack_core.phase3 import cluster as cluster_module
-from zemosaic_stack_core.phase3.cluster import _gpu_resource, _interrupts_are_ours
+from zemosaic_stack_core.phase3.cluster import gpu_resource, interrupts_are_ours
 from zemosaic_stack_core.phase3.run_plan import read_run_plan
 
 
@@ -118,13 +118,13 @@ class _Client:
 def test_a_tile_takes_a_gpu_where_workers_declare_one(
     workers: list[dict[str, Any]], backend: str, expected: dict[str, float] | None
 ) -> None:
-    assert _gpu_resource(_Client(*workers), backend) == expected
+    assert gpu_resource(_Client(*workers), backend) == expected
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no mask of blocked signals")
 def test_an_interrupt_does_not_reach_what_is_started_for_the_cluster() -> None:
     seen: list[set[int]] = []
-    with _interrupts_are_ours():
+    with interrupts_are_ours():
         thread = Thread(target=lambda: seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))  # type: ignore[arg-type]
         thread.start()
         thread.join()

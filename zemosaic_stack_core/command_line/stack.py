@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _FITS_SUFFIXES = (".fits", ".fit", ".fts")
 # Channels of a camera, at most: more are planes of something else.
 _MOST_CHANNELS = 4
-# What writing needs.
+# What writing needs: half a second of importing.
 _WRITER = ("zemosaic_stack_core.master.write", "zemosaic_stack_core.master.pictures")
 
 
@@ -257,7 +257,7 @@ def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: Frame
 
         def progress(done: int, total: int) -> None:
             if not writer and done < total:  # the workers are under way: forking needs a single thread
-                writer.append(threading.Thread(target=_load_writer))
+                writer.append(threading.Thread(target=import_ahead, args=(_WRITER,)))
                 writer[0].start()
             show(done, total)
 
@@ -268,10 +268,10 @@ def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: Frame
                 thread.join()
 
 
-def _load_writer() -> None:
-    """Import what writing needs, half a second of it, while the workers compute."""
+def import_ahead(names: Sequence[str]) -> None:
+    """Import modules while the workers compute."""
     with suppress(ImportError, OSError):  # imported again where it is needed, it says there what is wrong
-        for name in _WRITER:
+        for name in names:
             importlib.import_module(name)
 
 

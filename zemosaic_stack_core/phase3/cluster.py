@@ -67,7 +67,7 @@ def make_on_cluster(
     distributed = _import_distributed()
     with ExitStack() as stack:
         client = stack.enter_context(_connect(distributed, choice))
-        resources = _gpu_resource(client, backend)
+        resources = gpu_resource(client, backend)
         maker = replace(maker, output=maker.output.resolve(), telemetry=QUIET)
         futures = {}
         for spec in specs:
@@ -120,7 +120,7 @@ def _connect(distributed: Any, choice: ClusterChoice) -> Any:
             raise BackendUnavailableError(message) from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every process that starts and ends
     try:
-        with _interrupts_are_ours():
+        with interrupts_are_ours():
             cluster = distributed.LocalCluster(
                 n_workers=choice.local_workers,
                 threads_per_worker=1,
@@ -136,7 +136,7 @@ def _connect(distributed: Any, choice: ClusterChoice) -> Any:
 
 
 @contextmanager
-def _interrupts_are_ours() -> Iterator[None]:
+def interrupts_are_ours() -> Iterator[None]:
     """Start processes that a Ctrl-C on the terminal does not reach: this one ends them.
 
     The mask of blocked signals goes to the threads and processes that are started meanwhile, and to those they start.
@@ -165,7 +165,7 @@ class _OwnedClient:
         self._cluster.close()
 
 
-def _gpu_resource(client: Any, backend: str) -> dict[str, float] | None:
+def gpu_resource(client: Any, backend: str) -> dict[str, float] | None:
     """Return the resource that a tile takes: one GPU where any worker declares one, so that none is shared."""
     if backend == "cpu":
         return None
