@@ -78,6 +78,7 @@ def test_every_pixel_is_explained_to_the_last_bit(options: StackOptions, tmp_pat
             assert all((low <= s.value <= high) == (s.fate == KEPT or s.is_grown) for s in present)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rejection", REJECTIONS)
 def test_every_rule_shows_what_it_kept_and_what_it_looked_at(rejection: str, tmp_path: Path) -> None:
     options = StackOptions(rejection=rejection, kappa_low=2.0, kappa_high=2.2)

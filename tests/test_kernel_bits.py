@@ -24,7 +24,7 @@ def on(case, frames, masks=None, **arguments):
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 31, 32, 33, 200])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 31, 32, 33, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rejection", REJECTIONS)
 def test_rows_per_chunk(rejection, n):
     frames, masks = make_frames(30, n, shape=(13, 5), pattern="borders")

@@ -39,6 +39,7 @@ def random_pixels(rng, n, count):
     return pixels.astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "cenfunc", "stdfunc"),
     [
