@@ -220,11 +220,11 @@ def _prepare(
 
 def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, frames: Sequence[FrameFile]) -> int:
     """Answer what is known of raw frames before they are registered."""
-    from zemosaic_stack_core.prepare.frame_set import plan_preparation
+    from zemosaic_stack_core.prepare.frame_set import forecast_preparation
 
-    plan = plan_preparation(frames, policy.options)
-    lines = (f"{name.replace('_', ' '):<14} {value}" for name, value in plan.items())
-    answer_either({"prepare": plan}, lines, as_json=arguments.json)
+    forecast = forecast_preparation(frames, policy.options)
+    lines = (f"{name.replace('_', ' '):<14} {value}" for name, value in forecast.items())
+    answer_either({"prepare": forecast}, lines, as_json=arguments.json)
     return ExitCode.DONE
 
 

@@ -81,7 +81,7 @@ def inspect_frames(files: Sequence[FrameFile], options: PrepareOptions) -> Frame
     return FrameSet(lights, [*(frame for frame in given if frame.kind != "light"), *named])
 
 
-def plan_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> dict[str, int | str]:
+def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> dict[str, int | str]:
     """Return what headers say before any work, and the least disk that it will take; raise as `prepare_frames` does."""
     require_libraries(options)
     frames = inspect_frames(files, options)
