@@ -12,8 +12,9 @@ from samples import assert_same_bits
 from zemosaic_stack_core import InvalidInputError, StackOptions, stack
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import open_frames
-from zemosaic_stack_core.frames.planes import PlaneStack, plane_stack
+from zemosaic_stack_core.frames.planes import PlaneStack
 from zemosaic_stack_core.per_frame.weighting import radial_weights
+from zemosaic_stack_core.stacking.given_planes import plane_stack
 
 SHAPE = (11, 14)
 

@@ -176,10 +176,7 @@ def _end_card(block: bytes) -> int:
 def walk_headers(read_at: ReadAt, size: int, name: str) -> Iterator[FitsHeader]:
     """Yield the headers of a FITS file one by one; junk after the last HDU is no error.
 
-    Raises
-    ------
-    FrameReadError
-        The file is not FITS, or a header does not end or does not say how long its data are.
+    Raise `FrameReadError` where the file is not FITS, or a header does not end or say how long its data are.
     """
     offset = 0
     while True:

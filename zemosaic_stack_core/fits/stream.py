@@ -73,14 +73,9 @@ def _encode_checksum(value: int) -> str:
 
 
 def bands_of_planes(image: npt.NDArray[Any], stored: str) -> Iterator[bytes]:
-    """Yield an image's pixels as FITS stores them: planes of channels first, each from row 0 up, big-endian.
+    """Yield the pixels of an image, shape (row, column[, channel]), as FITS stores them: planes, each from row 0 up.
 
-    Parameters
-    ----------
-    image : array of shape (row, column) or (row, column, channel)
-        Never written to, never copied whole.
-    stored : str
-        Type in the file, such as ``">f4"``.
+    `stored` is the type in the file, such as ``">f4"``. The image is never copied whole.
     """
     planes = image[..., np.newaxis] if image.ndim == 2 else image
     rows = max(1, _BAND_BYTES // max(1, planes.shape[1] * np.dtype(stored).itemsize))
@@ -90,21 +85,9 @@ def bands_of_planes(image: npt.NDArray[Any], stored: str) -> Iterator[bytes]:
 
 
 def write_hdu(file: BinaryIO, header: fits.Header, bands: Iterable[bytes]) -> None:
-    """Append one HDU to a file: header, data, padding, DATASUM and CHECKSUM.
+    """Append one HDU to a seekable file that stands at its end: header, data, padding, DATASUM and CHECKSUM.
 
-    Parameters
-    ----------
-    file : binary file
-        Seekable, positioned at its end.
-    header : astropy.io.fits.Header
-        Structural cards included. DATASUM and CHECKSUM are set here.
-    bands : iterable of bytes
-        The data, in order.
-
-    Raises
-    ------
-    OSError
-        The system refused to write.
+    The header has its structural cards; the checksums are set in it here.
     """
     header.set("CHECKSUM", _NO_CHECKSUM, "HDU checksum")
     header.set("DATASUM", "0", "data unit checksum")

@@ -17,20 +17,13 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool, handed_out_dtype
 
 @dataclass(frozen=True, slots=True)
 class ArrayFrame:
-    """A frame in memory; see `frames.FrameSource`.
+    """A frame in memory; see `FrameSource`."""
 
-    Parameters
-    ----------
-    name : str
-        ``"frame 3"`` for the fourth of a list.
-    array : array of shape (row, column) or (row, column, channel)
-        Left where it is: rows are brought to the host as they are read.
-    dtype : dtype
-        The type handed out.
-    """
-
+    # ``"frame 3"`` for the fourth of a list.
     name: str
+    # Shape (row, column[, channel]). Left where it is: rows are brought to the host as they are read.
     array: Any
+    # The type handed out.
     dtype: np.dtype[Any]
 
     @property
@@ -82,19 +75,10 @@ class ArrayFrame:
 
 
 def array_frame(item: object, name: str) -> tuple[ArrayFrame, ArrayMask | None]:
-    """Return a frame in memory and the mask it brings, if any.
+    """Return a frame in memory, called `name`, and the mask it brings, if any; nothing is copied.
 
-    Parameters
-    ----------
-    item : array, masked array, or object with ``data`` and ``mask``
-        Not copied.
-    name : str
-        What messages call it.
-
-    Raises
-    ------
-    InvalidInputError
-        It is no array of real numbers with 2 or 3 axes, none of length 0.
+    `item` is an array, a masked array, or an object with ``data`` and ``mask``. Raise `InvalidInputError` unless it has
+    real numbers along 2 or 3 axes, none of length 0.
     """
     mask: object = None
     if isinstance(item, np.ma.MaskedArray):

@@ -22,36 +22,19 @@ _Bools = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Band:
-    """The same rows of several frames.
+    """The same rows of several frames."""
 
-    Parameters
-    ----------
-    samples : list of arrays of shape (channels, rows, columns)
-        One per frame, of that frame's dtype, in input units. Parts of the buffers, or read-only views of the arrays.
-    masks : list of (bool array or None)
-        Shape (channels, rows, columns), or (1, rows, columns) where it counts for all channels; True = missing. None
-        where nothing is masked in this band.
-    has_missing : bool array of shape (frame, channel)
-        Whether any sample is masked or not finite.
-    """
-
+    # Per frame, shape (channels, rows, columns), of that frame's dtype, in input units: parts of the buffers, or
+    # read-only views of the arrays.
     samples: list[_Array]
+    # Per frame, shape (channels or 1, rows, columns), True = missing; None where nothing is masked in this band.
     masks: list[_Bools | None]
+    # Whether any sample is masked or not finite, shape (frame, channel).
     has_missing: _Bools
 
 
 class BandReader:
-    """Hand out bands of rows of a group; use as a context manager.
-
-    One thread at a time. Each worker makes its own from the group, which travels by pickling.
-
-    Parameters
-    ----------
-    group : FrameGroup
-        The frames.
-    max_open_files : int, optional
-        Default: 128, or half of what the system allows if that is less.
-    """
+    """Reads bands of rows of a group; a context manager, for one thread at a time. Each worker makes its own."""
 
     def __init__(self, group: FrameGroup, *, max_open_files: int | None = None) -> None:
         self.group = group
@@ -78,12 +61,9 @@ class BandReader:
         self._files.close()
 
     def allocate(self, rows: int) -> list[_Array]:
-        """Return one buffer per frame for bands of up to `rows` rows.
+        """Return one buffer per frame for bands of up to `rows` rows, shape (channels, rows, columns), of its dtype.
 
-        Returns
-        -------
-        list of arrays of shape (channels, rows, columns)
-            Of each frame's dtype; with 0 rows for frames in memory that are handed out as views.
+        Those of frames in memory that are handed out as views have 0 rows.
         """
         group = self.group
         return [
@@ -94,23 +74,10 @@ class BandReader:
     def read(
         self, start: int, stop: int, buffers: Sequence[_Array], first_frame: int = 0, last_frame: int | None = None
     ) -> Band:
-        """Read rows `start` to `stop` of frames `first_frame` to `last_frame` (excluded).
+        """Read rows `start` to `stop` of frames `first_frame` to `last_frame` (excluded), by default all.
 
-        Parameters
-        ----------
-        start, stop : int
-            Rows, ``0 <= start < stop <= group.rows``.
-        buffers : sequence of arrays
-            From `allocate`: one for each frame that is read, with at least ``stop - start`` rows. Overwritten.
-        first_frame, last_frame : int
-            Part of the group; default all.
-
-        Raises
-        ------
-        FrameReadError
-            A file became unreadable or shorter since it was opened.
-        InvalidInputError
-            The rows are outside of the image, or there are not as many buffers as frames.
+        The buffers are from `allocate`, one for each frame that is read, with at least as many rows. Raise
+        `FrameReadError` where a file became unreadable or shorter since it was opened.
         """
         group = self.group
         if not 0 <= start < stop <= group.rows:
@@ -137,7 +104,7 @@ class BandReader:
         return band
 
     def prefetch(self, start: int, stop: int) -> None:
-        """Tell the system that these rows of all frames are wanted soon; nothing where it takes no such advice."""
+        """Advise the system that these rows of all frames are wanted soon, where it takes such advice."""
         for source in self.group.sources:
             if isinstance(source, FileFrame):
                 source.advise_rows(start, stop, self._files)

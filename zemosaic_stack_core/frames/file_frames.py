@@ -69,7 +69,7 @@ class FileFrame:
         return planes
 
     def advise_rows(self, start: int, stop: int, files: FilePool) -> None:
-        """Tell the system that rows `start` to `stop` are wanted soon."""
+        """Advise the system that rows `start` to `stop` are wanted soon."""
         files.advise_rows(self.data_path, self.name, self.layout, start, stop)
 
 
@@ -79,12 +79,8 @@ def probe_frame(file: FrameFile, *, scratch: ScratchFolder | None = None) -> Fil
     FITS (gzipped or tile-compressed or neither) and ``.npy`` files are recognized by content, not by name. Compressed
     frames go to `scratch`, by default a folder of this frame's own, which goes when the frame does.
 
-    Raises
-    ------
-    FrameReadError
-        The file is missing, not an image, cut off, or contradicts itself: one line, what was found and expected.
-    OSError
-        The scratch folder is full or can't be written; the frame itself may be good.
+    Raise `FrameReadError` where the file is missing, not an image, cut off, or contradicts itself: one line, what was
+    found and expected; and `ScratchError` where the scratch folder is full or can't be written: the frame may be good.
     """
     scratch = ScratchFolder() if scratch is None else scratch
     head = head_of(file)
@@ -103,20 +99,16 @@ def probe_frame(file: FrameFile, *, scratch: ScratchFolder | None = None) -> Fil
 
 
 def plane_source(frame: FileFrame, extension: str) -> FileFrame:
-    """Return the plane `extension` (a mask, a variance) of a FITS frame as a source of rows of its own.
-
-    Raises
-    ------
-    FrameReadError
-        The file has no image extension of this EXTNAME, or it is damaged.
-    InvalidInputError
-        The plane has not the frame's rows and columns, and one channel or as many.
-    """
+    """Return the plane `extension` (a mask, a variance) of a FITS frame; see `probe_plane`."""
     return probe_plane(frame, read_head(frame.path, extension=extension))
 
 
 def probe_plane(frame: FileFrame, head: FileHead) -> FileFrame:
-    """Return the plane of a frame whose head was read with the plane's name; see `plane_source`."""
+    """Return the plane of a frame, a source of rows of its own, by its file's head, read with the plane's name.
+
+    Raise `FrameReadError` where there is no such extension, or it is damaged, and `InvalidInputError` unless it has the
+    frame's rows and columns, and one channel or as many.
+    """
     plane = probe_frame(head, scratch=frame.scratch)
     plane = replace(plane, name=f"{plane.name}[{head.extension}]")
     if (plane.rows, plane.columns) != (frame.rows, frame.columns) or plane.channels not in (1, frame.channels):
@@ -138,7 +130,7 @@ class _Shaped(Protocol):
 
 
 def describe_shape(source: _Shaped) -> str:
-    """Say a frame's shape in words."""
+    """Return a frame's shape in words."""
     return f"{source.rows} x {source.columns} (rows x columns), {count_text(source.channels, 'channel')}"
 
 

@@ -36,12 +36,8 @@ def find_fits_image(head: FileHead) -> PixelLayout | CompressedImage:
     """Return where the image of a FITS file is: in the last HDU of its head.
 
     An image has 2 axes, or 3 with the channels as planes; further axes of length 1 are dropped. With ``NAXIS1`` of 3
-    or 4 and a third axis that is longer than 4, the channels are taken to be the fastest axis.
-
-    Raises
-    ------
-    FrameReadError
-        The file has no image (of the name that was looked for), is cut off, or its header contradicts itself.
+    or 4 and a third axis that is longer than 4, the channels are taken to be the fastest axis. Raise `FrameReadError`
+    where there is no image (of the name that was looked for), it is cut off, or its header contradicts itself.
     """
     name, header, size = head.name, head.headers[-1], head.size or 0
     if not is_image(header, name, head.extension):

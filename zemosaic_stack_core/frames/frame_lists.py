@@ -22,26 +22,12 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
-    """Return the files that command-line arguments name, in their order.
+    """Return the files that command-line arguments name, in their order; those named one by one may not exist.
 
-    Parameters
-    ----------
-    arguments : sequence of str
-        Each a file; a folder, which means its frames (by suffix, not recursive) in natural name order;
-        ``@list.txt``, a UTF-8 text of one path a line, relative to the list's folder, blank lines and ``#`` comments
-        ignored; or a pattern with ``*`` or ``?`` that no shell has expanded.
-
-    Returns
-    -------
-    list of Path
-        Files that were named one by one are listed whether they exist or not.
-
-    Raises
-    ------
-    InvalidInputError
-        A folder, a list or a pattern gives no frame, or nothing was named at all.
-    FrameReadError
-        A folder or a list can't be read.
+    An argument is a file; a folder, which means its frames (by suffix, not recursive) in natural name order;
+    ``@list.txt``, a UTF-8 text of one path a line, relative to the list's folder, blank lines and ``#`` comments
+    ignored; or a pattern with ``*`` or ``?`` that no shell has expanded. Raise `InvalidInputError` where one gives no
+    frame, or there is none, and `FrameReadError` where a folder or a list can't be read.
     """
     paths = [path for argument in arguments for path in _expand(argument)]
     if not paths:
@@ -50,14 +36,9 @@ def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
 
 
 def find_repeated(paths: Sequence[Path]) -> dict[Path, int]:
-    """Return the files that are named more than once, each under its first name, and how often.
+    """Return the files that are named more than once, each under its first name, and how often; links are followed.
 
-    A frame that is given twice counts twice; more often than not a folder was named together with files in it.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        As from `expand_frame_arguments`; links are followed.
+    More often than not a folder was named together with files in it.
     """
     real = [os.path.realpath(path) for path in paths]
     counts = Counter(real)

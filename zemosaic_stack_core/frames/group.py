@@ -38,33 +38,10 @@ from zemosaic_stack_core.frames.file_frames import FileFrame, describe_shape, pr
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.frames.variances import FileVariances, kind_of_variances
 from zemosaic_stack_core.system.open_files import OpenFiles
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanesGiven:
-    """Masks, weights and variances of single samples: the FITS extensions they are in, and those given as arrays.
-
-    Parameters
-    ----------
-    mask_extension, variance_extension : str or None
-        Name of the extension of each frame's file.
-    dq_bits : int or None
-        Bits of the mask extension that count; None for all.
-    arrays : tuple of str
-        What was given as arrays, of ``"masks"``, ``"weights"``, ``"variances"``: no file tells them again.
-    """
-
-    mask_extension: str | None = None
-    dq_bits: int | None = None
-    variance_extension: str | None = None
-    arrays: tuple[str, ...] = ()
-
-
-NO_PLANES = PlanesGiven()
-"""Nothing but the frames."""
 
 
 class FrameSource(Protocol):
@@ -73,75 +50,55 @@ class FrameSource(Protocol):
     @property
     def name(self) -> str:
         """What messages call it: the path as given, or ``"frame 3"`` for the fourth array of a list."""
-        ...
 
     @property
     def path(self) -> Path | None:
         """The file it comes from."""
-        ...
 
     @property
     def rows(self) -> int:
         """Rows of the image."""
-        ...
 
     @property
     def columns(self) -> int:
         """Columns of the image."""
-        ...
 
     @property
     def channels(self) -> int:
         """Channels, 1 for mono."""
-        ...
 
     @property
     def is_color(self) -> bool:
         """Whether the image has a channel axis."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type handed out, in native byte order: uint8, int16, uint16 or float32."""
-        ...
 
     def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:
         """Fill `out`, of shape (channels, stop - start, columns) and the type `dtype`, with rows `start` to `stop`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameGroup:
-    """The frames of one stack, all of one shape.
-
-    Parameters
-    ----------
-    sources : tuple of FrameSource
-        The frames, in the order given.
-    masks : tuple of tuple of MaskSource
-        For each frame what marks its samples as missing; empty where nothing does.
-    rows, columns, channels : int
-        Shape of every frame.
-    is_color : bool
-        Whether the stack has a channel axis.
-    variances : FileVariances or None
-        Variances of the samples in an extension of each frame's file.
-    given : PlanesGiven
-        Names of the extensions that are read.
-    """
+    """The frames of one stack, all of one shape, in the order given."""
 
     sources: tuple[FrameSource, ...]
+    # For each frame what marks its samples as missing; empty where nothing does.
     masks: tuple[tuple[MaskSource, ...], ...]
     rows: int
     columns: int
     channels: int
+    # Whether the stack has a channel axis.
     is_color: bool
+    # Variances of the samples in an extension of each frame's file.
     variances: FileVariances | None = None
+    # Names of the extensions that are read.
     given: PlanesGiven = NO_PLANES
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the image: (row, column) or (row, column, channel)."""
+        """Shape of the stacked image: (row, column) or (row, column, channel)."""
         return (self.rows, self.columns, self.channels) if self.is_color else (self.rows, self.columns)
 
 
@@ -154,20 +111,7 @@ def check_same_shape(frame: FrameSource, first: FrameSource) -> None:
 
 
 def group_frames(sources: Sequence[FrameSource], masks: Sequence[Sequence[MaskSource]] | None = None) -> FrameGroup:
-    """Make a group of frames that were opened one by one.
-
-    Parameters
-    ----------
-    sources : sequence of FrameSource
-        At least one.
-    masks : sequence of sequence of MaskSource, optional
-        As many as frames.
-
-    Raises
-    ------
-    InvalidInputError
-        There is no frame, the shapes differ, or there are not as many masks as frames.
-    """
+    """Return the group of frames that were opened one by one, with their masks; raise where the shapes differ."""
     if not sources:
         raise InvalidInputError("no frames; expected at least one")
     if masks is not None and len(masks) != len(sources):
@@ -200,14 +144,8 @@ def open_frames(
     ``(row, column, channel)``, of NumPy or any other array-API library. A masked array, or an object with ``data`` and
     ``mask`` like astropy's ``CCDData``, brings its mask. `masks` has one boolean array (or None) per frame, True marks
     a missing sample. The extensions are those of `PlanesGiven`; every file must have them. Compressed frames are
-    decoded to `scratch`, by default a folder that lives as long as the frames.
-
-    Raises
-    ------
-    InvalidInputError
-        No frames, an object that is no image, shapes that differ (names both), masks that don't fit.
-    FrameReadError
-        A file can't be read as a frame.
+    decoded to `scratch`, by default a folder that lives as long as the frames. Raise `FrameReadError` where a file is
+    no frame, and `InvalidInputError` for no frames, an object that is no image, other shapes, masks that don't fit.
     """
     if isinstance(frames, (str, os.PathLike)):
         raise InvalidInputError(f"frames is {os.fspath(frames)!r}; expected a sequence of frames")

@@ -11,7 +11,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 
 
 def is_array(value: object) -> bool:
-    """Whether `value` is an array of NumPy or of another array-API library."""
+    """Return whether `value` is an array of NumPy or of another array-API library."""
     if isinstance(value, np.ndarray):
         return True
     import array_api_compat
@@ -25,13 +25,7 @@ def shape_of(array: object) -> tuple[int, ...]:
 
 
 def to_host(array: object, name: str) -> npt.NDArray[Any]:
-    """Return an array of any library, on any device, as a NumPy array; a view where the library allows it.
-
-    Raises
-    ------
-    InvalidInputError
-        The library offers no way to the host's memory.
-    """
+    """Return an array of any library, on any device, as a NumPy array; a view where the library allows it."""
     if isinstance(array, np.ndarray):
         return np.asarray(array)
     import array_api_compat

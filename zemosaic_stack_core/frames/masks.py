@@ -21,22 +21,15 @@ class MaskSource(Protocol):
 
     def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
         """Return rows `start` to `stop`, of shape (1 or channels, stop - start, columns), True = missing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayMask:
-    """A mask in memory, of NumPy or any other array-API library.
+    """A mask in memory, of NumPy or any other array-API library."""
 
-    Parameters
-    ----------
-    name : str
-        What messages call it.
-    array : array of shape (row, column) or (row, column, channel), bool
-        True = missing.
-    """
-
+    # What messages call it.
     name: str
+    # Shape (row, column[, channel]), bool, True = missing.
     array: Any
 
     @property
@@ -62,17 +55,10 @@ class ArrayMask:
 
 @dataclass(frozen=True, slots=True)
 class FileMask:
-    """A mask in a FITS extension: nonzero (or not a number) is missing.
-
-    Parameters
-    ----------
-    plane : FileFrame
-        The extension.
-    bits : int or None
-        Only these bits count; None for all.
-    """
+    """A mask in a FITS extension: nonzero (or not a number) is missing."""
 
     plane: FileFrame
+    # Only these count; None for all.
     bits: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,13 +79,7 @@ class FileMask:
 
 
 def array_mask(mask: object, name: str) -> ArrayMask:
-    """Return a mask in memory as a `MaskSource`.
-
-    Raises
-    ------
-    InvalidInputError
-        It is not a boolean array of 2 or 3 axes.
-    """
+    """Return a mask in memory as a `MaskSource`; raise where it is no boolean array of 2 or 3 axes."""
     if isinstance(mask, (list, tuple)):
         mask = np.asarray(mask)
     if not is_array(mask):

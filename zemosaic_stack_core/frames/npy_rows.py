@@ -22,11 +22,6 @@ def find_npy_image(start: bytes, size: int, name: str) -> tuple[PixelLayout, boo
     A third axis is the channels. It is the last one, ``(row, column, channel)``, unless the last is longer than 4 and
     the first is not: then it is ``(channel, row, column)``. ``(row, column, 1)`` keeps its axis,
     ``(1, row, column)`` is mono.
-
-    Raises
-    ------
-    FrameReadError
-        The header is damaged, the array has a wrong type or shape, or the file is cut off.
     """
     head = io.BytesIO(start)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -24,35 +24,23 @@ _Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class PixelLayout:
-    """Where the pixels of one image lie in a file and what they mean.
+    """Where the pixels of one image lie in a file and what they mean."""
 
-    Parameters
-    ----------
-    offset : int
-        Position of the first pixel, bytes.
-    stored : dtype
-        Type in the file, byte order included.
-    rows, columns, channels : int
-        Size of the image; 1 channel for mono.
-    interleaved : bool
-        True for ``(row, column, channel)``, False for planes, ``(channel, row, column)``.
-    unsigned : bool
-        The stored integers have their sign bit flipped (FITS ``BZERO = 32768`` for 16 bits and its like).
-    scale, zero : float
-        Physical value = stored value * scale + zero, in float64, then rounded once.
-    blank : int or None
-        Stored integer that means "missing".
-    """
-
+    # Position of the first pixel, bytes.
     offset: int
+    # Type in the file, byte order included.
     stored: np.dtype[Any]
     rows: int
     columns: int
     channels: int = 1
+    # True for (row, column, channel), False for planes, (channel, row, column).
     interleaved: bool = False
+    # The stored integers have their sign bit flipped (FITS ``BZERO = 32768`` for 16 bits and its like).
     unsigned: bool = False
+    # Physical value = stored value * scale + zero, in float64, then rounded once.
     scale: float = 1.0
     zero: float = 0.0
+    # Stored integer that means "missing".
     blank: int | None = None
 
     @property
@@ -117,7 +105,7 @@ class FilePool(OpenFiles):
         self._raw_views: tuple[memoryview, _Array] = (memoryview(b""), np.empty((0, 0)))
 
     def advise_rows(self, path: str, name: str, layout: PixelLayout, start: int, stop: int) -> None:
-        """Tell the system that rows `start` to `stop` are wanted soon."""
+        """Advise the system that rows `start` to `stop` are wanted soon."""
         planes = 1 if layout.interleaved else layout.channels
         row_bytes = layout.data_bytes // (layout.rows * planes)
         for plane in range(planes):
@@ -125,23 +113,9 @@ class FilePool(OpenFiles):
             self.advise(path, name, offset, (stop - start) * row_bytes)
 
     def read_rows(self, path: str, name: str, layout: PixelLayout, start: int, stop: int, out: _Array) -> None:
-        """Fill `out` with rows `start` to `stop` of every channel.
+        """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop` of every channel.
 
-        Parameters
-        ----------
-        path, name : str
-            The file, and what messages call it.
-        layout : PixelLayout
-            Where and what the pixels are.
-        start, stop : int
-            Rows, ``0 <= start < stop <= layout.rows``.
-        out : array of shape (channels, stop - start, columns)
-            Contiguous within each channel; of type `layout.dtype`, or of any other that takes the values.
-
-        Raises
-        ------
-        FrameReadError
-            The file ends early or can't be read.
+        `out` is contiguous within each channel; of type `layout.dtype`, or of any other that takes the values.
         """
         planes = 1 if layout.interleaved else layout.channels
         row_values = layout.columns * (layout.channels if layout.interleaved else 1)

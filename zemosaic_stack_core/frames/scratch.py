@@ -32,21 +32,19 @@ from zemosaic_stack_core.frames.pixel_rows import PixelLayout
 _PREFIX = "zemosaic-scratch-"
 _LOCK = "lock"
 _COPY_BYTES = 1024 * 1024
-_KEEP_FREE_BYTES = 64 * 1024 * 1024  # of the disk: a decompression bomb must not fill it
-_GRACE_SECONDS = 60.0  # a folder this young may belong to a process that has not locked it yet
+# Of the disk: a decompression bomb must not fill it.
+_KEEP_FREE_BYTES = 64 * 1024 * 1024
+# A folder this young may belong to a process that has not locked it yet.
+_GRACE_SECONDS = 60.0
 # The densest real codecs: deflate reaches 1032:1, PLIO 8192:1. A header that claims more than this is not believed.
 _LARGEST_RATIO = 10_000
 
 
 class ScratchFolder:
-    """A folder for decoded frames, made when the first one needs it.
+    """A folder for decoded frames, made when the first one needs it, in `parent` or else in ``TMPDIR``.
 
-    Pickled, it becomes a borrowed reference: the copy in a worker process never removes anything.
-
-    Parameters
-    ----------
-    parent : Path, optional
-        Where to make it; default the system's folder for temporary files (``TMPDIR``).
+    Pickled, it becomes a borrowed reference: the copy in a worker process never removes anything. Its methods raise
+    `FrameReadError` where a frame's data are damaged, and `ScratchError` where the folder is full or can't be written.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -89,15 +87,7 @@ class ScratchFolder:
         return self._folder / f"{self._count}.rows"
 
     def inflate(self, path: Path, name: str) -> Path:
-        """Decompress a gzip file; return the decompressed one.
-
-        Raises
-        ------
-        FrameReadError
-            The data are damaged or cut off.
-        ScratchError
-            The scratch folder is full or can't be written.
-        """
+        """Decompress a gzip file; return the decompressed one."""
         target = self._new_file(name)
         with _removed_on_error(target), _disk_errors(name, target.parent), target.open("xb") as out:
             for piece in _inflated(path, name):
@@ -106,15 +96,7 @@ class ScratchFolder:
         return target
 
     def decode_image(self, path: Path, image: CompressedImage, name: str) -> tuple[Path, PixelLayout]:
-        """Decode a tile-compressed FITS image, a few rows at a time; return the file of rows and its layout.
-
-        Raises
-        ------
-        FrameReadError
-            The data are damaged, or the header claims more than they can hold.
-        ScratchError
-            The scratch folder is full or can't be written.
-        """
+        """Decode a tile-compressed FITS image, a few rows at a time; return the file of rows and its layout."""
         size = image.layout.data_bytes
         if size > _LARGEST_RATIO * max(image.stored_bytes, 1):
             raise FrameReadError(
@@ -133,13 +115,7 @@ class ScratchFolder:
         return target, replace(image.layout, stored=stored)
 
     def transpose(self, path: Path, layout: PixelLayout, name: str) -> tuple[Path, PixelLayout]:
-        """Rewrite an array in Fortran order in C order, a few rows at a time; return the file of rows and its layout.
-
-        Raises
-        ------
-        ScratchError
-            The scratch folder is full or can't be written.
-        """
+        """Rewrite an array from Fortran to C order, a few rows at a time; return the file of rows and its layout."""
         target = self._new_file(name)
         if layout.interleaved:
             shape: tuple[int, ...] = (layout.rows, layout.columns, layout.channels)
@@ -221,7 +197,7 @@ def _removed_on_error(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(name: str, folder: Path | str) -> Iterator[None]:
-    """Say which frame and which folder an error of the scratch disk is about: the frame itself may be good."""
+    """Name frame and folder in an error of the scratch disk, which says nothing against the frame."""
     try:
         yield
     except FrameReadError:

@@ -32,13 +32,11 @@ class VarianceSource(Protocol):
     @property
     def is_checked(self) -> bool:
         """Whether every variance is known to be a finite number of at least 0."""
-        ...
 
     def read_variances(
         self, frame: int, chunk: Chunk, samples: npt.NDArray[Any], files: FilePool
     ) -> npt.NDArray[np.float32]:
         """Return a frame's variances in a chunk, shape (channel, pixel); `samples` are its samples there, as read."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.errors import FrameReadError
-from zemosaic_stack_core.frames.group import PlanesGiven
+from zemosaic_stack_core.frames.planes import PlanesGiven
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.result import StackResult
 

@@ -9,13 +9,38 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import FrameGroup
-from zemosaic_stack_core.frames.planes import PlaneStack, plane_stack
+from zemosaic_stack_core.frames.planes import PlaneStack
 from zemosaic_stack_core.frames.variances import DetectorVariances, VarianceSource
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.weighting import check_frame_weights, radial_weights
 
 # Rows of the radial weight that are computed at once.
 RADIAL_ROWS = 64
+
+
+def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:
+    """Return numbers given per sample, broadcastable to (frame, row, column[, channel]), laid out by channel.
+
+    Raise `InvalidInputError`, which calls them `name`, where the shape does not fit or one is negative or not finite.
+    """
+    array = np.asarray(values)
+    shape = (len(group.sources), group.rows, group.columns)
+    full = (*shape, group.channels) if group.is_color else shape
+    if array.dtype.kind not in "fiub":
+        raise InvalidInputError(f"{name} have the type {array.dtype}; expected real numbers")
+    try:
+        whole = np.broadcast_to(array, full)
+    except ValueError:
+        raise InvalidInputError(
+            f"{name} have the shape {array.shape}; expected {full} or one that broadcasts to it"
+        ) from None
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidInputError(f"{name} hold a value that is not finite; expected finite numbers of at least 0")
+    if array.dtype.kind in "fi" and array.size and array.min() < 0:
+        raise InvalidInputError(f"{name} hold the value {array.min():g}; expected numbers of at least 0")
+    if not group.is_color:
+        return PlaneStack(whole[:, None, :, :])
+    return PlaneStack(np.moveaxis(whole, 3, 1))
 
 
 def split_weights(

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends import N_SLOTS, Backend
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.chunk import Chunk
-from zemosaic_stack_core.frames.group import NO_PLANES, FrameGroup, PlanesGiven
+from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.masks import ArrayMask
-from zemosaic_stack_core.frames.planes import PlaneStack
+from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven, PlaneStack
 from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers

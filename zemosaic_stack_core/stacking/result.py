@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.fits.observing import ObservingFacts
-from zemosaic_stack_core.frames.group import NO_PLANES, PlanesGiven
+from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.options import StackOptions
 
 

@@ -18,19 +18,8 @@ _NO_FILE_FITS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(e
 def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Raise where `path` could not be written; call it before the work that the file is to hold.
 
-    Parameters
-    ----------
-    path : path
-        The file to be written.
-    overwrite : bool
-        An existing file may be replaced.
-
-    Raises
-    ------
-    InvalidInputError
-        The file exists and `overwrite` is false, or `path` is a folder.
-    OutputError
-        There is no folder to write it in, or no permission to.
+    `InvalidInputError` means that it is a folder, or there already and not to be overwritten, `OutputError` that there
+    is no folder to write it in, or no permission to.
     """
     target = Path(path)
     if target.is_dir():
@@ -50,26 +39,8 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 
     The bytes go to a temporary name in the same folder. At the end of the ``with`` block they are flushed to the disk
     and the file is renamed; after an exception the temporary file is removed and whatever had the name before is
-    untouched. Only a killed process can leave a temporary file: see `remove_leftovers`.
-
-    Parameters
-    ----------
-    path : path
-        Name of the file; a symbolic link is followed.
-    overwrite : bool
-        An existing file may be replaced.
-
-    Yields
-    ------
-    binary file
-        Open for writing and reading, seekable.
-
-    Raises
-    ------
-    InvalidInputError
-        The file exists and `overwrite` is false, or `path` is a folder.
-    OutputError
-        The system refused: no such folder, no permission, disk full.
+    untouched. Only a killed process can leave a temporary file: see `remove_leftovers`. A symbolic link is followed.
+    The file can be read as well, and is seekable. Raise as `check_output`, and `OutputError` where the disk is full.
     """
     check_output(path, overwrite=overwrite)
     target = Path(os.path.realpath(path))

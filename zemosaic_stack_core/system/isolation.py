@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+# What the line with the answer starts with: libraries print to standard output too.
 _MARK = "zemosaic-answer:"
-"""What the line with the answer starts with: libraries print to standard output too."""
-
+# Seconds that a killed process may take to go; one that hangs in the driver never does, and is left behind.
 _GRACE_S = 5.0
-"""Seconds that a killed process may take to go; one that hangs in the driver never does, and is left behind."""
 
 
 class IsolatedCallError(Exception):
@@ -30,26 +29,10 @@ def _function(target: str) -> Callable[..., Any]:
 
 
 def call_in_process(target: str, arguments: Sequence[Any], *, timeout_s: float) -> Any:
-    """Call a function in a Python process of its own.
+    """Return what the function `target`, ``"package.module:function"``, returns in a Python process of its own.
 
-    Parameters
-    ----------
-    target : str
-        ``"package.module:function"``; the function returns what JSON can hold.
-    arguments : sequence
-        Positional arguments that JSON can hold.
-    timeout_s : float
-        Seconds after which the process is killed.
-
-    Returns
-    -------
-    object
-        What the function returned.
-
-    Raises
-    ------
-    IsolatedCallError
-        With the reason in one line.
+    JSON must be able to hold the arguments and the answer. The process is killed after `timeout_s` seconds. Raise
+    `IsolatedCallError` with the reason in one line.
     """
     command = [sys.executable, "-m", __name__, target, json.dumps(list(arguments))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

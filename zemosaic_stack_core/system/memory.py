@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-#: Parameters of glibc's ``mallopt``, and their values here, bytes.
+# Parameters of glibc's ``mallopt``, and their values here, bytes.
 TRIM_THRESHOLD = (-1, 1 << 26)
 MAP_THRESHOLD = (-3, 1 << 25)
 
@@ -25,12 +25,12 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
+# Folder, limit and use of a container's memory, and what ``memory.stat`` there calls files that are cached and not in
+# use: version 2 and 1 of control groups.
 _CGROUP_FILES = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Folder, limit and use of a container's memory, and what ``memory.stat`` there calls files that are cached and not in
-use: version 2 and 1 of control groups."""
 
 
 def usable_cores() -> int:

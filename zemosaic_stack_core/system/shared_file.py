@@ -24,24 +24,13 @@ _ADVICE = "TMPDIR names another folder"
 
 
 class SharedFile:
-    """Memory that worker processes share: a mapped temporary file, removed in every case.
+    """Memory of `size` bytes that worker processes share: a mapped temporary file, removed in every case.
 
     A file in the temporary folder and not POSIX shared memory: that is often limited to 64 MB in containers, where
     writing past it kills the process. Where the temporary folder has no room, a file in memory that belongs to no
-    folder, on systems that have such files (Linux): a process alone would need as much memory for its results.
-
-    Parameters
-    ----------
-    size : int
-        Bytes.
-    is_sparse : bool
-        Take room on the disk only where something is written; a full disk then shows at a write, which must not go
-        through the mapping.
-
-    Raises
-    ------
-    ScratchError
-        There is no room in either place.
+    folder, on systems that have such files (Linux): a process alone would need as much memory for its results. Raise
+    `ScratchError` where there is no room in either place. A sparse file takes room on the disk only where something is
+    written; a full disk then shows at a write, which must not go through the mapping.
     """
 
     def __init__(self, size: int, *, is_sparse: bool = False) -> None:
