@@ -16,6 +16,8 @@ from zemosaic_stack_core.command_line import build_parser, main
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 IDS = [page.relative_to(DOCS).as_posix() for page in PAGES]
+# Read on the repository's pages, not on the site.
+ASIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "changes/README.md")]
 WITH_COMMANDS = [page for page in PAGES if any(block.language in ("bash", "python") for block in blocks_of(page))]
 # Pages that make their own frames.
 FROM_NOTHING = ("tutorial.md",)
@@ -57,7 +59,12 @@ def test_blocks_say_what_they_are(page: Path) -> None:
             assert not re.search(r"^(\w+=\S+ )*(zemosaic-worker|python|pip|dask) ", block.text, re.MULTILINE), block
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+of_every_page = pytest.mark.parametrize(
+    "page", [*PAGES, *ASIDE], ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/")
+)
+
+
+@of_every_page
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith(("http://", "https://")):
@@ -70,12 +77,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in [re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles], link
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=[*IDS, "README.md"])
+@of_every_page
 def test_names_in_the_text_exist(page: Path) -> None:
     for name in sorted(
         set(re.findall(r"\bzemosaic_(?:stack_core|worker)(?:\.\w+)+", page.read_text(encoding="utf-8")))
     ):
         _resolve(name)
+
+
+@of_every_page
+def test_files_in_the_text_exist(page: Path) -> None:
+    roots = [ROOT, ROOT / "zemosaic_stack_core", DOCS]
+    for name in re.findall(r"`((?:[\w.-]+/)*[\w-]+(?:\.py|/))`", page.read_text(encoding="utf-8")):
+        assert any((root / name).exists() for root in roots), name
 
 
 def _resolve(name: str) -> object:
@@ -89,7 +103,7 @@ def _resolve(name: str) -> object:
     return found
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=[*IDS, "README.md"])
+@of_every_page
 def test_options_in_the_text_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     ours = {option for parser in _parsers(build_parser()) for option in parser._option_string_actions}
