@@ -187,4 +187,4 @@ def test_frames_on_another_drive_have_no_relative_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "relpath", relpath)
     master = write_master(tmp_path / "m.fits", stack([frame]))
     (row,) = read_master(master).rows
-    assert (row.name, row.relative, row.record.path) == (str(frame), "", frame)
+    assert (row.record.name, row.relative, row.record.path) == (str(frame), "", frame)
