@@ -1,12 +1,19 @@
 """The house: a folder is a floor, imports go down only, and no file imports in a circle."""
 
 import ast
+import importlib
+import re
 from graphlib import TopologicalSorter
+from operator import attrgetter
 from pathlib import Path
+
+import pytest
 
 import zemosaic_stack_core
 
 ROOT = Path(zemosaic_stack_core.__file__).parent
+PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+WALKS = {walk.partition("\n")[0]: walk for walk in PAGE.split("### ")[1:]}
 # Floor of each folder, and of the files that stand at the top of the package.
 FLOORS = {
     "command_line": 10,
@@ -69,3 +76,21 @@ def test_imports_go_down_only():
 def test_no_file_imports_in_a_circle():
     order = list(TopologicalSorter(IMPORTS).static_order())  # raises CycleError with the files of the circle
     assert len(order) == len(IMPORTS)
+
+
+def test_the_page_has_the_same_floors():
+    rows = re.findall(r"^\| (\d+) \| `([\w.]+)/?`", PAGE, re.MULTILINE)
+    assert {name.removesuffix(".py"): int(floor) for floor, name in rows} == FLOORS
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_walk_goes_down_and_its_names_are_there(walk):
+    steps = re.findall(r"^\d+\. `([\w/]+)\.py`: (.*?)(?=^\d|^$|\Z)", WALKS[walk], re.MULTILINE | re.DOTALL)
+    floors = [FLOORS[file.partition("/")[0]] for file, _ in steps]
+    assert len(steps) == 10
+    assert floors == sorted(floors, reverse=True)
+    for file, text in steps:
+        module = importlib.import_module(f"zemosaic_stack_core.{file.removesuffix('/__init__').replace('/', '.')}")
+        names = re.findall(r"`([\w.]+)\(\)`", text)
+        assert names, file
+        assert all(attrgetter(name)(module).__module__ == module.__name__ for name in names), file
