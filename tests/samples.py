@@ -26,6 +26,21 @@ def color_masks(pattern: str, rows: int, columns: int) -> npt.NDArray[np.bool_]:
     return masks
 
 
+class UnreadableFrame:
+    """A source of rows, as `frames.group.FrameSource`, none of which may or can be read."""
+
+    name, path, channels, is_color = "unreadable", None, 1, False
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, error: Exception, shape: tuple[int, int] = (4, 5)) -> None:
+        self._error = error
+        self.rows, self.columns = shape
+
+    def read_rows(self, *_: object) -> None:
+        """Raise the error."""
+        raise self._error
+
+
 def make_frames(seed: int, n: int, shape: tuple[int, ...] = (5, 9), pattern: str = "complete") -> tuple[Frames, Masks]:
     """Make `n` frames of a sky of 100 +- 5 with a few outliers, and one mask (or None) per frame.
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from astropy.io import fits
+from samples import UnreadableFrame
 
 import zemosaic_worker
 from conftest import cupy_unusable
@@ -423,16 +424,10 @@ def test_the_workers_two_ways_to_a_tile(shaky, tmp_path):
 
 
 def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read():
-    class Unreadable:
-        name, path, rows, columns, channels, is_color = "unreadable", None, 4, 5, 1, False
-        dtype = np.dtype(np.float32)
-
-        def read_rows(self, start, stop, out, files):
-            raise AssertionError("the frame was read for its statistics")
-
+    frame = UnreadableFrame(AssertionError("the frame was read for its statistics"))
     gpu = Phase3Gpu(is_required=True, check_health=lambda: GpuHealth(usable=False, reason="no card"))
     with pytest.raises(BackendUnavailableError, match="the GPU is required and can't be used: no card"):
-        stack_auto(group_frames([Unreadable()] * 3), gpu=gpu, options=StackOptions(normalization="linear_fit"))
+        stack_auto(group_frames([frame] * 3), gpu=gpu, options=StackOptions(normalization="linear_fit"))
 
 
 def test_a_required_gpu_that_fails_is_an_error(shaky):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from stars import list_stars
 
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
 from zemosaic_stack_core.prepare.stars.detect import APERTURES, StarList, detect_stars
@@ -20,21 +21,8 @@ LIGHT = 1000 * SKY.random(600) ** -0.8
 def frame(left: float, dimmed: float, *, columns: int = 300) -> tuple[StarList, Affine]:
     """Return the stars that a frame at this place of the sky sees, and its map to the frame at 0."""
     inside = (PLACES[:, 0] > left + 3) & (PLACES[:, 0] < left + columns - 4)
-    x, y = (PLACES[inside] - (left, 0.0)).T
     flux = dimmed * LIGHT[inside] * (1 + 0.01 * np.random.default_rng(round(left)).standard_normal(inside.sum()))
-    order = np.argsort(-flux)
-    stars = StarList(
-        x=x[order],
-        y=y[order],
-        flux=flux[order],
-        error=0.01 * flux[order],
-        fwhm=3.0,
-        roundness=0.9,
-        sky=100.0,
-        noise=5.0,
-        rows=200,
-        columns=columns,
-    )
+    stars = list_stars(PLACES[inside] - (left, 0.0), flux, 0.01 * flux, (200, columns))
     return stars, Affine(x0=left)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
+from stars import list_stars
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
@@ -51,19 +52,7 @@ class Sky:
 
 
 def star_list(places: Points, flux: Points) -> StarList:
-    order = np.argsort(-flux)
-    return StarList(
-        x=places[order, 0],
-        y=places[order, 1],
-        flux=flux[order],
-        error=np.full(len(flux), 30.0),
-        fwhm=3.0,
-        roundness=0.9,
-        sky=100.0,
-        noise=10.0,
-        rows=ROWS,
-        columns=COLUMNS,
-    )
+    return list_stars(places, flux, 30.0, (ROWS, COLUMNS), noise=10.0)
 
 
 def register(lists: list[StarList], **options: object) -> Registration:

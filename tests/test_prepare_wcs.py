@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from stars import list_stars
 
 from zemosaic_stack_core.prepare.align import wcs_offsets
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
@@ -28,19 +29,7 @@ def header(x: float = 0.0, y: float = 0.0, degrees: float = 0.0, projection: str
 
 def stars_at(points: npt.NDArray[np.float64]) -> StarList:
     inside = points[np.all((points > 4) & (points < (COLUMNS - 5, ROWS - 5)), axis=1)]
-    flux = np.linspace(9000, 900, len(inside))
-    return StarList(
-        x=inside[:, 0],
-        y=inside[:, 1],
-        flux=flux,
-        error=np.full(len(flux), 20.0),
-        fwhm=3.0,
-        roundness=0.9,
-        sky=100.0,
-        noise=5.0,
-        rows=ROWS,
-        columns=COLUMNS,
-    )
+    return list_stars(inside, np.linspace(9000, 900, len(inside)), 20.0, (ROWS, COLUMNS))
 
 
 def sky() -> npt.NDArray[np.float64]:

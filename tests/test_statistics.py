@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import UnreadableFrame
 
 from benchmarks import additions, frame_numbers
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
@@ -182,14 +183,7 @@ def test_grid_error_on_a_real_frame():
 
 
 def test_nothing_is_read_where_nothing_is_needed():
-    class Unreadable:
-        name, path, rows, columns, channels, is_color = "unreadable", None, 4, 5, 1, False
-        dtype = np.dtype(np.float32)
-
-        def read_rows(self, start, stop, out, files):
-            raise AssertionError("read")
-
-    group = group_frames([Unreadable()])
+    group = group_frames([UnreadableFrame(AssertionError("read"))])
     numbers = estimate_frame_numbers(group, options())
     assert numbers.scale is None
     assert numbers.offset is None
@@ -305,16 +299,10 @@ def test_exposure_from_arrays_needs_seconds():
 
 
 def test_an_error_ends_the_estimate():
-    class Broken:
-        name, path, rows, columns, channels, is_color = "broken", None, 20, 20, 1, False
-        dtype = np.dtype(np.float32)
-
-        def read_rows(self, start, stop, out, files):
-            raise FrameReadError("broken")
-
+    frame = UnreadableFrame(FrameReadError("broken"), shape=(20, 20))
     asked = options(normalization="additive")
     with pytest.raises(FrameReadError):
-        estimate_frame_numbers(group_frames([Broken()] * 5), asked, workers=2)
+        estimate_frame_numbers(group_frames([frame] * 5), asked, workers=2)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("statistics")]
 
 
