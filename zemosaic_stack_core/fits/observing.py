@@ -37,14 +37,19 @@ class ObservingFacts:
         return self.start + (self.end - self.start) / 2
 
 
+# Of a file without a header.
+NO_FACTS = ObservingFacts()
+
+
 def observing_facts(headers: Sequence[FitsHeader], size: int | None) -> ObservingFacts:
     """Return what headers tell of the exposure: the primary header, then the last, which is the image's.
 
     `size` is that of the file, bytes. Of no header there are no facts but the size.
     """
+    both = headers[:1] if len(headers) < 2 else (headers[0], headers[-1])
 
     def get(keyword: str) -> str | None:
-        values = (header.get(keyword) for header in (*headers[:1], *headers[-1:]))
+        values = (header.get(keyword) for header in both)
         return next((value for value in values if value is not None), None)
 
     exposure = _seconds(get("EXPTIME"))

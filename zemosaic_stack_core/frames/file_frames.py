@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
-from zemosaic_stack_core.fits.observing import ObservingFacts
+from zemosaic_stack_core.fits.observing import NO_FACTS, ObservingFacts
 from zemosaic_stack_core.frames.fits_rows import find_fits_image
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of, read_head
 from zemosaic_stack_core.frames.npy_rows import find_npy_image
@@ -32,7 +32,7 @@ class FileFrame:
     data_path: str
     layout: PixelLayout
     is_color: bool
-    observing: ObservingFacts = field(default=ObservingFacts(), repr=False)
+    observing: ObservingFacts = field(default=NO_FACTS, repr=False)
     # Card UTYPE of the image, which says what its values are; empty without one.
     utype: str = ""
     # Keeps the folder of `data_path` while this record lives in the process that made it.

@@ -14,7 +14,7 @@ import numpy as np
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.cards import FitsHeader, axis_lengths, card_integer, card_real, data_bytes
-from zemosaic_stack_core.frames.heads import FileHead, has_name, is_image, is_plain
+from zemosaic_stack_core.frames.heads import FileHead, has_name, is_compressed
 from zemosaic_stack_core.frames.pixel_rows import PixelLayout
 
 _STORED = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -39,12 +39,11 @@ def find_fits_image(head: FileHead) -> PixelLayout | CompressedImage:
     or 4 and a third axis that is longer than 4, the channels are taken to be the fastest axis. Raise `FrameReadError`
     where there is no image (of the name that was looked for), it is cut off, or its header contradicts itself.
     """
-    name, header, size = head.name, head.headers[-1], head.size or 0
-    if not is_image(header, name, head.extension):
+    if not head.has_image:
         raise _no_image(head)
-    axes = axis_lengths(header, name)
-    if is_plain(header):
-        return _image(header, axes, size, name)
+    name, header, size = head.name, head.headers[-1], head.size or 0
+    if not is_compressed(header):
+        return _image(header, axis_lengths(header, name), size, name)
     layout = _layout(header, axis_lengths(header, name, "ZNAXIS"), 0, name, compressed=True)
     stored = data_bytes(header, name)
     if header.data_offset + stored > size:
@@ -57,7 +56,7 @@ def _no_image(head: FileHead) -> FrameReadError:
     name, extension = head.name, head.extension
     for header in reversed(head.headers):
         axes = axis_lengths(header, name)
-        if has_name(header, extension) and is_plain(header) and axes:
+        if axes and has_name(header, extension) and header.get("XTENSION") in (None, "IMAGE"):
             return FrameReadError(f"{name}: NAXIS1.. = {axes}; expected at least one pixel along each axis")
     looked_for = "an image" if extension is None else f"an image extension named {extension}"
     found = f"{len(head.headers)} HDU without {looked_for}"

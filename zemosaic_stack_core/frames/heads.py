@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.cards import FIRST_READ, FitsHeader, ReadAt, axis_lengths, parse_real, walk_headers
-from zemosaic_stack_core.fits.observing import ObservingFacts, observing_facts
+from zemosaic_stack_core.fits.observing import NO_FACTS, ObservingFacts, observing_facts
 from zemosaic_stack_core.system.open_files import OpenFiles
 
 if TYPE_CHECKING:
@@ -39,12 +39,16 @@ class FileHead:
     size: int | None = None
     # Of a FITS file, gzipped or not: its headers up to that of the image, or of the extension that was asked for.
     headers: tuple[FitsHeader, ...] = ()
+    # Whether the last of them is the image's; else there is none.
+    has_image: bool = False
     # The first bytes of a .npy or a gzip file.
     start: bytes = b""
     # Why the file is no frame; empty where it may be one.
     problem: str = ""
     # EXTNAME of the image that was looked for; None for the first one.
     extension: str | None = None
+    # What the headers tell of the exposure.
+    observing: ObservingFacts = NO_FACTS
 
     @property
     def is_gzip(self) -> bool:
@@ -56,14 +60,9 @@ class FileHead:
         """Whether the file is an array of NumPy's."""
         return self.start.startswith(NPY_MAGIC)
 
-    @property
-    def observing(self) -> ObservingFacts:
-        """What the headers tell of the exposure."""
-        return observing_facts(self.headers, self.size)
-
     def get(self, *keywords: str) -> str | None:
         """Return the first of these cards, as text, of the image's header or else of the primary; None without any."""
-        both = (*self.headers[-1:], *self.headers[:1])
+        both = self.headers[:1] if len(self.headers) < 2 else (self.headers[-1], self.headers[0])
         values = (header.get(keyword) for keyword in keywords for header in both)
         return next((value for value in values if value is not None), None)
 
@@ -112,19 +111,9 @@ def head_of(file: FrameFile) -> FileHead:
     return file if isinstance(file, FileHead) else read_head(file)
 
 
-def is_image(header: FitsHeader, name: str, extension: str | None = None) -> bool:
-    """Return whether an HDU is an image with pixels, compressed or not, of the name `extension` if one is given."""
-    return has_name(header, extension) and (is_compressed(header) or (is_plain(header) and has_pixels(header, name)))
-
-
 def has_name(header: FitsHeader, extension: str | None) -> bool:
     """Return whether an HDU has this EXTNAME, in any case; None is any name."""
     return extension is None or (header.get("EXTNAME") or "").upper() == extension.upper()
-
-
-def is_plain(header: FitsHeader) -> bool:
-    """Return whether an HDU is an image as it stands."""
-    return (header.get("XTENSION") or "IMAGE") == "IMAGE"
 
 
 def is_compressed(header: FitsHeader) -> bool:
@@ -132,10 +121,10 @@ def is_compressed(header: FitsHeader) -> bool:
     return header.get("XTENSION") == "BINTABLE" and header.written("ZIMAGE") == "T"
 
 
-def has_pixels(header: FitsHeader, name: str) -> bool:
-    """Return whether an HDU has axes, none of length 0."""
+def is_plain_image(header: FitsHeader, name: str) -> bool:
+    """Return whether an HDU is an image as it stands, with axes of which none has length 0."""
     axes = axis_lengths(header, name)
-    return bool(axes) and all(axes)
+    return (header.get("XTENSION") or "IMAGE") == "IMAGE" and bool(axes) and all(axes)
 
 
 @contextmanager
@@ -167,28 +156,38 @@ def _read_open(file: FileIO, empty: FileHead) -> FileHead:
     except OSError as error:
         raise FrameReadError(f"{empty.name}: {error.strerror}; expected a readable file") from None
     if start.startswith(NPY_MAGIC):
-        return replace(empty, size=size, start=start)
+        return replace(empty, size=size, start=start, observing=ObservingFacts(size=size))
     headers: list[FitsHeader] = []
-    problem = ""
+    has_image, problem, magic = False, "", b""
     if start.startswith(GZIP_MAGIC):
+        magic = GZIP_MAGIC
         # What is wrong with it is found where it is inflated.
         with suppress(FrameReadError, OSError, EOFError, zlib.error):
             file.seek(0)
-            _collect(headers, _inflated_reader(file), _MOST_INFLATED, empty)
-        return replace(empty, size=size, headers=tuple(headers), start=GZIP_MAGIC)
-    try:
-        _collect(headers, _plain_reader(file, start, size, empty.name), size, empty)
-    except FrameReadError as error:
-        problem = str(error)
-    return replace(empty, size=size, headers=tuple(headers), problem=problem)
+            has_image = _collect(headers, _inflated_reader(file), _MOST_INFLATED, empty)
+    else:
+        try:
+            has_image = _collect(headers, _plain_reader(file, start, size, empty.name), size, empty)
+        except FrameReadError as error:
+            problem = str(error)
+    return replace(
+        empty,
+        size=size,
+        headers=tuple(headers),
+        has_image=has_image,
+        start=magic,
+        problem=problem,
+        observing=observing_facts(headers, size),
+    )
 
 
-def _collect(headers: list[FitsHeader], read_at: ReadAt, size: int, empty: FileHead) -> None:
-    """Append the headers up to that of the image."""
+def _collect(headers: list[FitsHeader], read_at: ReadAt, size: int, empty: FileHead) -> bool:
+    """Append the headers up to that of the image; return whether there is one."""
     for header in walk_headers(read_at, size, empty.name):
         headers.append(header)
-        if is_image(header, empty.name, empty.extension):
-            return
+        if has_name(header, empty.extension) and (is_compressed(header) or is_plain_image(header, empty.name)):
+            return True
+    return False
 
 
 def _plain_reader(file: FileIO, start: bytes, size: int, name: str) -> ReadAt:

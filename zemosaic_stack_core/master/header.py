@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.observing import parse_date
-from zemosaic_stack_core.frames.heads import is_image, read_head
+from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.master.tile import TileFacts
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
@@ -65,7 +65,7 @@ def reference_header(path: Path) -> fits.Header | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong with a card is dealt with card by card
         try:
-            if len(head.headers) == 1 or not is_image(head.headers[-1], head.name):
+            if len(head.headers) == 1 or not head.has_image:
                 return primary
             header = head.image_header()
             header.extend(primary, strip=True, unique=True, update=False)
