@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core.prepare import PrepareOptions, decide
+from zemosaic_stack_core.prepare import PrepareOptions, RawPolicy
 from zemosaic_stack_core.prepare.headers.recognize import recognize
 
 WCS = {
@@ -86,17 +86,21 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
 
 def test_what_is_asked_for_comes_first(tmp_path: Path) -> None:
     mosaic, aligned = write(tmp_path / "a.fits", {"BAYERPAT": "GRBG"}), write(tmp_path / "b.fits")
-    assert not decide(PrepareOptions(align="none"), [mosaic]).is_raw
-    assert decide(PrepareOptions(align="none", bayer_pattern="GRBG"), [mosaic]).is_raw
-    assert decide(PrepareOptions(align="stars"), [aligned]).is_raw
-    assert not decide(PrepareOptions(), [aligned]).is_raw
+    for asked, path, is_raw in (
+        (PrepareOptions(align="none"), mosaic, False),
+        (PrepareOptions(align="none", bayer_pattern="GRBG"), mosaic, True),
+        (PrepareOptions(align="stars"), aligned, True),
+        (PrepareOptions(), aligned, False),
+        (PrepareOptions(), mosaic, True),
+    ):
+        assert RawPolicy(options=asked).by_headers([path]).is_raw is is_raw
 
 
 def test_aligned_frames_cost_no_import(tmp_path: Path) -> None:
     write(tmp_path / "a.fits", WCS, dtype=np.float32)
     write(tmp_path / "b.fits", WCS, dtype=np.float32)
     code = (
-        "import sys; from zemosaic_stack_core.prepare import recognize; "
+        "import sys; from zemosaic_stack_core.prepare.headers.recognize import recognize; "
         f"assert not recognize([{str(tmp_path / 'a.fits')!r}, {str(tmp_path / 'b.fits')!r}]).is_raw; "
         "bad = {'numpy', 'scipy', 'sep', 'astropy', 'drizzle'} & set(sys.modules); assert not bad, bad"
     )

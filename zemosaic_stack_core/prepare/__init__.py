@@ -10,31 +10,18 @@ from typing import TYPE_CHECKING, Any
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
-    from zemosaic_stack_core.prepare.headers.recognize import Recognized, decide, recognize
     from zemosaic_stack_core.prepare.pipeline import prepare_frames
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 
-__all__ = [
-    "PrepareOptions",
-    "PreparedFrame",
-    "PreparedGroup",
-    "RawPolicy",
-    "Recognized",
-    "decide",
-    "prepare_frames",
-    "recognize",
-]
+__all__ = ["PrepareOptions", "PreparedFrame", "PreparedGroup", "RawPolicy", "prepare_frames"]
 
 # The modules of what is imported when it is asked for: whoever stacks aligned frames does not pay for it.
 _LATER = {
     "PreparedFrame": "records",
     "PreparedGroup": "records",
     "RawPolicy": "raw_policy",
-    "Recognized": "headers.recognize",
-    "decide": "headers.recognize",
     "prepare_frames": "pipeline",
-    "recognize": "headers.recognize",
 }
 
 

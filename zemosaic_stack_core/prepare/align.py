@@ -164,7 +164,7 @@ def _places_by_wcs(frames: Sequence[RawFrame], lists: Sequence[StarList], refere
         match = refine_match(stars, lists[reference], transform) if len(stars) else None
         if match is not None and match.problem(*_EVIDENCE):
             match = None
-        places.append(Place(transform=transform, match=match, via=reference, flux_ratio=ratio))
+        places.append(Place(transform=transform, match=match, flux_ratio=ratio))
     return tuple(places)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.options import StackOptions
-from zemosaic_stack_core.prepare.headers.recognize import Recognized, decide
+from zemosaic_stack_core.prepare.headers.recognize import Recognized, recognize
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class RawPolicy:
 
     def by_headers(self, frames: Sequence[FrameFile]) -> Recognized:
         """Return whether frames are raw, as far as the options and their headers say it."""
-        return _with_line(decide(self.options, frames))
+        if self.options == PrepareOptions():
+            return _with_line(recognize(frames))
+        return _with_line(Recognized(self.options != PrepareOptions(align="none"), "asked for"))
 
     def by_stars(self, found: Recognized, frames: Sequence[FrameFile], files: FilePool) -> Recognized:
         """Return whether frames are raw, by their stars where the headers have left it open."""

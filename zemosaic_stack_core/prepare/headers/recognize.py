@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.prepare.headers.kinds import kind_by_cards, pattern_by_cards
-from zemosaic_stack_core.prepare.options import PrepareOptions
 
 _WCS_CARDS = (
     *("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CROTA1", "CROTA2"),
@@ -41,13 +40,6 @@ class Recognized:
     is_open: bool = False
     # What the stars say of frames taken as aligned; empty where they were not looked at.
     line: str = ""
-
-
-def decide(options: PrepareOptions, frames: Sequence[FrameFile]) -> Recognized:
-    """Return whether frames are to be prepared: any options but defaults and ``align="none"`` alone ask for it."""
-    if options == PrepareOptions():
-        return recognize(frames)
-    return Recognized(options != PrepareOptions(align="none"), "asked for")
 
 
 def recognize(frames: Sequence[FrameFile]) -> Recognized:

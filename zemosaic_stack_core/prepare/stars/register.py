@@ -34,9 +34,8 @@ class Place:
 
     # From its pixels to the reference's, by WCS the nearest affine map; None where the frame can't be used.
     transform: Affine | None = None
-    # The evidence, against frame `via`: the reference, or one that overlaps more.
+    # The evidence, against the reference or a frame that overlaps more.
     match: StarMatch | None = None
-    via: int = -1
     # Star flux of the reference over the frame's.
     flux_ratio: float = math.nan
     # Why the frame can't be used; empty where it can.
@@ -119,7 +118,7 @@ class _Search:
         lists, own = self.lists, self.lists[reference]
         places = [Place(reason="not tried")] * len(lists)
         itself = refine_match(own, own, Affine())
-        places[reference] = Place(transform=Affine(), match=itself, via=reference, flux_ratio=1.0)
+        places[reference] = Place(transform=Affine(), match=itself, flux_ratio=1.0)
         # From the reference outwards in time: a neighbor's place is nearly always a good first guess.
         for index in sorted(range(len(lists)), key=lambda i: (abs(i - reference), i)):
             if index == reference:
@@ -163,14 +162,14 @@ class _Search:
         if match is None or match.stars < 12 or match.stars < 0.5 * match.overlap or self._problem(match):
             match = find_match(source, target) or match
         if match is None:
-            return Place(reason=f"no pattern of stars in common ({len(source)} and {len(target)} stars)", via=via)
+            return Place(reason=f"no pattern of stars in common ({len(source)} and {len(target)} stars)")
         problem = self._problem(match)
         if problem:
-            return Place(match=match, reason=problem, via=via)
+            return Place(match=match, reason=problem)
         match, reason, note = self._against_fixed_points(source, target, match)
         if reason:
-            return Place(match=match, reason=reason, via=via)
-        return Place(transform=match.transform, match=match, flux_ratio=match.flux_ratio, note=note, via=via)
+            return Place(match=match, reason=reason)
+        return Place(transform=match.transform, match=match, flux_ratio=match.flux_ratio, note=note)
 
     def _problem(self, match: StarMatch) -> str:
         """Return what speaks against a match; empty where nothing does."""
