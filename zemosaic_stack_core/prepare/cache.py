@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
+from zemosaic_stack_core.prepare.canvas.levels import BOX
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.stars.detect import StarList
@@ -38,6 +39,12 @@ def save_array(target: Path, array: npt.NDArray[Any]) -> None:
     """Write a ``.npy`` file that takes its name when it is whole."""
     with atomic_output(target, overwrite=True) as file:
         np.save(file, array, allow_pickle=False)
+
+
+def aligned_bytes(canvas: Canvas, *, is_color: bool) -> int:
+    """Return what one aligned frame takes on the disk with its boxes, header aside."""
+    boxes = -(-canvas.rows // BOX) * -(-canvas.columns // BOX)
+    return (3 if is_color else 1) * 4 * (canvas.rows * canvas.columns + boxes) + 4 * 2880
 
 
 class PrepareCache:

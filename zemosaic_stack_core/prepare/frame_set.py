@@ -8,10 +8,10 @@ from importlib.util import find_spec
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.heads import FrameFile
+from zemosaic_stack_core.prepare.cache import aligned_bytes
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
 from zemosaic_stack_core.prepare.options import PrepareOptions
-from zemosaic_stack_core.prepare.tasks import aligned_bytes
 from zemosaic_stack_core.system.quantities import size_text
 
 # Kinds of calibration frames, and the options that name files of them.

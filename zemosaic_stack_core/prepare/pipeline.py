@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.align import Placement, place_frames
-from zemosaic_stack_core.prepare.cache import PrepareCache, signature
+from zemosaic_stack_core.prepare.cache import PrepareCache, aligned_bytes, signature
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import Level, best_levels, match_levels
 from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames, require_libraries
@@ -35,7 +35,6 @@ from zemosaic_stack_core.prepare.tasks import (
     FrameTask,
     LevelTask,
     align_frame,
-    aligned_bytes,
     find_stars,
     level_frame,
     scan_frame,
@@ -45,6 +44,8 @@ from zemosaic_stack_core.system.quantities import percent_text, size_text
 
 Progress = Callable[[str, int, int], None]
 _Image = npt.NDArray[np.float32]
+_Task = FrameTask | AlignTask | LevelTask
+_Answer = TypeVar("_Answer")
 
 # Frames that hot pixels are looked for in: more show no more of them.
 _SCANNED = 24
@@ -106,9 +107,6 @@ def prepare_frames(
         if is_new:  # a set that is refused leaves nothing behind
             shutil.rmtree(cache_folder, ignore_errors=True)
         raise
-
-
-_Answer = TypeVar("_Answer")
 
 
 class _Clock:
@@ -197,17 +195,10 @@ class _Preparation:
             alignment="none",
             why="nothing moves",
             reference=records[placement.reference].name,
-            is_color=False,
-            hot_pixels=0,
             seconds=clock.seconds,
         )
 
-    def _each(
-        self,
-        step: str,
-        function: Callable[[Any, FilePool], _Answer],
-        tasks: Sequence[FrameTask | AlignTask | LevelTask],
-    ) -> list[_Answer]:
+    def _each(self, step: str, function: Callable[..., _Answer], tasks: Sequence[_Task]) -> list[_Answer]:
         """Return the function's answers for all frames, from several processes, with progress."""
         progress = None if self.progress is None else partial(self.progress, step)
         pixels = tasks[0].pixels if tasks else 0
@@ -275,7 +266,6 @@ class _Preparation:
             why=placement.why,
             reference=records[placement.reference].name,
             is_color=is_color,
-            hot_pixels=0,
             cache_bytes=sum(targets[index].stat().st_size for index in kept),
             levels=mode,
             seconds=clock.seconds,

@@ -114,8 +114,8 @@ class PreparedGroup:
     alignment: str
     why: str
     reference: str
-    is_color: bool
-    hot_pixels: int
+    is_color: bool = False
+    hot_pixels: int = 0
     masters: tuple[tuple[str, int], ...] = ()
     cache_bytes: int = 0
     levels: str = "none"

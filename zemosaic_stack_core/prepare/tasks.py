@@ -16,7 +16,7 @@ from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
-from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians
+from zemosaic_stack_core.prepare.canvas.levels import Level, box_medians
 from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
 from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
@@ -211,9 +211,3 @@ def _observing_cards(frame: RawFrame) -> fits.Header:
             if keyword in found and not isinstance(found[keyword], fits.card.Undefined):
                 header[keyword] = (found[keyword], found.comments[keyword])
     return header
-
-
-def aligned_bytes(canvas: Canvas, *, is_color: bool) -> int:
-    """Return the size of one aligned frame's file, header aside."""
-    boxes = -(-canvas.rows // BOX) * -(-canvas.columns // BOX)
-    return (3 if is_color else 1) * 4 * (canvas.rows * canvas.columns + boxes) + 4 * 2880
