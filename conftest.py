@@ -25,26 +25,19 @@ BACKENDS = ("numpy", "numpy-readonly", "array-api-strict", pytest.param("cupy", 
 
 @dataclass(frozen=True)
 class BackendCase:
-    """One backend to run a test on.
+    """One backend to run a test on."""
 
-    Parameters
-    ----------
-    id : str
-        One of numpy, numpy-readonly, array-api-strict, cupy.
-    backend : zemosaic_stack_core.backends.Backend
-        What to hand to `stack`.
-    make : callable
-        Makes an array of the backend's namespace from a NumPy array; never shares its memory.
-    """
-
+    # One of numpy, numpy-readonly, array-api-strict, cupy.
     id: str
+    # What to hand to `stack`.
     backend: Any
+    # Makes an array of the backend's namespace from a NumPy array; never shares its memory.
     make: Callable[[npt.ArrayLike], Any]
 
 
 @cache
 def cupy_unusable() -> str:
-    """Say why CuPy can't run a kernel here; empty where it can."""
+    """Return why CuPy can't run a kernel here; empty where it can."""
     try:
         import cupy  # noqa: TID251 - a test drives it directly
     except ImportError as error:
@@ -57,7 +50,7 @@ def cupy_unusable() -> str:
 
 
 def gpu_in_use() -> str:
-    """Say what the CuPy cases run on."""
+    """Return what the CuPy cases run on."""
     reason = cupy_unusable()
     if reason:
         return f"none: {reason}"

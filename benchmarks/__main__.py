@@ -78,7 +78,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _machine() -> dict[str, object]:
-    """Say where this was measured."""
+    """Return where this was measured."""
     return {
         "cores": len(psutil.Process().cpu_affinity())
         if hasattr(psutil.Process, "cpu_affinity")

@@ -41,24 +41,15 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one way takes.
-
-    Parameters
-    ----------
-    group, name : str
-        Which way.
-    ns_per_sample : float
-        Processor time over the number of samples.
-    added : float
-        The same less that of the plain stack.
-    ratio : float
-        Over that of the plain stack.
-    """
+    """What one way takes."""
 
     group: str
     name: str
+    # Processor time over the number of samples.
     ns_per_sample: float
+    # More than the plain stack takes.
     added: float
+    # Times that of the plain stack.
     ratio: float
 
 

@@ -38,20 +38,7 @@ def compare(
 ) -> list[ComparisonRow]:
     """Stack every workload with every program that can do an operation, the programs in turn.
 
-    Parameters
-    ----------
-    workloads : sequence of Workload
-        What is stacked; the frames are written, read once so that they are in the system's cache, and removed.
-    programs : sequence of Program
-        Who stacks.
-    folder : Path
-        Where frames and results go.
-    operations : sequence of str
-        Which.
-    repeat : int
-        The best time of so many counts.
-    report : bool
-        Print a line for each.
+    The frames are written, read once so that they are in the system's cache, and removed. The best of `repeat` counts.
     """
     rows: list[ComparisonRow] = []
     for workload in workloads:
@@ -100,6 +87,6 @@ def _row(
 
 
 def _line(row: ComparisonRow) -> str:
-    """Tell a row in one line."""
+    """Return a row in one line."""
     where = f"{row.workload:5} {row.operation:18} {row.program:16}"
     return f"{where} {row.wall:7.2f} s wall {row.cpu:7.2f} s CPU {row.peak / 1e6:7.0f} MB {row.problem}"

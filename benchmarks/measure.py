@@ -21,19 +21,13 @@ class ProgramFailedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What one program took.
+    """What one program took."""
 
-    Parameters
-    ----------
-    wall, cpu : float
-        Seconds; the best of the repetitions.
-    peak : int
-        Bytes: the largest sum, over the processes at one time, of their proportional share of memory (PSS). Pages that
-        two processes share count once, files in the system's cache not unless they are mapped.
-    """
-
+    # Seconds; the best of the repetitions.
     wall: float
     cpu: float
+    # Bytes: the largest sum, over the processes at one time, of their proportional share of memory (PSS). Pages that
+    # two processes share count once, files in the system's cache not unless they are mapped.
     peak: int
 
 

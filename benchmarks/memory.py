@@ -29,17 +29,11 @@ _WITH_VARIANCES = ["--variance-extension", "VARIANCE"]
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRow:
-    """One stack.
+    """One stack."""
 
-    Parameters
-    ----------
-    case : str
-        What is stacked and how.
-    input_bytes, promised, peak : int
-        Bytes of the frames' pixels, of the prediction, of the measurement.
-    """
-
+    # What is stacked and how.
     case: str
+    # Bytes of the frames' pixels, of the prediction, of the measurement.
     input_bytes: int
     promised: int
     peak: int
@@ -77,7 +71,7 @@ def measure_memory(folder: Path, *, is_tiny: bool = False) -> list[MemoryRow]:
 
 
 def _noise_of(rule: str) -> list[str]:
-    """Give the arguments without which a rule does not know the noise."""
+    """Return the arguments without which a rule does not know the noise."""
     return ["--gain", "1", "--read-noise", "10"] if rule == "noise_clip" else []
 
 

@@ -51,20 +51,12 @@ OpenBackend = Callable[[], Backend]
 
 @dataclass(frozen=True)
 class Pointings:
-    """A night on disk.
-
-    Parameters
-    ----------
-    tiles : list of TileSpec
-        The plan.
-    origins : list of tuple of int
-        (row, column) on the field of each tile's first pixel.
-    field : array of shape (row, column), float64
-        What a perfect camera would have seen, with the mean sky.
-    """
+    """A night on disk."""
 
     tiles: list[TileSpec]
+    # (row, column) on the field of each tile's first pixel.
     origins: list[tuple[int, int]]
+    # What a perfect camera would have seen, with the mean sky.
     field: Image
 
 

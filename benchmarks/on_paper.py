@@ -17,23 +17,15 @@ GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """What is to be stacked.
+    """What is to be stacked."""
 
-    Parameters
-    ----------
-    frames, tiles : int
-        In all; the tiles are of one size.
-    rows, columns, channels : int
-        Of a frame.
-    sample_bytes : int
-        4 for float32, 2 for 16-bit integers.
-    """
-
+    # In all; the tiles are of one size.
     frames: int = 10_000
     tiles: int = 100
     rows: int = 1080
     columns: int = 1920
     channels: int = 3
+    # 4 for float32, 2 for 16-bit integers.
     sample_bytes: int = 4
 
     @property
@@ -54,53 +46,35 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What was measured on one core of an AMD EPYC (2 cores, 1 MiB of L2 cache each), NumPy 2.4, Python 3.11.
+    """What was measured on one core of an AMD EPYC (2 cores, 1 MiB of L2 cache each), NumPy 2.4, Python 3.11."""
 
-    Parameters
-    ----------
-    kernel_ns : float
-        Of `kappa_sigma`, 100 frames, per sample (32 frames: 6.5).
-    read_ns : float
-        FITS float32 from memory to the kernel's rows, per sample (``.npy``: 0.54).
-    hash_ns : float
-        SHA-256 of the inputs, per byte.
-    check_s : float
-        Opening a frame and looking at some of its rows.
-    write_s, pictures_s : float
-        Per tile of 1920 x 1080 x 3: composing, checksums, and the report's pictures.
-    kernel_traffic : float
-        Bytes that `kappa_sigma` moves through memory per sample, 100 frames, were each operation to read its inputs and
-        write its output once: a count of the kernel's own array operations.
-    """
-
+    # Of `kappa_sigma`, 100 frames, per sample (32 frames: 6.5).
     kernel_ns: float = 11.0
+    # FITS float32 from memory to the kernel's rows, per sample (``.npy``: 0.54).
     read_ns: float = 1.0
+    # SHA-256 of the inputs, per byte.
     hash_ns: float = 0.84
+    # Opening a frame and looking at some of its rows.
     check_s: float = 0.55e-3
+    # Per tile of 1920 x 1080 x 3: composing, checksums, and the report's pictures.
     write_s: float = 0.18
     pictures_s: float = 0.13
+    # Bytes that `kappa_sigma` moves through memory per sample, 100 frames, were each operation to read its inputs and
+    # write its output once: a count of the kernel's own array operations.
     kernel_traffic: float = 207.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a data sheet says.
+    """What a data sheet says."""
 
-    Parameters
-    ----------
-    cores : int
-        As fast as the measured one.
-    disk : float
-        Bytes per second, read or written in long runs.
-    memory : float
-        Bytes for cached files.
-    gpu_memory, gpu_link : float or None
-        Bytes per second of the card's memory, and to the card; None without a card.
-    """
-
+    # As fast as the measured one.
     cores: int = 8
+    # Bytes per second, read or written in long runs.
     disk: float = 3.0 * GB
+    # Bytes for cached files.
     memory: float = 24.0 * GB
+    # Bytes per second of the card's memory, and to the card; None without a card.
     gpu_memory: float | None = None
     gpu_link: float | None = None
 

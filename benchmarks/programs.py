@@ -39,20 +39,11 @@ def our_command(folder: Path, output: Path, *options: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Program:
-    """A program.
-
-    Parameters
-    ----------
-    name : str
-        As in tables.
-    operations : tuple of str
-        What it can do.
-    most_samples : int, optional
-        It is left out of larger workloads: it takes minutes there, and many times the input in memory.
-    """
+    """A program."""
 
     name: str
     operations: tuple[str, ...]
+    # It is left out of larger workloads: it takes minutes there, and many times the input in memory.
     most_samples: int | None = None
 
     def command(self, operation: str, frames: Sequence[Path], output: Path) -> list[str]:

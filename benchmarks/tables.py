@@ -14,7 +14,7 @@ FLOOR = "floor"
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> str:
-    """Tell, for each workload and operation, ours beside the best peer and the floor; then every row."""
+    """Return, for each workload and operation, ours beside the best peer and the floor; then every row."""
     floors = {row.workload: row for row in rows if row.program == FLOOR}
     lines = []
     for own in (row for row in rows if row.program == OURS):
@@ -65,13 +65,13 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> str:
 
 
 def kernel_table(rows: Iterable[KernelRow]) -> str:
-    """Tell the kernel's cost per sample."""
+    """Return the kernel's cost per sample."""
     lines = [(row.frames, row.case, f"{row.ns:.1f}", f"{row.yardstick:.2f}") for row in rows]
     return _table(("frames", "case", "ns per sample", "x sort"), lines)
 
 
 def memory_table(rows: Iterable[MemoryRow]) -> str:
-    """Tell promises and peaks."""
+    """Return promises and peaks."""
     lines = [
         (
             row.case,
@@ -86,7 +86,7 @@ def memory_table(rows: Iterable[MemoryRow]) -> str:
 
 
 def scaling_table(rows: Iterable[ScalingRow]) -> str:
-    """Tell how time grows."""
+    """Return how time grows."""
     lines = [
         (
             row.varied,
@@ -103,6 +103,6 @@ def scaling_table(rows: Iterable[ScalingRow]) -> str:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Give a Markdown table."""
+    """Return a Markdown table."""
     rows = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows)

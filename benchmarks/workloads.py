@@ -14,32 +14,21 @@ from astropy.io import fits
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A group of frames.
-
-    Parameters
-    ----------
-    name : str
-        Its name in tables.
-    frames, rows, columns, channels : int
-        Its shape; one channel is mono.
-    dtype : str
-        "float32" or "uint16".
-    has_trails : bool
-        Every third frame has a satellite's trail.
-    has_variances : bool
-        Each file has an extension VARIANCE too.
-    is_compressed : bool
-        The images are tile-compressed, ``.fits.fz``.
-    """
+    """A group of frames."""
 
     name: str
+    # Its shape; one channel is mono.
     frames: int
     rows: int
     columns: int
     channels: int = 1
+    # "float32" or "uint16".
     dtype: str = "float32"
+    # Every third frame has a satellite's trail.
     has_trails: bool = False
+    # Each file has an extension VARIANCE too.
     has_variances: bool = False
+    # The images are tile-compressed, ``.fits.fz``.
     is_compressed: bool = False
 
     @property

@@ -27,29 +27,19 @@ GOOD_FRAMES = 3
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of input.
+    """One kind of input."""
 
-    Parameters
-    ----------
-    title : str
-        What it is.
-    make : callable
-        Writes it to a path that does not exist.
-    reason : str
-        Part of the reason for which the frame is dropped; empty where the frame is good and is used.
-    name : str
-        Name of the file.
-    is_color : bool
-        The frames beside it have three channels.
-    missing : float
-        Part of its samples that are missing, where it is used.
-    """
-
+    # What it is.
     title: str
+    # Writes it to a path that does not exist.
     make: Callable[[Path], object]
+    # Part of the reason for which the frame is dropped; empty where the frame is good and is used.
     reason: str = ""
+    # Name of the file.
     name: str = "broken.fits"
+    # The frames beside it have three channels.
     is_color: bool = False
+    # Part of its samples that are missing, where it is used.
     missing: float = 0.0
 
 

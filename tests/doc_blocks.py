@@ -38,23 +38,14 @@ _NEEDS_ITS_OWN_PROCESS = ("dask", "--local-cluster", "--scheduler")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block.
+    """A fenced block."""
 
-    Parameters
-    ----------
-    language : str
-        One of `LANGUAGES`, or a directive in braces.
-    text : str
-        Its lines.
-    line : int
-        Where it begins in the page, from 1.
-    why_not_run : str
-        Empty where it runs.
-    """
-
+    # One of `LANGUAGES`, or a directive in braces.
     language: str
     text: str
+    # Where it begins in the page, from 1.
     line: int
+    # Empty where it runs.
     why_not_run: str
 
 

@@ -81,7 +81,7 @@ def standard_deviation(x: Sequence[float], ddof: int) -> float:
 
 
 def interval_within(x: Sequence[float], low: float, high: float) -> tuple[int, int]:
-    """Give the ranks of the samples with low <= v <= high: a tie at the bound keeps the sample."""
+    """Return the ranks of the samples with low <= v <= high: a tie at the bound keeps the sample."""
     inside = [k for k, v in enumerate(x) if not (v < low or v > high)]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
@@ -149,7 +149,7 @@ def noise_clip(x: Sequence[float], options: Options, margin: Margin) -> tuple[in
 
 
 def winsorized_spread(left: Sequence[float], margin: Margin) -> float:
-    """Give `s` of `winsorized_sigma_clip`: 1.134 times the deviation of the samples pulled in to 1.5 of it."""
+    """Return `s` of `winsorized_sigma_clip`: 1.134 times the deviation of the samples pulled in to 1.5 of it."""
     m = median(left)
     s = standard_deviation(left, ddof=1)
     w = list(left)
@@ -271,14 +271,14 @@ def gesd(x: Sequence[float], options: Options, margin: Margin) -> tuple[int, int
 
 @cache
 def rosner_critical_value(n: int, k: int, alpha: float) -> float:
-    """Give lambda_k for n samples: (n-k) t / sqrt((n-k-1 + t^2) (n-k+1)), t at p = 1 - alpha/(2 (n-k+1))."""
+    """Return lambda_k for n samples: (n-k) t / sqrt((n-k-1 + t^2) (n-k+1)), t at p = 1 - alpha/(2 (n-k+1))."""
     degrees = n - k - 1
     t = student_t_two_sided(degrees, alpha / (n - k + 1))
     return (n - k) * t / math.sqrt((degrees + t * t) * (n - k + 1))
 
 
 def student_t_two_sided(degrees: int, outside: float) -> float:
-    """Give t with P(|T| > t) = outside, by bisection of the finite series (Abramowitz & Stegun 26.7.3, 26.7.4)."""
+    """Return t with P(|T| > t) = outside, by bisection of the finite series (Abramowitz & Stegun 26.7.3, 26.7.4)."""
     low, high = 0.0, math.pi / 2  # of theta = atan(t / sqrt(degrees))
     for _ in range(200):
         theta = (low + high) / 2
@@ -287,7 +287,7 @@ def student_t_two_sided(degrees: int, outside: float) -> float:
 
 
 def student_t_inside(theta: float, degrees: int) -> float:
-    """Give P(|T| < t) for t = sqrt(degrees) * tan(theta)."""
+    """Return P(|T| < t) for t = sqrt(degrees) * tan(theta)."""
     sine, cosine = math.sin(theta), math.cos(theta)
     if degrees % 2:
         term, total = cosine, 0.0
@@ -349,7 +349,7 @@ class Pixel:
 
 
 def normalize(sample: float, scale: float, offset: float) -> np.float32:
-    """Give ``sample * scale + offset`` in float32: two rounded operations."""
+    """Return ``sample * scale + offset`` in float32: two rounded operations."""
     with np.errstate(over="ignore"):
         product_ = np.float32(np.float32(sample) * np.float32(scale))
         return np.float32(product_ + np.float32(offset))
@@ -365,16 +365,8 @@ def stack_pixel(
 ) -> Pixel:
     """Reject and combine one pixel's samples, one per frame, already normalized.
 
-    Parameters
-    ----------
-    samples : sequence of float
-        float32 values; NaN and infinities are missing.
-    options : Options
-        Rule, its parameters, combination.
-    weights, variances : sequence of float, optional
-        One per frame. Weights are rounded to float32 before anything else; one of zero makes its sample missing.
-    masked : sequence of bool, optional
-        True makes the sample missing.
+    Samples are rounded to float32; NaN and infinities are missing, and so is what is masked. Weights are rounded to
+    float32 before anything else; one of zero makes its sample missing.
     """
     v = [float(np.float32(sample)) for sample in samples]
     w = [1.0] * len(v) if weights is None else [float(np.float32(weight)) for weight in weights]
@@ -432,7 +424,7 @@ def combine(v: Sequence[float], w: Sequence[float], kept: Sequence[bool], how: s
 def variance_of_mean(
     v: Sequence[float], w: Sequence[float], kept: Sequence[bool], variances: Sequence[float] | None
 ) -> float:
-    """Give the variance of the weighted mean of the kept samples.
+    """Return the variance of the weighted mean of the kept samples.
 
     Propagated where the samples' variances are known, else the samples' own, which needs two of them. For the
     combinations without weights this is the variance of their mean.
@@ -520,7 +512,7 @@ def stack_cube(
 
 
 def expand_weights(weights: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Give one weight per sample from weights per frame, per frame and channel, or per sample."""
+    """Return one weight per sample from weights per frame, per frame and channel, or per sample."""
     if weights.ndim == 1:
         weights = weights.reshape((-1,) + (1,) * (len(shape) - 1))
     elif weights.ndim == 2 and len(shape) == 4:
@@ -529,5 +521,5 @@ def expand_weights(weights: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDA
 
 
 def positions(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Give every index of an array of that shape."""
+    """Return every index of an array of that shape."""
     return product(*(range(length) for length in shape))

@@ -83,7 +83,7 @@ def assert_same_bits(first: StackResult, second: StackResult) -> None:
 
 
 def counts_of(record: Any) -> tuple[tuple[int, ...], ...]:
-    """Give the counts of rejected low, rejected high and missing of a frame's record."""
+    """Return the counts of rejected low, rejected high and missing of a frame's record."""
     return tuple(record.rejected_low), tuple(record.rejected_high), tuple(record.missing)
 
 

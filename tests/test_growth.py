@@ -45,7 +45,7 @@ def make_trails(n=9, shape=SHAPE, seed=3):
 
 
 def clusters_of(rejected):
-    """Give the sets of touching samples, found one step at a time."""
+    """Return the sets of touching samples, found one step at a time."""
     left = {tuple(place) for place in np.argwhere(rejected)}
     while left:
         cluster, border = set(), [left.pop()]
@@ -59,7 +59,7 @@ def clusters_of(rejected):
 
 
 def grow(rejected, radius, min_size):
-    """Give the samples within the radius of a large cluster, from the definition."""
+    """Return the samples within the radius of a large cluster, from the definition."""
     grown = np.zeros(rejected.shape, bool)
     rows, columns = np.indices(rejected.shape)
     for cluster in clusters_of(rejected):

@@ -9,7 +9,7 @@ from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS
 
 
 def dithered_field(n, shape=(9, 11), level=1000.0):
-    """Give frames of one level whose borders are NaN, each shifted differently, and one pixel nobody covers."""
+    """Return frames of one level whose borders are NaN, each shifted differently, and one pixel nobody covers."""
     rng = np.random.default_rng(n)
     frames = [np.full(shape, level, dtype=np.float32) for _ in range(n)]
     for frame in frames:

@@ -19,7 +19,7 @@ MORE = {"winsorized_sigma_clip": 30, "linear_fit_clip": 40}
 
 
 def samples(frames, pixels=4000):
-    """Give noise in which every rule goes on for several iterations, with outliers at both ends."""
+    """Return noise in which every rule goes on for several iterations, with outliers at both ends."""
     rng = np.random.default_rng(frames)
     values = rng.normal(1000.0, 20.0, (frames, pixels)).astype(np.float32)
     values[rng.random(values.shape) < 0.04] += np.float32(900.0)

@@ -15,7 +15,7 @@ NEGATIVE = (4, 1)
 
 
 def make_frames():
-    """Give seven frames without a missing sample; the first is half as bright as the others."""
+    """Return seven frames without a missing sample; the first is half as bright as the others."""
     generator = np.random.default_rng(5)
     frames = [generator.normal(1000.0, 10.0, (6, 8)).astype(np.float32) for _ in range(7)]
     frames[0] /= np.float32(2.0)

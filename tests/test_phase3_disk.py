@@ -22,7 +22,7 @@ def _mount(*arguments: str) -> bool:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a file system of 64 kB."""
+    """Return a file system of 64 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if (

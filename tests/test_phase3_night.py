@@ -14,13 +14,13 @@ from zemosaic_stack_core.backends import Backend, cupy_backend, namespace_backen
 
 
 def _strict() -> Backend:
-    """Give array-api-strict on a device of its own, in the part of a GPU."""
+    """Return array-api-strict on a device of its own, in the part of a GPU."""
     xp: Any = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed (extra test)")
     return namespace_backend(xp, device=xp.Device("device1"))
 
 
 def _cupy() -> Backend:
-    """Give CuPy, real or emulated."""
+    """Return CuPy, real or emulated."""
     if reason := cupy_unusable():
         pytest.skip(reason)
     return cupy_backend()

@@ -49,7 +49,7 @@ window.addEventListener("load",function(){
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the output folder of a night with a dropped frame, a failed tile and names that are markup."""
+    """Return the output folder of a night with a dropped frame, a failed tile and names that are markup."""
     folder = tmp_path_factory.mktemp("report")
     night = write_night(folder / "night", tiles=3)
     (night / "tile_1" / "light_2.fits").write_bytes(b"<html>")

@@ -25,7 +25,7 @@ from zemosaic_stack_core.system import file_stamps
 
 @pytest.fixture
 def night(tmp_path: Path) -> tuple[Path, Path, dict[str, str]]:
-    """Give a plan, an output folder with its three tiles, and their hashes."""
+    """Return a plan, an output folder with its three tiles, and their hashes."""
     plan, output = write_night(tmp_path / "night"), tmp_path / "out"
     assert run(plan, output) == 0
     return plan, output, tiles_of(output)

@@ -34,7 +34,7 @@ def paths(tmp_path):
 
 @pytest.fixture
 def children():
-    """Give a function that lists the processes started in this test, but for Python's own resource tracker."""
+    """Return a function that lists the processes started in this test, but for Python's own resource tracker."""
     before = {child.pid for child in psutil.Process().children()}
 
     def list_children():
