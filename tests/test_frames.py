@@ -15,8 +15,9 @@ from astropy.io import fits
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.bands import BandReader
-from zemosaic_stack_core.frames.file_frames import plane_source, probe_frame
+from zemosaic_stack_core.frames.file_frames import probe_frame, probe_plane
 from zemosaic_stack_core.frames.group import FrameGroup, group_frames, open_frames
+from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 
 ROWS, COLUMNS = 23, 17
@@ -380,13 +381,13 @@ def test_planes_by_name(tmp_path: Path) -> None:
     hdus = [fits.PrimaryHDU(values), fits.ImageHDU(values**2, name="VARIANCE"), fits.ImageHDU(values[:5], name="ERR")]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
     frame = probe_frame(tmp_path / "a.fits")
-    plane = plane_source(frame, "variance")
+    plane = probe_plane(frame, read_head(frame.path, extension="variance"))
     np.testing.assert_array_equal(read_all(group_frames([plane]), 7)[0][0], values**2)
     assert plane.name == f"{tmp_path / 'a.fits'}[variance]"
     with pytest.raises(InvalidInputError, match=r"a\.fits\[ERR\] is 5 x 17 .*; expected 23 x 17 .* as in .*a\.fits"):
-        plane_source(frame, "ERR")
+        probe_plane(frame, read_head(frame.path, extension="ERR"))
     with pytest.raises(FrameReadError, match="3 HDU without an image extension named DQ"):
-        plane_source(frame, "DQ")
+        probe_plane(frame, read_head(frame.path, extension="DQ"))
 
 
 def test_sources_are_small_when_pickled(tmp_path: Path) -> None:

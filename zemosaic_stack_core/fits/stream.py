@@ -35,7 +35,8 @@ class _Sum32:
     """The 32-bit ones' complement sum of a stream of bytes."""
 
     def __init__(self) -> None:
-        self._sum = 0
+        # Of the whole words so far.
+        self.value = 0
         self._tail = b""
 
     def add(self, data: bytes) -> None:
@@ -43,15 +44,10 @@ class _Sum32:
         data = self._tail + data if self._tail else data
         words = len(data) // 4
         self._tail = data[4 * words :]
-        total = self._sum + int(np.frombuffer(data, ">u4", words).sum(dtype=np.uint64))
+        total = self.value + int(np.frombuffer(data, ">u4", words).sum(dtype=np.uint64))
         while total > _ALL_ONES:
             total = (total & _ALL_ONES) + (total >> 32)
-        self._sum = total
-
-    @property
-    def value(self) -> int:
-        """Sum of the whole words so far."""
-        return self._sum
+        self.value = total
 
 
 def _encode_checksum(value: int) -> str:

@@ -10,19 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
+from zemosaic_stack_core.frames.host_arrays import ArrayImage, is_array, shape_of, to_host
 from zemosaic_stack_core.frames.masks import ArrayMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool, handed_out_dtype
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayFrame:
-    """A frame in memory; see `FrameSource`."""
+class ArrayFrame(ArrayImage):
+    """A frame in memory, whose rows are brought to the host as they are read; see `FrameSource`."""
 
-    # ``"frame 3"`` for the fourth of a list.
-    name: str
-    # Shape (row, column[, channel]). Left where it is: rows are brought to the host as they are read.
-    array: Any
     # The type handed out.
     dtype: np.dtype[Any]
 
@@ -30,26 +26,6 @@ class ArrayFrame:
     def path(self) -> Path | None:
         """None: there is no file."""
         return None
-
-    @property
-    def rows(self) -> int:
-        """Rows of the image."""
-        return int(self.array.shape[0])
-
-    @property
-    def columns(self) -> int:
-        """Columns of the image."""
-        return int(self.array.shape[1])
-
-    @property
-    def channels(self) -> int:
-        """Channels, 1 for mono."""
-        return int(self.array.shape[2]) if self.is_color else 1
-
-    @property
-    def is_color(self) -> bool:
-        """Whether the array has a channel axis."""
-        return len(self.array.shape) == 3
 
     @property
     def can_view(self) -> bool:
@@ -67,7 +43,7 @@ class ArrayFrame:
         view.flags.writeable = False
         return view
 
-    def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:  # noqa: ARG002 - the protocol's
+    def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:  # noqa: ARG002 - as others of its kind
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""
         rows = to_host(self.array[start:stop, ...], self.name)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, that is, missing

@@ -98,23 +98,14 @@ def probe_frame(file: FrameFile, *, scratch: ScratchFolder | None = None) -> Fil
     return frame
 
 
-def plane_source(frame: FileFrame, extension: str) -> FileFrame:
-    """Return the plane `extension` (a mask, a variance) of a FITS frame; see `probe_plane`."""
-    return probe_plane(frame, read_head(frame.path, extension=extension))
-
-
 def probe_plane(frame: FileFrame, head: FileHead) -> FileFrame:
     """Return the plane of a frame, a source of rows of its own, by its file's head, read with the plane's name.
 
-    Raise `FrameReadError` where there is no such extension, or it is damaged, and `InvalidInputError` unless it has the
-    frame's rows and columns, and one channel or as many.
+    Raise `FrameReadError` where there is no such extension, or it is damaged, and as `check_plane`.
     """
     plane = probe_frame(head, scratch=frame.scratch)
     plane = replace(plane, name=f"{plane.name}[{head.extension}]")
-    if (plane.rows, plane.columns) != (frame.rows, frame.columns) or plane.channels not in (1, frame.channels):
-        raise InvalidInputError(
-            f"{plane.name} is {describe_shape(plane)}; expected {describe_shape(frame)} as in {frame.name}"
-        )
+    check_plane(plane, frame)
     return plane
 
 
@@ -122,11 +113,20 @@ class _Shaped(Protocol):
     """Anything with the shape of a frame."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def rows(self) -> int: ...
     @property
     def columns(self) -> int: ...
     @property
     def channels(self) -> int: ...
+
+
+def check_plane(plane: _Shaped, frame: _Shaped) -> None:
+    """Raise unless a plane has the frame's rows and columns, and one channel or as many."""
+    if (plane.rows, plane.columns) != (frame.rows, frame.columns) or plane.channels not in (1, frame.channels):
+        found, expected = describe_shape(plane), describe_shape(frame)
+        raise InvalidInputError(f"{plane.name} is {found}; expected {expected} as in {frame.name}")
 
 
 def describe_shape(source: _Shaped) -> str:

@@ -26,57 +26,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.array_frames import array_frame
-from zemosaic_stack_core.frames.file_frames import FileFrame, describe_shape, probe_frame, probe_plane
+from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame
+from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
-from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.frames.variances import FileVariances, kind_of_variances
 from zemosaic_stack_core.system.open_files import OpenFiles
 
-
-class FrameSource(Protocol):
-    """One frame that hands out rows; `FileFrame` and `ArrayFrame` are the two there are."""
-
-    @property
-    def name(self) -> str:
-        """What messages call it: the path as given, or ``"frame 3"`` for the fourth array of a list."""
-
-    @property
-    def path(self) -> Path | None:
-        """The file it comes from."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of the image."""
-
-    @property
-    def columns(self) -> int:
-        """Columns of the image."""
-
-    @property
-    def channels(self) -> int:
-        """Channels, 1 for mono."""
-
-    @property
-    def is_color(self) -> bool:
-        """Whether the image has a channel axis."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type handed out, in native byte order: uint8, int16, uint16 or float32."""
-
-    def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:
-        """Fill `out`, of shape (channels, stop - start, columns) and the type `dtype`, with rows `start` to `stop`."""
+# One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
+# int16, uint16 or float32.
+FrameSource = FileFrame | ArrayFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +175,5 @@ def _open_array(item: object, name: str, given: PlanesGiven) -> _Opened:
 def _given_mask(mask: object, source: FrameSource) -> ArrayMask:
     """Return the caller's mask of a frame, checked against its shape."""
     given = array_mask(mask, f"mask of {source.name}")
-    if (given.rows, given.columns) != (source.rows, source.columns) or given.channels not in (1, source.channels):
-        raise InvalidInputError(f"{given.name} is {describe_shape(given)}; expected {describe_shape(source)}")
+    check_plane(given, source)
     return given

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayImage:
+    """An image in memory, of NumPy or any other array-API library, left where it is."""
+
+    # What messages call it: ``"frame 3"`` for the fourth of a list.
+    name: str
+    # Shape (row, column[, channel]).
+    array: Any
+
+    @property
+    def rows(self) -> int:
+        """Rows of the image."""
+        return int(self.array.shape[0])
+
+    @property
+    def columns(self) -> int:
+        """Columns of the image."""
+        return int(self.array.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """Channels, 1 without a channel axis."""
+        return int(self.array.shape[2]) if self.is_color else 1
+
+    @property
+    def is_color(self) -> bool:
+        """Whether the array has a channel axis."""
+        return len(self.array.shape) == 3
 
 
 def is_array(value: object) -> bool:

@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame
-from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
+from zemosaic_stack_core.frames.host_arrays import ArrayImage, is_array, shape_of, to_host
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 
 _Bools = npt.NDArray[np.bool_]
 
 
-class MaskSource(Protocol):
-    """Hands out rows of a mask."""
+class ArrayMask(ArrayImage):
+    """A mask in memory, bool, True = missing; one without a channel axis counts for all channels."""
 
-    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
-        """Return rows `start` to `stop`, of shape (1 or channels, stop - start, columns), True = missing."""
+    __slots__ = ()
 
-
-@dataclass(frozen=True, slots=True)
-class ArrayMask:
-    """A mask in memory, of NumPy or any other array-API library."""
-
-    # What messages call it.
-    name: str
-    # Shape (row, column[, channel]), bool, True = missing.
-    array: Any
-
-    @property
-    def rows(self) -> int:
-        """Rows of the mask."""
-        return int(self.array.shape[0])
-
-    @property
-    def columns(self) -> int:
-        """Columns of the mask."""
-        return int(self.array.shape[1])
-
-    @property
-    def channels(self) -> int:
-        """Channels of the mask, 1 for one that counts for all."""
-        return int(self.array.shape[2]) if len(self.array.shape) == 3 else 1
-
-    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:  # noqa: ARG002 - the protocol's
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:  # noqa: ARG002 - as others of its kind
         """Return rows `start` to `stop`, of shape (1 or channels, stop - start, columns)."""
         rows = to_host(self.array[start:stop, ...], self.name)
         return rows[None] if rows.ndim == 2 else rows.transpose(2, 0, 1)
@@ -76,6 +49,10 @@ class FileMask:
             values &= np.array(self.bits & ((1 << 8 * values.itemsize) - 1), f"u{values.itemsize}").view(values.dtype)
         missing: _Bools = values != 0
         return missing
+
+
+# Hands out rows of a mask.
+MaskSource = ArrayMask | FileMask
 
 
 def array_mask(mask: object, name: str) -> ArrayMask:

@@ -53,8 +53,8 @@ class PlaneStack:
         self,
         frame: int,
         chunk: Chunk,
-        samples: npt.NDArray[Any],  # noqa: ARG002 - the protocol's
-        files: FilePool,  # noqa: ARG002 - the protocol's
+        samples: npt.NDArray[Any],  # noqa: ARG002 - as others of its kind
+        files: FilePool,  # noqa: ARG002 - as others of its kind
     ) -> npt.NDArray[np.float32]:
         """Return a frame's numbers in a chunk, shape (channel, pixel): a `VarianceSource`."""
         return self.read(frame, chunk, None)

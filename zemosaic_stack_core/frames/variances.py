@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.frames.planes import PlaneStack
 
 _Floats = npt.NDArray[np.float64]
 
@@ -24,19 +25,6 @@ _KINDS_OF_NAME = {
     **dict.fromkeys(("UNCERT", "ERR", "ERROR", "SIGMA", "STD", "STDDEV"), "deviation"),
     **dict.fromkeys(("IVAR", "INVVAR"), "inverse"),
 }
-
-
-class VarianceSource(Protocol):
-    """Hands out the variances of a frame's samples."""
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether every variance is known to be a finite number of at least 0."""
-
-    def read_variances(
-        self, frame: int, chunk: Chunk, samples: npt.NDArray[Any], files: FilePool
-    ) -> npt.NDArray[np.float32]:
-        """Return a frame's variances in a chunk, shape (channel, pixel); `samples` are its samples there, as read."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +78,10 @@ class DetectorVariances:
 
     def read_variances(
         self,
-        frame: int,  # noqa: ARG002 - the protocol's
-        chunk: Chunk,  # noqa: ARG002 - the protocol's
+        frame: int,  # noqa: ARG002 - as others of its kind
+        chunk: Chunk,  # noqa: ARG002 - as others of its kind
         samples: npt.NDArray[Any],
-        files: FilePool,  # noqa: ARG002 - the protocol's
+        files: FilePool,  # noqa: ARG002 - as others of its kind
     ) -> npt.NDArray[np.float32]:
         """Return the variances of these samples, shape (channel, pixel)."""
         value = samples.astype(np.float64)
@@ -106,6 +94,11 @@ class DetectorVariances:
                 value *= value
                 variance += value
             return variance.astype(np.float32)
+
+
+# Hands out the variances of a frame's samples in a chunk; `is_checked` says that all of them are known to be finite
+# numbers of at least 0.
+VarianceSource = FileVariances | DetectorVariances | PlaneStack
 
 
 def kind_of_variances(plane: FileFrame, extension: str) -> str:
