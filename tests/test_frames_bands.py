@@ -43,7 +43,6 @@ def test_pool_keeps_its_bound_and_any_size_gives_the_same(many: list[Path], limi
         buffers = reader.allocate(4)
         for start in (0, 4, 8, 0):
             stop = min(start + 4, ROWS)
-            reader.prefetch(start, stop)
             band = reader.read(start, stop, buffers)
             assert reader.open_files == min(limit, 9)
             for index, samples in enumerate(band.samples):
@@ -104,7 +103,6 @@ with BandReader(group) as reader:
     buffers = reader.allocate(2)
     total = 0.0
     for start in range(0, group.rows, 2):
-        reader.prefetch(start, start + 2)
         total += sum(float(samples.sum(dtype="f8")) for samples in reader.read(start, start + 2, buffers).samples)
         assert reader.open_files <= 32
 assert "astropy" not in sys.modules
@@ -128,9 +126,7 @@ def test_300_files_under_a_limit_of_64(tmp_path: Path) -> None:
 
 def test_without_positional_reads(many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "preadv", raising=False)
-    monkeypatch.delattr(os, "posix_fadvise", raising=False)
     with BandReader(open_frames(many)) as reader:
-        reader.prefetch(3, 8)
         for index, samples in enumerate(reader.read(3, 8, reader.allocate(5)).samples):
             np.testing.assert_array_equal(samples[0], frame(index)[3:8])
 

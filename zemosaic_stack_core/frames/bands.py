@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import ArrayFrame
-from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.masks import MaskSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
@@ -102,12 +101,6 @@ class BandReader:
             band.samples.append(samples)
             band.masks.append(mask)
         return band
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Advise the system that these rows of all frames are wanted soon, where it takes such advice."""
-        for source in self.group.sources:
-            if isinstance(source, FileFrame):
-                source.advise_rows(start, stop, self._files)
 
     def _mask(self, sources: Sequence[MaskSource], start: int, stop: int) -> _Bools | None:
         """Return what any of the masks marks, None for nothing."""

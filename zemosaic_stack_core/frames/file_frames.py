@@ -68,10 +68,6 @@ class FileFrame:
         self.read_rows(start, stop, planes, files)
         return planes
 
-    def advise_rows(self, start: int, stop: int, files: FilePool) -> None:
-        """Advise the system that rows `start` to `stop` are wanted soon."""
-        files.advise_rows(self.data_path, self.name, self.layout, start, stop)
-
 
 def probe_frame(file: FrameFile, *, scratch: ScratchFolder | None = None) -> FileFrame:
     """Return the frame in a file, or of a head that was read; decode the file to scratch if it is compressed.

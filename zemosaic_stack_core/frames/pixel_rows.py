@@ -104,14 +104,6 @@ class FilePool(OpenFiles):
         self._raw_key: tuple[np.dtype[Any], int, int] | None = None
         self._raw_views: tuple[memoryview, _Array] = (memoryview(b""), np.empty((0, 0)))
 
-    def advise_rows(self, path: str, name: str, layout: PixelLayout, start: int, stop: int) -> None:
-        """Advise the system that rows `start` to `stop` are wanted soon."""
-        planes = 1 if layout.interleaved else layout.channels
-        row_bytes = layout.data_bytes // (layout.rows * planes)
-        for plane in range(planes):
-            offset = layout.offset + (plane * layout.rows + start) * row_bytes
-            self.advise(path, name, offset, (stop - start) * row_bytes)
-
     def read_rows(self, path: str, name: str, layout: PixelLayout, start: int, stop: int, out: _Array) -> None:
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop` of every channel.
 

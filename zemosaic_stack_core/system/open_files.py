@@ -106,8 +106,3 @@ class OpenFiles:
         with self._seek_lock:  # Windows has no positional read
             file.seek(offset)
             return file.readinto(view) or 0
-
-    def advise(self, path: str, name: str, offset: int, count: int) -> None:
-        """Advise the system that these bytes are wanted soon, where it takes such advice."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self.file(path, name).fileno(), offset, count, os.POSIX_FADV_WILLNEED)
