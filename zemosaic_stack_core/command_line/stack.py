@@ -133,9 +133,10 @@ def run(arguments: argparse.Namespace) -> int:
         frames = prepared.paths
     with ScratchFolder() as scratch:
         group = _open(arguments, frames, scratch)
+        heads.clear()  # ten thousand take 80 MB
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
-        advice = advise(len(frames), wanted.options)
+        advice = advise(len(group.sources), wanted.options)
         if advice.problem:
             say(advice.line)
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]

@@ -78,7 +78,7 @@ def choose_tile_frames(
             if found.line:
                 _report(found.line)
     if not is_raw or policy is None or not choice.frames:
-        return TileFrames(choice, settings, len(frames))
+        return TileFrames(replace(choice, heads=()), settings, len(frames))
     group = policy.prepare(choice.heads, cache, workers=settings.limits.workers, report=_report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
