@@ -25,14 +25,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.backends.host import Outputs, host_program
+from zemosaic_stack_core.backends.inputs import Inputs
+from zemosaic_stack_core.backends.plain import run_plainly
 from zemosaic_stack_core.errors import BackendUnavailableError
 
 Array: TypeAlias = Any
@@ -232,6 +236,9 @@ class Backend(Protocol):
     def open_transfer(self) -> Transfer:
         """Return a new transfer for one stack."""
 
+    def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
+        """Return what runs ``function(xp, column, task)`` on this backend's arrays; see `tracing`."""
+
 
 class HostTransfer:
     """A transfer that copies on the spot: in place on the host, through `NamespaceBackend.upload` elsewhere."""
@@ -350,6 +357,12 @@ class NamespaceBackend:
     def open_transfer(self) -> HostTransfer:
         """Return a new transfer for one stack."""
         return HostTransfer(self)
+
+    def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
+        """Return what runs ``function(xp, column, task)`` on this backend's arrays; see `tracing`."""
+        if self.is_host:
+            return host_program(function, task)
+        return partial(run_plainly, self.xp, function, task, device=self.device)
 
 
 def numpy_backend() -> NamespaceBackend:

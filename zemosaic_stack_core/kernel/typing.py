@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
-#: An array API namespace (a module); its functions are looked up by name.
+# The elementwise part of an array API namespace; its functions are looked up by name.
 Namespace: TypeAlias = Any
+# A pixel with a sample of each frame, and a frame as loops over frames see it: `backends.tracing.TracedColumn` and
+# `TracedFrame` have their methods.
+Column: TypeAlias = Any
+Frame: TypeAlias = Any
 
 
 class Array(Protocol):

@@ -1,8 +1,8 @@
-"""The rules of rejection: sorted samples in, kept interval of ranks out.
+"""The rules of rejection: a pixel's sorted samples in, the kept interval of ranks out.
 
-Every rule removes samples from the two ends of a pixel's sorted list only, so its answer is an interval
-``[start, stop)`` of ranks. Each pixel is decided alone: one whose answer stands is left out of the next iteration,
-and an iteration that would leave a pixel without a sample is not applied to it.
+Every rule removes samples from the two ends of a pixel's sorted list only. Each pixel is decided alone: one whose
+answer stands is left out of the next iteration, and an iteration that would leave a pixel without a sample is not
+applied to it.
 """
 
 from __future__ import annotations
@@ -11,70 +11,37 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from zemosaic_stack_core.kernel.overview import FirstLook
-from zemosaic_stack_core.kernel.rules.centered import (
-    kappa_sigma,
-    kappa_sigma_may_reject,
-    mad_clip,
-    mad_may_reject,
-    noise_clip,
-    noise_may_reject,
-    percentile_clip,
-    percentile_may_reject,
-)
-from zemosaic_stack_core.kernel.rules.extremes import gesd, minmax
-from zemosaic_stack_core.kernel.rules.intervals import Interval, RuleInput
+from zemosaic_stack_core.kernel.ranks import Interval, Ranks
+from zemosaic_stack_core.kernel.rules.centered import kappa_sigma, mad_clip, noise_clip, percentile_clip
+from zemosaic_stack_core.kernel.rules.extremes import gesd, minmax, none
 from zemosaic_stack_core.kernel.rules.linear_fit import linear_fit_clip
-from zemosaic_stack_core.kernel.rules.winsorized import (
-    WINSORIZED_TAIL,
-    winsorized_may_reject,
-    winsorized_quantile,
-    winsorized_sigma_clip,
-)
-from zemosaic_stack_core.kernel.typing import Array, Namespace
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.kernel.rules.winsorized import winsorized_quantile, winsorized_sigma_clip
+from zemosaic_stack_core.kernel.samples import Task
+from zemosaic_stack_core.kernel.typing import Namespace
 
-__all__ = ["RULES", "Interval", "Rule", "RuleInput"]
+__all__ = ["RULES", "Rule"]
 
 
 class Rule(NamedTuple):
-    """One row of the catalogue.
+    """One row of the catalogue: how to shrink the kept interval, and which running sums that looks up."""
 
-    Parameters
-    ----------
-    shrink : callable
-        Gives the kept interval of ranks.
-    may_reject : callable or None
-        Tells, from a first look at all samples, the pixels where the rule may reject something; it must not miss one.
-        The others are done, which saves gathering them. None where every pixel must be gathered.
-    uses_sums : bool
-        Whether `shrink` looks up sums of intervals.
-    uses_squares : bool
-        Whether it needs sums of squares too.
-    tail : float or None
-        Fraction of the sorted samples at either end that `shrink` looks at even where it rejects few, beside the middle
-        and sums; None where it looks at all.
-    """
-
-    shrink: Callable[[Namespace, RuleInput], Interval]
-    may_reject: Callable[[Namespace, FirstLook, StackOptions], Array] | None = None
+    shrink: Callable[[Namespace, Ranks, Task], Interval]
     uses_sums: bool = False
     uses_squares: bool = False
-    tail: float | None = None
+    uses_sums_of_sums: bool = False
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "kappa_sigma": Rule(kappa_sigma, kappa_sigma_may_reject, uses_sums=True, uses_squares=True, tail=0.0),
-        "mad_clip": Rule(mad_clip, mad_may_reject),
-        "winsorized_sigma_clip": Rule(
-            winsorized_sigma_clip, winsorized_may_reject, uses_sums=True, uses_squares=True, tail=WINSORIZED_TAIL
-        ),
+        "none": Rule(none),
+        "kappa_sigma": Rule(kappa_sigma, uses_sums=True, uses_squares=True),
+        "mad_clip": Rule(mad_clip),
+        "winsorized_sigma_clip": Rule(winsorized_sigma_clip, uses_sums=True, uses_squares=True),
         "winsorized_quantile": Rule(winsorized_quantile),
-        "linear_fit_clip": Rule(linear_fit_clip, uses_sums=True),
-        "percentile_clip": Rule(percentile_clip, percentile_may_reject, tail=0.0),
+        "linear_fit_clip": Rule(linear_fit_clip, uses_sums=True, uses_sums_of_sums=True),
+        "percentile_clip": Rule(percentile_clip),
         "minmax": Rule(minmax),
-        "noise_clip": Rule(noise_clip, noise_may_reject, tail=0.0),
+        "noise_clip": Rule(noise_clip),
         "gesd": Rule(gesd, uses_sums=True, uses_squares=True),
     }
 )

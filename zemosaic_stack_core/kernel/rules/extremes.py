@@ -1,58 +1,66 @@
-"""Rules that take the extreme samples off, by number or by test."""
+"""Rules that take the extreme samples off, by number or by test, or none."""
 
 from __future__ import annotations
 
-from zemosaic_stack_core.kernel.columns import value_at
-from zemosaic_stack_core.kernel.combination import standard_deviation
-from zemosaic_stack_core.kernel.rules.intervals import Interval, RuleInput, with_ties
-from zemosaic_stack_core.kernel.typing import Namespace
+from collections.abc import Sequence
 
-#: `gesd` leaves at least so many samples: of fewer, the deviate tested is the same for any samples.
+from zemosaic_stack_core.kernel.ranks import Interval, Ranks
+from zemosaic_stack_core.kernel.samples import Task
+from zemosaic_stack_core.kernel.typing import Array, Namespace
+
+# `gesd` leaves at least so many samples: of fewer, the deviate tested is the same for any samples.
 FEWEST = 3
 
 
-def minmax(xp: Namespace, given: RuleInput) -> Interval:
+def none(xp: Namespace, ranks: Ranks, _: Task) -> Interval:
+    """Reject nothing."""
+    del xp
+    return ranks.present
+
+
+def minmax(xp: Namespace, ranks: Ranks, _: Task) -> Interval:
     """Reject the smallest and the largest samples, a fixed number of each."""
-    columns, options = given.columns, given.options
-    enough = xp.astype(columns.stop - columns.start > options.n_low + options.n_high, xp.int64)
-    kept = Interval(columns.start + enough * options.n_low, columns.stop - enough * options.n_high)
-    return with_ties(xp, columns, kept)
+    start, stop = ranks.present
+    n_low, n_high = ranks.column.count("n_low"), ranks.column.count("n_high")
+    enough = xp.astype(stop - start > n_low + n_high, xp.int32)
+    return ranks.with_ties(Interval(start + enough * n_low, stop - enough * n_high))
 
 
-def gesd(xp: Namespace, given: RuleInput) -> Interval:
+def gesd(xp: Namespace, ranks: Ranks, _: Task) -> Interval:
     """Reject by Rosner's generalised extreme studentised deviate test.
 
-    `critical_values` is flat, float64: that of the ``i``-th outlier (from 1) among ``n`` samples stands at
-    ``n * (most + 1) + i``, where ``most = floor(outlier_fraction * frames)``.
+    The table ``critical_values`` has that of the ``i``-th outlier (from 1) among ``n`` samples at
+    ``n * (most + 1) + i``, where ``most`` is the most outliers that any pixel may have.
     """
-    columns, options = given.columns, given.options
-    sums, critical_values = given.sums, given.critical_values
-    assert sums is not None  # noqa: S101 - the catalogue says that this rule uses sums
-    assert critical_values is not None  # noqa: S101 - and critical values
-    most = int(options.outlier_fraction * columns.frames)
-    lane, count = columns.lane, columns.stop - columns.start
-    ones = xp.ones_like(count)
-    allowed = xp.astype(xp.floor(xp.astype(count, xp.float64) * options.outlier_fraction), xp.int64)
+    column, present = ranks.column, ranks.present
+    critical_values, most = column.table("critical_values"), column.count("most")
+    count = present.stop - present.start
+    row = count * (most + 1)
+    allowed = xp.floor(xp.astype(count, xp.float64) * column.parameter("outlier_fraction"))
     # No deviate of n samples comes up to the root of n: where no test can be made, this is as good as infinity.
-    critical_values = xp.minimum(critical_values, xp.full_like(critical_values, float(columns.frames)))
-    start, stop = columns.start, columns.stop
-    answer = Interval(start, stop)
-    # Every outlier up to `allowed` is tested: the last that is one counts, whatever those before it were.
-    live = (allowed >= 1) & (count > FEWEST)
-    for step in range(1, most + 1):
-        first, second = sums.over(xp, start, stop, lane)
-        left = xp.astype(xp.maximum(stop - start, ones), xp.float64)
-        mean = sums.pivot + first / left
-        deviation = standard_deviation(xp, first, second, left, 1)
-        below = mean - value_at(xp, columns, start, lane)
-        above = value_at(xp, columns, stop - 1, lane) - mean
-        is_high = xp.astype(above >= below, xp.int64)
-        critical = xp.take(critical_values, count * (most + 1) + step, axis=0)
+    impossible = xp.astype(column.frames, xp.float64)
+    one = xp.ones_like(count)
+
+    def test(carry: Sequence[Array]) -> tuple[list[Array], Array]:
+        step, start, stop, answer_start, answer_stop = carry
+        kept = Interval(start, stop)
+        left = ranks.number(kept)
+        mean = ranks.pivot + ranks.total(kept) / left
+        deviation = ranks.deviation(kept, 1)
+        below, above = mean - ranks.value(start), ranks.value(stop - 1) - mean
+        critical = xp.minimum(xp.take(critical_values, row + step), impossible)
         # R_i > lambda_i, multiplied out: a deviation of zero is never an outlier's.
-        live = live & (deviation > 0.0)
-        is_outlier = live & (xp.maximum(below, above) > critical * deviation)
-        is_live = xp.astype(live, xp.int64)
-        start, stop = start + is_live - is_live * is_high, stop - is_live * is_high
-        answer = Interval(xp.where(is_outlier, start, answer.start), xp.where(is_outlier, stop, answer.stop))
-        live = live & (allowed > step) & (stop - start > FEWEST)
-    return with_ties(xp, columns, answer)
+        is_outlier = xp.maximum(below, above) > critical * deviation
+        has_spread = deviation > 0.0
+        is_high = has_spread & (above >= below)
+        start = start + xp.astype(has_spread & ~is_high, xp.int32)
+        stop = stop - xp.astype(is_high, xp.int32)
+        is_outlier = is_outlier & has_spread
+        answer = xp.where(is_outlier, start, answer_start), xp.where(is_outlier, stop, answer_stop)
+        goes_on = has_spread & (allowed > xp.astype(step, xp.float64)) & (stop - start > FEWEST)
+        return [step + 1, start, stop, *answer], goes_on
+
+    # Every outlier up to `allowed` is tested: the last that is one counts, whatever those before it were.
+    live = (allowed >= 1.0) & (count > FEWEST)
+    rows = column.repeat(most, [one, *present, *present], live, test)
+    return ranks.with_ties(Interval(rows[3], rows[4]))

@@ -1,0 +1,416 @@
+"""A traced program as machine code of this processor, by LLVM: vectors of pixels, the samples of each in the cache.
+
+One instruction an operation and no fast-math flags: LLVM may neither contract ``a*b + c`` nor reorder sums, so the bits
+are those of the same operations on any other machine. A call releases the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from zemosaic_stack_core.backends.tracing import BOOL, F32, F64, FLOATS, I32, Line, Loop, Program
+
+# Pixels side by side. 16 float32 are one register of AVX-512 or two of AVX2. Measured: 8 and 32 are slower by a fifth.
+LANES = 16
+# Everything that the program keeps of a pixel's samples begins at a cache line.
+ALIGNMENT = 64
+
+_TYPES = {F32: "float", F64: "double", I32: "i32", BOOL: "i1", "u8": "i8", "i16": "i16", "u16": "i16"}
+_IN_MEMORY = _TYPES | {BOOL: "i8"}
+_CASTS = {
+    (F32, F64): "fpext",
+    (F64, F32): "fptrunc",
+    (I32, F64): "sitofp",
+    (I32, F32): "sitofp",
+    (F64, I32): "fptosi",
+    (BOOL, I32): "zext",
+    (BOOL, F64): "uitofp",
+    (BOOL, F32): "uitofp",
+    ("u8", F32): "uitofp",
+    ("u16", F32): "uitofp",
+    ("i16", F32): "sitofp",
+}
+_CALLS = {"sqrt": "sqrt", "round": "rint", "floor": "floor", "abs": "fabs"}
+_INFINITY = "0x7FF0000000000000"
+
+
+def scratch_bytes(frames: int, columns: int, lanes: int = LANES) -> int:
+    """Return the bytes that a program keeps of `lanes` pixels: their samples, and `columns` more of running sums."""
+    samples = -(-frames * lanes * 4 // ALIGNMENT) * ALIGNMENT
+    return samples + columns * (frames + 1) * lanes * 8
+
+
+class _Writer:
+    """Writes a program as a function in LLVM's language."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.text, self.label = program, ["  br label %vectors", "vectors:"], "vectors"
+        self._names: dict[int, str] = {}
+        self._scalars: dict[int, str] = {}
+        self._count = 0
+
+    def fresh(self) -> str:
+        """Return a name that nothing has."""
+        self._count += 1
+        return f"%t{self._count}"
+
+    def add(self, line: str) -> None:
+        """Write a line."""
+        self.text.append("  " + line)
+
+    def named(self, right: str) -> str:
+        """Write an instruction and return its name."""
+        name = self.fresh()
+        self.add(f"{name} = {right}")
+        return name
+
+    def vector(self, number: int) -> str:
+        """Return the type of a value, a lane a pixel."""
+        return _vector(self.program.types[number])
+
+    def constant(self, value: float, dtype: str) -> str:
+        """Return a constant, the same in every lane."""
+        if dtype in FLOATS:
+            exact = np.float64(np.float32(value)) if dtype == F32 else np.float64(value)
+            word = f"0x{exact.view(np.uint64):016X}"
+        else:
+            word = str(int(value))
+        return "<" + ", ".join([f"{_TYPES[dtype]} {word}"] * LANES) + ">"
+
+    def spread(self, scalar: str, dtype: str) -> str:
+        """Return a scalar in every lane."""
+        kind, vector = _TYPES[dtype], _vector(dtype)
+        one = self.named(f"insertelement {vector} poison, {kind} {scalar}, i32 0")
+        return self.named(f"shufflevector {vector} {one}, {vector} poison, <{LANES} x i32> zeroinitializer")
+
+    # --- memory
+
+    def column(self, table: int) -> tuple[str, str]:
+        """Return where a column begins, and the type of its entries."""
+        return (f"%column{table}", "float") if table == 0 else (f"%column{table}", "double")
+
+    def entry(self, table: int, index: str) -> tuple[str, str]:
+        """Return the address of all lanes at a place that they share, and their type."""
+        base, kind = self.column(table)
+        first = self.named(f"mul i64 {index}, {LANES}")
+        return self.named(f"getelementptr {kind}, ptr {base}, i64 {first}"), f"<{LANES} x {kind}>"
+
+    def gathered(self, base: str, kind: str, index: str, *, by_lane: bool) -> str:
+        """Load, in each lane, the entry at its own index: a load a lane is not slower here than the processor's own."""
+        held = "poison"
+        for lane in range(LANES):
+            place = self.named(f"extractelement <{LANES} x i32> {index}, i32 {lane}")
+            place = self.named(f"sext i32 {place} to i64")
+            if by_lane:
+                place = self.named(f"mul i64 {place}, {LANES}")
+                place = self.named(f"add i64 {place}, {lane}")
+            address = self.named(f"getelementptr {kind}, ptr {base}, i64 {place}")
+            value = self.named(f"load {kind}, ptr {address}")
+            held = self.named(f"insertelement <{LANES} x {kind}> {held}, {kind} {value}, i32 {lane}")
+        return held
+
+    def pixels_of(self, row: str, dtype: str) -> str:
+        """Load this vector's pixels of a row."""
+        kind = _IN_MEMORY[dtype]
+        address = self.named(f"getelementptr {kind}, ptr {row}, i64 %i")
+        held = self.named(f"load <{LANES} x {kind}>, ptr {address}, align 1")
+        return self.named(f"icmp ne <{LANES} x i8> {held}, zeroinitializer") if dtype == BOOL else held
+
+    # --- lines
+
+    def write(self, lines: list[Line | Loop]) -> None:
+        """Write a block."""
+        for line in lines:
+            if isinstance(line, Loop):
+                self.loop(line)
+            elif line.operation in _WRITERS:
+                name = _WRITERS[line.operation](self, line)
+                if name is not None:
+                    self._names[line.number] = name
+            else:
+                self._names[line.number] = self.elementwise(line)
+
+    def elementwise(self, line: Line) -> str:
+        """Write an operation that depends on nothing but its operands."""
+        operation, dtype, operands = line.operation, line.dtype, line.operands
+        given = [self._names[operand] for operand in operands]
+        source = self.program.types[operands[0]]
+        vector, of, is_float = _vector(dtype), _vector(source), source in FLOATS
+        if operation in ("add", "sub", "mul", "div"):
+            return self.named(f"{'f' if is_float else ''}{operation} {of} {given[0]}, {given[1]}")
+        if operation in ("lt", "le", "gt", "ge", "eq", "ne"):
+            return self.named(f"{_comparison(operation, is_float=is_float)} {of} {given[0]}, {given[1]}")
+        if operation in ("min", "max"):
+            # The second where it is smaller (larger), so the first where they are equal.
+            comparison = _comparison("lt" if operation == "min" else "gt", is_float=is_float)
+            other = self.named(f"{comparison} {of} {given[1]}, {given[0]}")
+            return self.named(f"select <{LANES} x i1> {other}, {of} {given[1]}, {of} {given[0]}")
+        if operation in ("and", "or"):
+            return self.named(f"{operation} {of} {given[0]}, {given[1]}")
+        if operation == "not":
+            return self.named(f"xor {of} {given[0]}, {self.constant(1, BOOL)}")
+        if operation == "neg":
+            return self.named(f"fneg {of} {given[0]}" if is_float else f"sub {of} zeroinitializer, {given[0]}")
+        if operation == "select":
+            return self.named(f"select <{LANES} x i1> {given[0]}, {vector} {given[1]}, {vector} {given[2]}")
+        if operation == "half":
+            return self.named(f"ashr {of} {given[0]}, {self.constant(1, I32)}")
+        if operation == "isfinite":
+            if not is_float:
+                return self.constant(1, BOOL)
+            size = self.named(f"call {of} @llvm.fabs.v{LANES}{source}({of} {given[0]})")
+            end = "<" + ", ".join([f"{_TYPES[source]} {_INFINITY}"] * LANES) + ">"
+            return self.named(f"fcmp olt {of} {size}, {end}")
+        if operation in _CALLS and is_float:
+            return self.named(f"call {of} @llvm.{_CALLS[operation]}.v{LANES}{source}({of} {given[0]})")
+        if operation == "cast":
+            return self.named(f"{_CASTS[source, dtype]} {of} {given[0]} to {vector}")
+        raise NotImplementedError(f"{operation} of {source}")
+
+    def given(self, line: Line) -> str | None:
+        """Write a value that is not computed: a constant, or something that was handed in."""
+        place: Any = line.operands[0] if line.operands else None
+        if line.operation == "constant":
+            return self.constant(place, line.dtype)
+        if line.operation == "frames":
+            return "%frames.all"
+        if line.operation == "parameter":
+            address = self.named(f"getelementptr double, ptr %parameters, i64 {place}")
+            return self.spread(self.named(f"load double, ptr {address}"), F64)
+        if line.operation == "whole":
+            at = self.named(f"mul i64 %frames, {len(self.program.layout.rows)}")
+            at = self.named(f"add i64 {at}, {place}")
+            address = self.named(f"getelementptr ptr, ptr %rows, i64 {at}")
+            return self.pixels_of(self.named(f"load ptr, ptr {address}"), line.dtype)
+        if line.operation == "row":
+            at = self.named(f"mul i64 %frames, {place}")
+            at = self.named(f"add i64 {at}, {self._scalars[line.operands[1]]}")
+            address = self.named(f"getelementptr ptr, ptr %rows, i64 {at}")
+            return self.pixels_of(self.named(f"load ptr, ptr {address}"), line.dtype)
+        if line.operation == "number":
+            at = self.named(f"mul i64 %frames, {place}")
+            at = self.named(f"add i64 {at}, {self._scalars[line.operands[1]]}")
+            address = self.named(f"getelementptr float, ptr %numbers, i64 {at}")
+            return self.spread(self.named(f"load float, ptr {address}"), F32)
+        address = self.named(f"getelementptr ptr, ptr %tables, i64 {place}")
+        table = self.named(f"load ptr, ptr {address}")
+        return self.gathered(table, "double", self._names[line.operands[1]], by_lane=False)
+
+    def store(self, line: Line) -> None:
+        """Write lanes at a place of a column that they share."""
+        table, index, further, value = line.operands
+        scalar = "%middle" if index == "middle" else self._scalars[index]
+        if further:
+            scalar = self.named(f"add i64 {scalar}, {further}")
+        address, vector = self.entry(table, scalar)
+        self.add(f"store {vector} {self._names[value]}, ptr {address}, align {ALIGNMENT}")
+
+    def fetch(self, line: Line) -> str:
+        """Load lanes from a place of a column that they share."""
+        address, vector = self.entry(line.operands[0], self._scalars[line.operands[1]])
+        return self.named(f"load {vector}, ptr {address}, align {ALIGNMENT}")
+
+    def gather(self, line: Line) -> str:
+        """Load, in each lane, what its column has at its own place."""
+        base, kind = self.column(line.operands[0])
+        return self.gathered(base, kind, self._names[line.operands[1]], by_lane=True)
+
+    def tally(self, line: Line) -> None:
+        """Add the number of true lanes to a frame's count; lanes that were counted before don't count again."""
+        place, counter, mask = line.operands
+        fresh = self.named(f"and <{LANES} x i1> {self._names[mask]}, %fresh")
+        bits = self.named(f"bitcast <{LANES} x i1> {fresh} to i{LANES}")
+        number = self.named(f"call i{LANES} @llvm.ctpop.i{LANES}(i{LANES} {bits})")
+        number = self.named(f"zext i{LANES} {number} to i64")
+        at = self.named(f"mul i64 %frames, {place}")
+        at = self.named(f"add i64 {at}, {self._scalars[counter]}")
+        address = self.named(f"getelementptr i64, ptr %tallies, i64 {at}")
+        before = self.named(f"load i64, ptr {address}")
+        self.add(f"store i64 {self.named(f'add i64 {before}, {number}')}, ptr {address}")
+
+    def sort(self, _: Line) -> None:
+        """Write the loop over comparators: pairs of places, the lower of which gets the smaller sample."""
+        loop = self.fresh()[1:]
+        self.add(f"br label %{loop}")
+        self.text.append(f"{loop}:")
+        self.add(f"%{loop}.k = phi i64 [0, %{self.label}], [%{loop}.next, %{loop}.body]")
+        self.add(f"%{loop}.more = icmp slt i64 %{loop}.k, %comparators")
+        self.add(f"br i1 %{loop}.more, label %{loop}.body, label %{loop}.end")
+        self.text.append(f"{loop}.body:")
+        addresses, values = [], []
+        for side in (0, 1):
+            at = self.named(f"shl i64 %{loop}.k, 1")
+            at = self.named(f"or i64 {at}, {side}")
+            place = self.named(f"getelementptr i32, ptr %network, i64 {at}")
+            place = self.named(f"zext i32 {self.named(f'load i32, ptr {place}')} to i64")
+            address, vector = self.entry(0, place)
+            held = self.named(f"load {vector}, ptr {address}, align {ALIGNMENT}")
+            # Storing what was loaded, or not, would become a masked store, which is four times as slow.
+            values.append(self.named(f"freeze {vector} {held}"))
+            addresses.append(address)
+        first, second = values
+        other = self.named(f"fcmp olt {vector} {second}, {first}")
+        for address, (yes, no) in zip(addresses, ((second, first), (first, second)), strict=True):
+            chosen = self.named(f"select <{LANES} x i1> {other}, {vector} {yes}, {vector} {no}")
+            self.add(f"store {vector} {chosen}, ptr {address}, align {ALIGNMENT}")
+        self.add(f"%{loop}.next = add i64 %{loop}.k, 1")
+        self.add(f"br label %{loop}")
+        self.text.append(f"{loop}.end:")
+        self.label = f"{loop}.end"
+
+    def loop(self, loop: Loop) -> None:
+        """Write a loop: a test at its head, so that it may run not at all."""
+        tag = self.fresh()[1:]
+        entry = self.label
+        self.add(f"br label %{tag}")
+        self.text.append(f"{tag}:")
+        place = len(self.text)  # of the phi instructions, which name what is not written yet
+        self.label = tag
+        counter = f"%{tag}.k"
+        for number in loop.carried:
+            self._names[number] = self.fresh()
+        first, step, test = {
+            "frames": ("0", 1, f"icmp slt i64 {counter}, %frames"),
+            "above": ("%middle", 1, f"icmp slt i64 {counter}, %frames"),
+            "below": ("%highest.below", -1, f"icmp sge i64 {counter}, 0"),
+            "while": ("0", 1, ""),
+        }[loop.kind]
+        if loop.kind == "while":
+            limit = self.named(f"extractelement <{LANES} x i32> {self._names[loop.limit]}, i32 0")
+            limit = self.named(f"sext i32 {limit} to i64")
+            bits = self.named(f"bitcast <{LANES} x i1> {self._names[loop.live]} to i{LANES}")
+            is_live = self.named(f"icmp ne i{LANES} {bits}, 0")
+            test = f"and i1 {is_live}, {self.named(f'icmp slt i64 {counter}, {limit}')}"
+        self.add(f"br i1 {self.named(test)}, label %{tag}.body, label %{tag}.end")
+        self.text.append(f"{tag}.body:")
+        self.label = f"{tag}.body"
+        self._scalars[loop.counter] = counter
+        self._names[loop.counter] = self.spread(self.named(f"trunc i64 {counter} to i32"), I32)
+        self.write(loop.body)
+        self.add(f"{counter}.next = add i64 {counter}, {step}")
+        self.add(f"br label %{tag}")
+        phis = [f"  {counter} = phi i64 [{first}, %{entry}], [{counter}.next, %{self.label}]"]
+        for number, begin, last in zip(loop.carried, loop.first, loop.last, strict=True):
+            incoming = f"[{self._names[begin]}, %{entry}], [{self._names[last]}, %{self.label}]"
+            phis.append(f"  {self._names[number]} = phi {self.vector(number)} {incoming}")
+        self.text[place:place] = phis
+        self.text.append(f"{tag}.end:")
+        self.label = f"{tag}.end"
+
+    def results(self) -> None:
+        """Write what the program results in."""
+        for place, (_, number) in enumerate(self.program.results):
+            dtype, value = self.program.types[number], self._names[number]
+            kind = _IN_MEMORY[dtype]
+            if dtype == BOOL:
+                value = self.named(f"zext <{LANES} x i1> {value} to <{LANES} x i8>")
+            address = self.named(f"getelementptr ptr, ptr %results, i64 {place}")
+            row = self.named(f"load ptr, ptr {address}")
+            address = self.named(f"getelementptr {kind}, ptr {row}, i64 %i")
+            self.add(f"store <{LANES} x {kind}> {value}, ptr {address}, align 1")
+
+
+_WRITERS: dict[str, Any] = {
+    "store": _Writer.store,
+    "fetch": _Writer.fetch,
+    "gather": _Writer.gather,
+    "tally": _Writer.tally,
+    "sort": _Writer.sort,
+    **dict.fromkeys(("constant", "frames", "parameter", "whole", "row", "number", "take"), _Writer.given),
+}
+
+
+def _vector(dtype: str) -> str:
+    """Return the type of a value, a lane a pixel."""
+    return f"<{LANES} x {_TYPES[dtype]}>"
+
+
+def _comparison(operation: str, *, is_float: bool) -> str:
+    """Return the instruction of a comparison; with NaN all but ``ne`` are false."""
+    if is_float:
+        return "fcmp une" if operation == "ne" else f"fcmp o{operation}"
+    return f"icmp {operation}" if operation in ("eq", "ne") else f"icmp s{operation}"
+
+
+_HEAD = """define void @f(ptr noalias %rows, ptr noalias %numbers, ptr noalias %parameters, ptr noalias %tables,
+    ptr noalias %results, ptr noalias %tallies, i64 %pixels, i64 %frames, ptr noalias %network, i64 %comparators,
+    ptr noalias %column0) {
+entry:
+  %middle = ashr i64 %frames, 1
+  %highest.below = sub i64 %middle, 1
+  %last = sub i64 %pixels, LANES
+  %frames.32 = trunc i64 %frames to i32
+  %frames.one = insertelement <LANES x i32> poison, i32 %frames.32, i32 0
+  %frames.all = shufflevector <LANES x i32> %frames.one, <LANES x i32> poison, <LANES x i32> zeroinitializer
+"""
+_LANE_NUMBERS = "<" + ", ".join(f"i64 {lane}" for lane in range(LANES)) + ">"
+# The last vector of pixels overlaps the one before, so that none is cut: `fresh` are its lanes that are new.
+_PIXELS = f"""  %start = phi i64 [0, %entry], [%start.next, %LABEL]
+  %cut = call i64 @llvm.smin.i64(i64 %start, i64 %last)
+  %i = call i64 @llvm.smax.i64(i64 %cut, i64 0)
+  %done = sub i64 %start, %i
+  %done.one = insertelement <LANES x i64> poison, i64 %done, i32 0
+  %done.all = shufflevector <LANES x i64> %done.one, <LANES x i64> poison, <LANES x i32> zeroinitializer
+  %room = sub i64 %pixels, %i
+  %room.one = insertelement <LANES x i64> poison, i64 %room, i32 0
+  %room.all = shufflevector <LANES x i64> %room.one, <LANES x i64> poison, <LANES x i32> zeroinitializer
+  %is.new = icmp sge <LANES x i64> {_LANE_NUMBERS}, %done.all
+  %is.there = icmp slt <LANES x i64> {_LANE_NUMBERS}, %room.all
+  %fresh = and <LANES x i1> %is.new, %is.there
+"""
+_TAIL = """  %start.next = add i64 %start, LANES
+  %is.done = icmp sge i64 %start.next, %pixels
+  br i1 %is.done, label %out, label %vectors
+out:
+  ret void
+}
+declare i64 @llvm.smin.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
+declare iLANES @llvm.ctpop.iLANES(iLANES)
+"""
+
+
+def llvm_source(program: Program) -> str:
+    """Return a program in LLVM's language: ``f`` of at least as many pixels as there are lanes."""
+    writer = _Writer(program)
+    writer.write(program.lines)
+    writer.results()
+    columns = []
+    size = f"mul i64 %frames, {LANES * 4}"
+    columns = [f"  %size.0 = {size}", f"  %size.1 = add i64 %size.0, {ALIGNMENT - 1}"]
+    columns += [f"  %size.2 = and i64 %size.1, -{ALIGNMENT}", "  %entries = add i64 %frames, 1"]
+    columns += [f"  %size = mul i64 %entries, {LANES * 8}"]
+    for table in range(program.columns):
+        columns += [f"  %skip.{table} = mul i64 %size, {table}", f"  %at.{table} = add i64 %size.2, %skip.{table}"]
+        columns += [f"  %column{table + 1} = getelementptr i8, ptr %column0, i64 %at.{table}"]
+    declared = [
+        f"declare {_vector(dtype)} @llvm.{name}.v{LANES}{dtype}({_vector(dtype)})"
+        for dtype in FLOATS
+        for name in _CALLS.values()
+    ]
+    begun = writer.text[:2]
+    head = [_HEAD, *columns, *begun, _PIXELS.replace("LABEL", writer.label)]
+    return "\n".join([*head, *writer.text[2:], _TAIL, *declared]).replace("LANES", str(LANES))
+
+
+class LlvmProgram:
+    """A program compiled for this processor."""
+
+    def __init__(self, program: Program) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        module = llvm.parse_assembly(llvm_source(program))
+        module.verify()
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            opt=2, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
+        )
+        self.program = program
+        self._kept = llvm.create_mcjit_compiler(module, machine), machine
+        self._kept[0].finalize_object()
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        kind = ctypes.CFUNCTYPE(None, *[pointer] * 6, number, number, pointer, number, pointer)
+        self.call = kind(self._kept[0].get_function_address("f"))
