@@ -34,9 +34,9 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.backends.host import Outputs, host_program
+from zemosaic_stack_core.backends.host import Outputs, host_bytes, host_program
 from zemosaic_stack_core.backends.inputs import Inputs
-from zemosaic_stack_core.backends.plain import run_plainly
+from zemosaic_stack_core.backends.plain import PLAIN_BYTES, run_plainly
 from zemosaic_stack_core.errors import BackendUnavailableError
 
 Array: TypeAlias = Any
@@ -239,6 +239,9 @@ class Backend(Protocol):
     def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
         """Return what runs ``function(xp, column, task)`` on this backend's arrays; see `tracing`."""
 
+    def working_bytes(self, frames: int) -> tuple[int, int]:
+        """Return the bytes that a program takes beside its inputs and results: per sample, and in all."""
+
 
 class HostTransfer:
     """A transfer that copies on the spot: in place on the host, through `NamespaceBackend.upload` elsewhere."""
@@ -363,6 +366,10 @@ class NamespaceBackend:
         if self.is_host:
             return host_program(function, task)
         return partial(run_plainly, self.xp, function, task, device=self.device)
+
+    def working_bytes(self, frames: int) -> tuple[int, int]:
+        """Return the bytes that a program takes beside its inputs and results: per sample, and in all."""
+        return host_bytes(frames) if self.is_host else (PLAIN_BYTES, 0)
 
 
 def numpy_backend() -> NamespaceBackend:

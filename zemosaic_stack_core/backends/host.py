@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.backends.inputs import Inputs, Layout, layout_of, readable
 from zemosaic_stack_core.backends.network import comparators
-from zemosaic_stack_core.backends.plain import run_plainly
+from zemosaic_stack_core.backends.plain import PLAIN_BYTES, run_plainly
 from zemosaic_stack_core.backends.tracing import trace
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Outputs = tuple[dict[str, Any], dict[str, Any]]
 
+# Running sums that any program keeps at most: `winsorized_quantile` has two of samples and two of winsorized ones.
+MOST_COLUMNS = 4
 _ARRAYS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "bool": np.bool_}
 
 
@@ -32,6 +34,15 @@ def has_compiler() -> bool:
 def host_program(function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
     """Return what runs ``function(xp, column, task)`` on NumPy's arrays: a callable of `Inputs`."""
     return partial(_run, function, task) if has_compiler() else partial(run_plainly, np, function, task)
+
+
+def host_bytes(frames: int) -> tuple[int, int]:
+    """Return the bytes that a program takes beside its inputs and results: per sample, and in all."""
+    if not has_compiler():
+        return PLAIN_BYTES, 0
+    from zemosaic_stack_core.backends.llvm import scratch_bytes
+
+    return 0, scratch_bytes(frames, MOST_COLUMNS) + 8 * len(comparators(frames))
 
 
 @lru_cache(maxsize=256)

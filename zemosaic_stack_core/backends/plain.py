@@ -10,6 +10,9 @@ from typing import Any
 
 from zemosaic_stack_core.backends.inputs import Inputs
 
+# Bytes a sample: the samples and what they are sorted with, running sums and their table, and rows in between.
+PLAIN_BYTES = 64
+
 _TYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "bool": "bool"}
 
 _Step = Callable[[Any, Any, list[Any]], Sequence[Any]]
@@ -29,7 +32,9 @@ class Frame:
     def number(self, name: str) -> Any:
         """Return a number of the frame, float32, shape ()."""
         column = self._column
-        return column.xp.asarray(column.inputs.numbers[name][self._index], dtype=column.xp.float32, device=column.device)
+        return column.xp.asarray(
+            column.inputs.numbers[name][self._index], dtype=column.xp.float32, device=column.device
+        )
 
     def row(self, name: str) -> Any:
         """Return one of the frame's rows, shape (pixel,)."""
@@ -86,9 +91,7 @@ class Column:
             carry = list(step(Frame(self, index), carry))
         return carry
 
-    def load(
-        self, first: Sequence[Any], step: Callable[[Frame, list[Any]], tuple[Any, Sequence[Any]]]
-    ) -> list[Any]:
+    def load(self, first: Sequence[Any], step: Callable[[Frame, list[Any]], tuple[Any, Sequence[Any]]]) -> list[Any]:
         """Fill the column, and carry rows."""
         carry, self._samples = list(first), []
         for index in range(self.inputs.frames):

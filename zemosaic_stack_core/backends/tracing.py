@@ -118,7 +118,7 @@ class Symbol:
         return self.recorder.symbol_of(other, self.dtype) / self
 
     def __floordiv__(self, other: Any) -> Symbol:
-        if self.dtype != I32 or other != 2:  # noqa: PLR2004 - halves are all that ranks need
+        if self.dtype != I32 or other != 2:
             raise TypeError(f"// of {self.dtype} by {other!r}; expected int32 by 2")
         return self.recorder.record("half", I32, self)
 
@@ -240,12 +240,12 @@ class TracingNamespace:
     @staticmethod
     def minimum(first: Symbol, second: Any) -> Symbol:
         """Return the smaller; the first where they are equal. NaN must not reach it."""
-        return first._with("min", second)  # noqa: SLF001
+        return first._with("min", second)
 
     @staticmethod
     def maximum(first: Symbol, second: Any) -> Symbol:
         """Return the larger; the first where they are equal. NaN must not reach it."""
-        return first._with("max", second)  # noqa: SLF001
+        return first._with("max", second)
 
     @staticmethod
     def where(mask: Symbol, first: Any, second: Any) -> Symbol:
@@ -380,7 +380,7 @@ class TracedColumn:
         first: Sequence[Symbol],
         step: Callable[[Symbol, Symbol, list[Symbol]], Sequence[Symbol]],
     ) -> list[Symbol]:
-        """Carry values through ``step(rank, sample, carried)``: ``above`` from the middle rank up, or ``below`` it down.
+        """Carry values through ``step(rank, sample, carried)``, ``above`` from the middle rank up or ``below`` it down.
 
         The middle rank is ``frames // 2``.
         """
@@ -458,7 +458,7 @@ class TracedFrame:
 
     def __init__(self, column: TracedColumn, counter: Symbol) -> None:
         self._recorder = counter.recorder
-        self._layout = column._layout  # noqa: SLF001
+        self._layout = column._layout
         self._counter = counter
 
     def has(self, name: str) -> bool:

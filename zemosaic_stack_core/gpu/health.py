@@ -79,16 +79,15 @@ def _tiny_samples(backend: Backend, n_frames: int) -> Samples:
     cube[generator.integers(0, n_frames, 24), generator.integers(0, 96, 24)] = np.float32(4000.0)
     cube[0, :40] = np.nan
     cube[:, 7] = np.nan
-    has_missing = [bool(np.isnan(row).any()) for row in cube]
     weights = [1.0 + (frame % 3) / 4 for frame in range(n_frames)]
-    return Samples([backend.upload(row) for row in cube], has_missing=has_missing, weights=weights)
+    return Samples([backend.upload(row) for row in cube], weights=weights)
 
 
 def _kernel_answers(backend: Backend, n_frames: int, rule: str) -> list[npt.NDArray[Any]]:
     """Return the arrays that the kernel makes of a tiny cube, on the host."""
     samples = _tiny_samples(backend, n_frames)
     options = StackOptions(rejection=rule)
-    chunk = stack_chunk(backend.xp, samples, options, maps=("weight_map", "variance"))
+    chunk = stack_chunk(backend, samples, options, maps=("weight_map", "variance"))
     answers = []
     for array in chunk:
         if array is None:

@@ -20,8 +20,10 @@ class Sums(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """The kept samples in order: `median` and `pivot` float64, `first` and `second` the sums of ``d = v - pivot`` and
-    ``d*d``, float64 (None where nothing needs them), `smallest` and `largest` float32.
+    """The kept samples in order, and their sums about a pivot.
+
+    `median`, `pivot`, `first` (the sum of ``d = v - pivot``) and `second` (that of ``d*d``) are float64, the sums None
+    where nothing needs them; `smallest` and `largest` float32.
     """
 
     median: Array
@@ -71,9 +73,7 @@ def add_up(xp: Namespace, column: Column, task: Task, bounds: tuple[Array, Array
     return Sums(number, value, weight, squared, more[-1] if task.propagates else None)
 
 
-def combine(
-    xp: Namespace, task: Task, coverage: Array, moments: Moments | None, sums: Sums | None
-) -> dict[str, Array]:
+def combine(xp: Namespace, task: Task, coverage: Array, moments: Moments | None, sums: Sums | None) -> dict[str, Array]:
     """Return ``image``, and ``weight_map`` and ``variance`` where they are wanted, float32; `coverage` is int32.
 
     The variance of the mean is propagated from the samples' variances, ``sum(w^2 var)/sum(w)^2``, where they are

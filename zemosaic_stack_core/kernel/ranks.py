@@ -46,6 +46,7 @@ class Ranks:
         self.bottom = xp.zeros_like(self.top)
         self.pivot = self.value(self._lower_middle(present))
         self._look_up: Callable[[int, Array], Array] | None = None
+        self._of_sums = 0
 
     def clamped(self, low: Array, high: Array) -> Ranks:
         """Return the same ranks with the samples moved between two values."""
@@ -86,20 +87,25 @@ class Ranks:
             more = [carry[1] - d * d] if squares else []
             return [total, *more, *([carry[-1] - total] if sums_of_sums else [])]
 
-        self._look_up = self.column.running(first, above, below)
+        self._look_up, self._of_sums = self.column.running(first, above, below), 1 + squares
 
-    def sum_up_to(self, which: int, place: Array) -> Array:
-        """Return an entry of the running sums at a place between ranks: 0 is that of `d`."""
+    def sum_up_to(self, place: Array, which: int = 0) -> Array:
+        """Return an entry of the running sums of ``d`` (or, 1, of ``d*d``) at a place between ranks."""
         assert self._look_up is not None  # noqa: S101 - the catalogue says which rules need sums
         return self._look_up(which, place)
 
+    def sum_of_sums_up_to(self, place: Array) -> Array:
+        """Return an entry of the running sums of the running sums of `d` at a place between ranks."""
+        assert self._look_up is not None  # noqa: S101 - the catalogue says which rules need sums
+        return self._look_up(self._of_sums, place)
+
     def sums(self, kept: Interval) -> tuple[Array, Array]:
         """Return the sums of ``d`` and ``d*d`` over an interval, float64."""
-        return tuple(self.sum_up_to(which, kept.stop) - self.sum_up_to(which, kept.start) for which in (0, 1))  # type: ignore[return-value]
+        return tuple(self.sum_up_to(kept.stop, which) - self.sum_up_to(kept.start, which) for which in (0, 1))  # type: ignore[return-value]
 
     def total(self, kept: Interval) -> Array:
         """Return the sum of ``d`` over an interval, float64."""
-        return self.sum_up_to(0, kept.stop) - self.sum_up_to(0, kept.start)
+        return self.sum_up_to(kept.stop) - self.sum_up_to(kept.start)
 
     def deviation(self, kept: Interval, ddof: int) -> Array:
         """Return the standard deviation of an interval's samples, float64."""
@@ -160,7 +166,7 @@ class Ranks:
         needed: int = 1,
         left: int = 1,
     ) -> tuple[Interval, Interval]:
-        """Replace the kept interval by ``step(kept)`` until nothing more is rejected; return the last step that was made.
+        """Replace the kept interval by ``step(kept)`` until nothing more is rejected; return the last step made.
 
         A step returns what it keeps, and all ranks within its bounds, those that were rejected before included. One
         that would leave fewer than `left` samples is not applied; one needs `needed` of them.

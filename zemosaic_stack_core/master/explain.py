@@ -214,7 +214,7 @@ def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
 
     grown = None
     if options.grow_radius > 0.0:
-        with RejectedFlags.made(len(group.sources), *shape, is_sparse=True) as flags:
+        with RejectedFlags(len(group.sources), *shape) as flags:
             noting = replace(job, flags=flags)
             compute(noting, _around(pixel, group, growth_reach(options.grow_radius, options.grow_min_size)))
             counts = compute(noting, [pixel])

@@ -12,13 +12,13 @@ no further beyond its edges than that and the radius, and any chunk gives the sa
 
 from __future__ import annotations
 
-import importlib
 import math
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import ScratchError
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.kernel.regrow import GROWN, REJECTED
-from zemosaic_stack_core.system.shared_file import SharedFile
 
 _Bools = npt.NDArray[np.bool_]
 _Bytes = npt.NDArray[np.uint8]
@@ -37,98 +36,52 @@ def growth_reach(radius: float, min_size: int) -> int:
     return 0 if radius <= 0.0 else math.floor(radius) + min_size - 1
 
 
-@dataclass(frozen=True)
 class RejectedFlags:
-    """Where the rejected samples of a stack are noted: a file with a bit per sample, which worker processes share.
+    """Where the rejected samples of a stack are noted: a temporary file with a bit per sample, for several threads.
 
-    Parameters
-    ----------
-    path : Path
-        The file: for each channel, and each eight frames, a byte per pixel.
-    frames, channels, rows, columns : int
-        Shape of the stack.
+    For each channel, and each eight frames, it has a byte per pixel. Use as a context manager: the file goes with it.
     """
 
-    path: Path
-    frames: int
-    channels: int
-    rows: int
-    columns: int
+    def __init__(self, frames: int, channels: int, rows: int, columns: int) -> None:
+        self.frames, self.channels, self.rows, self.columns = frames, channels, rows, columns
+        self._bytes = -(-frames // 8)
+        self._lock = threading.Lock()
+        with _room_wanted():
+            self._file = tempfile.TemporaryFile(prefix="zemosaic-", buffering=0)  # noqa: SIM115 - closed by __exit__
+            self._file.truncate(self._bytes * channels * rows * columns)  # a sparse file: what is not written is zero
 
-    @classmethod
-    @contextmanager
-    def made(
-        cls, frames: int, channels: int, rows: int, columns: int, *, is_sparse: bool = False
-    ) -> Iterator[RejectedFlags]:
-        """Make the file, all zero; it goes with the context. See `SharedFile` for `is_sparse`."""
-        importlib.import_module("scipy.ndimage")  # 17 MB, which workers that are forked after this share
-        size = -(-frames // 8) * channels * rows * columns
-        with SharedFile(size, is_sparse=is_sparse) as shared:
-            yield cls(shared.path, frames, channels, rows, columns)
-
-    @contextmanager
-    def opened(self) -> Iterator[FlagFile]:
-        """Open the file; one thread at a time uses what this gives."""
-        with FlagFile(self) as file:
-            yield file
-
-
-class FlagFile:
-    """The file of `RejectedFlags`, open; use as a context manager."""
-
-    def __init__(self, flags: RejectedFlags) -> None:
-        self._flags = flags
-        self._bytes = -(-flags.frames // 8)
-        self._file = flags.path.open("r+b")
-
-    def __enter__(self) -> FlagFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def write(self, chunk: Chunk, channel: int, packed: _Bytes) -> None:
-        """Note the rejected samples of a chunk.
+        """Note the rejected samples of a chunk: shape (frame // 8, pixel), uint8, frame ``8*b + k`` is bit k of byte b.
 
-        Parameters
-        ----------
-        chunk : Chunk
-            Which pixels.
-        channel : int
-            Which channel.
-        packed : array of shape (frame // 8, pixel), uint8
-            Bit ``k`` of byte ``b`` is that of frame ``8*b + k``.
-
-        Raises
-        ------
-        ScratchError
-            The disk is full.
+        Raises `ScratchError` where the disk is full.
         """
-        try:
+        with _room_wanted(), self._lock:
             for index, plane in enumerate(packed):
-                if not plane.any():  # the file is sparse
+                if not plane.any():
                     continue
                 for row, values in enumerate(plane.reshape(chunk.stop - chunk.start, -1), start=chunk.start):
                     self._file.seek(self._place(channel, index, row, chunk.first))
-                    self._file.write(values.tobytes())
-            self._file.flush()
-        except OSError as error:
-            raise ScratchError(
-                f"{tempfile.gettempdir()}: {error.strerror or error}; expected room there for a bit per sample (TMPDIR "
-                "names another folder)"
-            ) from error
+                    _write_all(self._file, values.tobytes())
 
     def _place(self, channel: int, index: int, row: int, column: int) -> int:
         """Return where a byte is in the file."""
-        flags = self._flags
-        return ((channel * self._bytes + index) * flags.rows + row) * flags.columns + column
+        return ((channel * self._bytes + index) * self.rows + row) * self.columns + column
 
     def _read(self, channel: int, index: int, window: Chunk) -> _Bytes:
         """Return the bytes of eight frames in a window, shape (row, column)."""
-        flags = self._flags
-        self._file.seek(self._place(channel, index, window.start, 0))
         rows = window.stop - window.start
-        data = np.frombuffer(self._file.read(rows * flags.columns), np.uint8).reshape(rows, flags.columns)
+        data = np.empty((rows, self.columns), np.uint8)
+        with self._lock:
+            self._file.seek(self._place(channel, index, window.start, 0))
+            view = memoryview(data).cast("B")
+            while view:
+                view = view[self._file.readinto(view) :]
         return data[:, window.first : window.last]
 
     def find_grown(self, chunk: Chunk, radius: float, min_size: int) -> _Bytes | None:
@@ -139,7 +92,7 @@ class FlagFile:
         array of shape (frame, channel, pixel), uint8, or None
             0, `REJECTED` or `GROWN`; None where no sample is `GROWN`. A sample that is missing may be.
         """
-        flags, reach = self._flags, growth_reach(radius, min_size)
+        flags, reach = self, growth_reach(radius, min_size)
         window = Chunk(
             max(0, chunk.start - reach),
             min(flags.rows, chunk.stop + reach),
@@ -170,6 +123,25 @@ class FlagFile:
                     of_frame[grown.reshape(-1)] = GROWN
                     has_grown = has_grown or bool(grown.any())
         return codes if has_grown else None
+
+
+@contextmanager
+def _room_wanted() -> Iterator[None]:
+    """Turn a disk that is full into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise ScratchError(
+            f"{tempfile.gettempdir()}: {error.strerror or error}; expected room there for a bit per sample (TMPDIR "
+            "names another folder)"
+        ) from error
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write all of some bytes where a file stands."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def large_clusters(rejected: _Bools, min_size: int) -> _Bools | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,16 +14,17 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends import Backend, Transfer, TransferTimes
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
-from zemosaic_stack_core.kernel import stack_chunk
-from zemosaic_stack_core.kernel.combination import Weight
+from zemosaic_stack_core.kernel import CriticalValues, stack_chunk
 from zemosaic_stack_core.kernel.regrow import GROWN, pack_rejected, stack_grown
-from zemosaic_stack_core.kernel.samples import Samples
+from zemosaic_stack_core.kernel.samples import Samples, Weight
 from zemosaic_stack_core.kernel.typing import Array
-from zemosaic_stack_core.stacking.clusters import FlagFile
 from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 from zemosaic_stack_core.stacking.job import StackJob
 from zemosaic_stack_core.stacking.output_planes import OutputPlanes
 from zemosaic_stack_core.stacking.upload import Loaded, loading
+
+# Pixels of a chunk that are combined again at once, where clusters take samples along.
+PIXELS_AGAIN = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ def compute_chunks(
     with ExitStack() as stack:
         transfer = stack.enter_context(backend.open_transfer())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
-        flags = None if job.flags is None else stack.enter_context(job.flags.opened())
         critical_values = None
         if job.options.rejection == "gesd":
             with transfer.computing():  # in the order of the kernel's calls, which read it
-                critical_values = backend.upload(gesd_critical_values(len(job.group.sources), job.options))
-        work = _Work(job, backend, transfer, outputs, critical_values, flags)
-        sought = flags if job.is_second_pass else None
+                critical_values = gesd_critical_values(len(job.group.sources), job.options)
+                critical_values = critical_values._replace(values=backend.upload(critical_values.values))
+        work = _Work(job, backend, transfer, outputs, critical_values)
+        sought = job.flags if job.is_second_pass else None
         for chunk, loaded in stack.enter_context(loading(job, backend, reader, transfer, chunks, sought)):
             if loaded is not None:
                 began = time.perf_counter()
@@ -129,8 +130,7 @@ class _Work:
     backend: Backend
     transfer: Transfer
     outputs: OutputPlanes
-    critical_values: Array | None
-    flags: FlagFile | None
+    critical_values: CriticalValues | None
 
     def compute(self, loaded: Loaded, counts: FrameCounts) -> list[_PartialCounts]:
         """Stack a chunk, channel by channel, and send the results home; the counts are complete when the transfer is.
@@ -162,7 +162,6 @@ class _Work:
             samples = Samples(
                 values=[row(values[frame]) for frame in used],
                 masks=[row(masks[frame]) if frame in masks else None for frame in used] if masks else None,
-                has_missing=[bool(loaded.band.has_missing[frame, channel]) for frame in used],
                 scale=None if job.scale is None else [float(job.scale[frame, channel]) for frame in used],
                 offset=None if job.offset is None else [float(job.offset[frame, channel]) for frame in used],
                 weights=given,
@@ -175,9 +174,9 @@ class _Work:
                 pixels = np.flatnonzero((loaded.codes[:, channel] == GROWN).any(axis=0))
                 of_used = [row(codes[frame]) if frame in codes else None for frame in used]
                 partial.numbers[:] = 0
-                # The samples of these pixels are copied: a strip at a time.
-                for some in _strips(pixels, job.chunk_plan.strip_pixels or chunk.pixels):
-                    self._stack_again(samples, of_used, some, chunk, partial)
+                # The samples of these pixels are copied: some at a time.
+                for first in range(0, pixels.size, PIXELS_AGAIN):
+                    self._stack_again(samples, of_used, pixels[first : first + PIXELS_AGAIN], chunk, partial)
             parts.append(partial)
         return parts
 
@@ -185,12 +184,11 @@ class _Work:
         """Stack one channel of a chunk; note what was rejected where clusters are to grow."""
         xp, job = self.backend.xp, self.job
         result = stack_chunk(
-            xp,
+            self.backend,
             samples,
             job.options,
-            maps=job.maps | {"bounds"} if self.flags is not None else job.maps,
+            maps=job.maps | {"bounds"} if job.flags is not None else job.maps,
             critical_values=self.critical_values,
-            strip_pixels=job.chunk_plan.strip_pixels,
         )
         pairs = []
         for name, plane in self.outputs.planes.items():
@@ -199,12 +197,12 @@ class _Work:
         counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
         pairs.append((xp.stack(counted), partial.numbers))  # together: one copy, and nobody waits for it
         self.transfer.download(pairs)
-        if self.flags is not None:
+        if job.flags is not None:
             packed = pack_rejected(xp, samples, result, partial.frames, len(job.group.sources))
             noted = np.empty(packed.shape, np.uint8)
             self.transfer.download([(packed, noted)])
             self.transfer.finish()
-            self.flags.write(chunk, partial.channel, noted)
+            job.flags.write(chunk, partial.channel, noted)
 
     def _stack_again(
         self,
@@ -217,7 +215,9 @@ class _Work:
         """Combine again the pixels of a channel where a cluster takes samples along."""
         backend, job = self.backend, self.job
         lane = backend.upload(pixels.astype(np.int64))
-        grown = stack_grown(backend.xp, samples, codes, lane, job.options, job.maps, job.chunk_plan.strip_pixels)
+        xp = backend.xp
+        of_pixels = [None if code is None else xp.take(code, lane, axis=0) for code in codes]
+        grown = stack_grown(backend, samples.part(xp, lane), of_pixels, job.options, job.maps)
         has_changed = np.empty(pixels.shape, np.bool_)
         numbers = np.empty_like(partial.numbers)
         fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.outputs.planes.items()}
@@ -235,9 +235,3 @@ class _Work:
             if name in ("rejected_low", "rejected_high"):  # beside those that the rule rejected
                 new = new + place[rows, columns]
             place[rows, columns] = new
-
-
-def _strips(pixels: npt.NDArray[np.intp], most: int) -> Iterator[npt.NDArray[np.intp]]:
-    """Cut indices of pixels into parts."""
-    for start in range(0, pixels.size, most):
-        yield pixels[start : start + most]

@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.kernel import CriticalValues
 from zemosaic_stack_core.options import StackOptions
 
 # The table has a row for every number of samples; with more frames than this it would outgrow the cube.
 MOST_FRAMES = 2000
 
 
-def gesd_critical_values(frames: int, options: StackOptions) -> npt.NDArray[np.float64]:
+def gesd_critical_values(frames: int, options: StackOptions) -> CriticalValues:
     """Tabulate ``lambda_i`` for every number of samples up to `frames`.
 
     Shape ((frames + 1) * (most + 1),), float64, with ``most = floor(outlier_fraction * frames)``. The value for the
@@ -44,4 +45,4 @@ def gesd_critical_values(frames: int, options: StackOptions) -> npt.NDArray[np.f
     t = stdtrit(safe, 1.0 - options.alpha / (2.0 * remaining))
     values = (remaining - 1.0) * t / np.sqrt((safe + t * t) * remaining)
     table: npt.NDArray[np.float64] = np.where(is_possible, values, np.inf)
-    return table.reshape(-1)
+    return CriticalValues(table.reshape(-1), most)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.backends import N_SLOTS, Backend
+from zemosaic_stack_core.backends.inputs import TYPES
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import FrameGroup
@@ -20,14 +21,7 @@ from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven, PlaneStack
 from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
-from zemosaic_stack_core.stacking.chunk_plan import (
-    ChunkPlan,
-    Workload,
-    chunk_budget,
-    device_working_bytes,
-    host_strip,
-    plan_chunks,
-)
+from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan, Workload, chunk_budget, plan_chunks
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.given_planes import split_weights, variance_source, with_radial_weight
 from zemosaic_stack_core.stacking.limits import Limits
@@ -168,13 +162,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
     """Plan the chunks of a stack on a backend, whose `limits` are; `planes` are those of `count_planes`."""
     options, maps = request.options, request.maps
     frames = len(group.sources)
-    sorts = options.rejection != "none" or options.combine != "mean" or "variance" in maps
-    if backend.is_host:
-        is_float32 = all(source.dtype == np.float32 for source in group.sources)
-        converts = options.normalization != "none" or not is_float32
-        need = host_strip(options.rejection, frames=frames, sorts=sorts, planes=planes, converts=converts)._asdict()
-    else:
-        need = {"working_bytes": device_working_bytes(options.rejection, sorts=sorts)}
+    working_bytes, fixed_bytes = backend.working_bytes(frames)
     workload = Workload(
         frames=frames,
         rows=group.rows,
@@ -182,15 +170,16 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
         channels=group.channels,
         sample_bytes=_sample_bytes(group, options, planes),
         buffers=1 if backend.is_host else N_SLOTS,
+        working_bytes=working_bytes,
+        fixed_bytes=fixed_bytes,
         reach=growth_reach(options.grow_radius, options.grow_min_size),
         maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
-        **need,
     )
     return plan_chunks(
         workload,
         budget=chunk_budget(limits, backend.free_memory()),
         rows_cap=limits.rows_per_chunk,
-        in_strips=backend.is_host,
+        is_host=backend.is_host,
         shares=limits.workers or 1,
     )
 
@@ -199,6 +188,9 @@ def _sample_bytes(group: FrameGroup, options: StackOptions, planes: int) -> int:
     """Return the bytes that one pixel of one channel of all frames takes, with what goes with its samples."""
     frames = len(group.sources)
     size = sum(source.dtype.itemsize for source in group.sources) + 4 * planes * frames
+    kinds = {source.dtype.name for source in group.sources}
+    if len(kinds) > 1 or not kinds <= set(TYPES):  # programs get float32 made of them
+        size += 4 * frames
     # A sample without a usable variance is masked.
     size += frames if group.variances is not None else sum(bool(masks) for masks in group.masks)
     if options.grow_radius > 0.0:  # codes, and the masks made of them

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.backends import Backend, resolve_backend
-from zemosaic_stack_core.errors import InvalidInputError, ScratchError
+from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.file_frames import FileFrame
@@ -24,14 +23,10 @@ from zemosaic_stack_core.stacking.clusters import RejectedFlags
 from zemosaic_stack_core.stacking.compute import FrameCounts, StepTimes, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob, StackRequest, prepare_job
 from zemosaic_stack_core.stacking.limits import Limits
-from zemosaic_stack_core.stacking.output_planes import OutputPlanes, output_bytes
+from zemosaic_stack_core.stacking.output_planes import OutputPlanes
 from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
 from zemosaic_stack_core.stacking.telemetry import Progress
-from zemosaic_stack_core.stacking.threads import compute_in_threads, threads_run_at_once
-from zemosaic_stack_core.stacking.workers import compute_in_processes, settle_limits
-from zemosaic_stack_core.system.shared_file import SharedFile
-
-_LOGGER = logging.getLogger(__name__)
+from zemosaic_stack_core.stacking.workers import compute_in_threads, settle_limits
 
 
 def stack(
@@ -85,7 +80,7 @@ def stack(
     rows_per_chunk : int, optional
         Most rows computed at once: a cap, never a floor. No number depends on it.
     workers : int, optional
-        Worker processes; by default the cores where that pays. No number depends on it.
+        Threads; by default the cores where that pays. No number depends on it.
     memory_limit : int, optional
         Bytes that the working set of all workers may take; by default a quarter of the memory that is free.
     progress : callable, optional
@@ -152,28 +147,16 @@ def run_job(job: StackJob, numbers: FrameNumbers, backend: Backend, *, progress:
     times = StepTimes()
     shape = (group.channels, group.rows, group.columns)
     count = min(job.workers, len(job.chunk_plan))
-    with ExitStack() as stack:
-        in_threads = count > 1 and threads_run_at_once()
-        shared = None
-        if count > 1 and not in_threads:
-            try:
-                shared = stack.enter_context(SharedFile(output_bytes(job.maps, shape)))
-            except ScratchError as error:
-                _LOGGER.warning("%s; one process goes on alone", error)
-                count = 1
-        outputs = OutputPlanes.over(job.maps, shape, None if shared is None else shared.memory)
+    outputs = OutputPlanes.new(job.maps, shape)
 
-        def run_pass(job: StackJob) -> FrameCounts:
-            if shared is not None:
-                return compute_in_processes(job, count, shared.path, outputs, report.done)
-            if in_threads:
-                return compute_in_threads(job, count, outputs, report.done)
-            with BandReader(group) as reader:
-                return compute_chunks(job, backend, reader, job.chunk_plan, outputs, report.done, times)
+    def run_pass(job: StackJob) -> FrameCounts:
+        if count > 1:
+            return compute_in_threads(job, backend, count, outputs, report.done)
+        with BandReader(group) as reader:
+            return compute_chunks(job, backend, reader, job.chunk_plan, outputs, report.done, times)
 
-        if grows:
-            flags = stack.enter_context(RejectedFlags.made(len(group.sources), *shape))
-            job = replace(job, flags=flags)
+    with RejectedFlags(len(group.sources), *shape) if grows else nullcontext() as flags:
+        job = replace(job, flags=flags)
         counts = run_pass(job)
         if grows:
             counts.add(run_pass(replace(job, is_second_pass=True)))

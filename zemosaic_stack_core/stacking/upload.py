@@ -12,16 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.backends import Backend, Slot, Transfer
-from zemosaic_stack_core.frames.bands import Band, BandReader, is_viewed
+from zemosaic_stack_core.frames.bands import BandReader, is_viewed
 from zemosaic_stack_core.frames.chunk import Chunk
-from zemosaic_stack_core.stacking.clusters import FlagFile
+from zemosaic_stack_core.stacking.clusters import RejectedFlags
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.stacking.job import StackJob
-
-
-#: Frames that normalization may take beyond this are looked at as if a sample could be missing: float32 ends at 3.4e38.
-SAFE_VALUE = 1e38
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,6 @@ class Loaded:
 
     chunk: Chunk
     slot: Slot
-    band: Band
     masked: list[int]
     codes: npt.NDArray[np.uint8] | None
     coded: list[int]
@@ -48,7 +43,7 @@ def loading(
     reader: BandReader,
     transfer: Transfer,
     chunks: Iterable[Chunk],
-    flags: FlagFile | None,
+    flags: RejectedFlags | None,
 ) -> Iterator[Iterator[tuple[Chunk, Loaded | None]]]:
     """Give the chunks as they arrive: read in place on the host, ahead on a thread elsewhere.
 
@@ -75,7 +70,9 @@ def loading(
             transfer.close()  # wakes a reading thread that waits for a slot
 
 
-def _load(job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk, flags: FlagFile | None) -> Loaded | None:
+def _load(
+    job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk, flags: RejectedFlags | None
+) -> Loaded | None:
     """Read a chunk into a slot and send it to the backend."""
     group, options = job.group, job.options
     codes = None
@@ -89,18 +86,16 @@ def _load(job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk, f
     band = reader.read(chunk.start, chunk.stop, slot.host_arrays(shapes, [frame.dtype for frame in group.sources]))
     samples = [_flat(planes, chunk) for planes in band.samples]
     masks = {frame: _flat(mask, chunk) for frame, mask in enumerate(band.masks) if mask is not None}
-    if job.scale is not None:
-        _flag_large(band, job.scale, job.offset)
     weights: list[npt.NDArray[np.float32]] = []
     variances: list[npt.NDArray[np.float32]] = []
     if job.sample_weights is not None or job.variances is not None:
-        weights, variances = _planes_of(job, reader, chunk, samples, masks, band)
+        weights, variances = _planes_of(job, reader, chunk, samples, masks)
     coded = [] if codes is None else [frame for frame, planes in enumerate(codes) if planes.any()]
     arrays: list[npt.NDArray[Any]] = [*samples, *masks.values(), *weights, *variances]
     if codes is not None:
         arrays += [codes[frame] for frame in coded]
     transfer.upload(slot, arrays)
-    return Loaded(chunk, slot, band, list(masks), codes, coded)
+    return Loaded(chunk, slot, list(masks), codes, coded)
 
 
 def _flat(planes: npt.NDArray[Any], chunk: Chunk) -> npt.NDArray[Any]:
@@ -110,27 +105,12 @@ def _flat(planes: npt.NDArray[Any], chunk: Chunk) -> npt.NDArray[Any]:
     return planes.reshape(planes.shape[0], -1)
 
 
-def _flag_large(band: Band, scale: npt.NDArray[np.floating[Any]], offset: npt.NDArray[np.floating[Any]] | None) -> None:
-    """Flag frames whose normalized values might overflow: the kernel then tells missing samples by looking."""
-    for frame, samples in enumerate(band.samples):
-        for channel, plane in enumerate(samples):
-            if samples.dtype.kind == "f":
-                largest = max(abs(float(plane.max())), abs(float(plane.min())))
-            else:
-                limits = np.iinfo(samples.dtype)
-                largest = float(max(-limits.min, limits.max))
-            shift = 0.0 if offset is None else abs(float(offset[frame, channel]))
-            if not largest * abs(float(scale[frame, channel])) + shift < SAFE_VALUE:
-                band.has_missing[frame, channel] = True
-
-
 def _planes_of(
     job: StackJob,
     reader: BandReader,
     chunk: Chunk,
     samples: list[npt.NDArray[Any]],
     masks: dict[int, npt.NDArray[np.bool_]],
-    band: Band,
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
     """Give every frame's weights and variances, none where the kernel needs none; mask samples of no usable variance.
 
@@ -144,11 +124,8 @@ def _planes_of(
             if not job.variances.is_checked and not ((variance >= 0.0) & (variance < np.inf)).all():
                 is_bad = ~((variance >= 0.0) & (variance < np.inf))
                 masks[frame] = is_bad | masks[frame] if frame in masks else is_bad
-                band.has_missing[frame] |= is_bad.any(axis=1)
             if job.propagates:
                 variances.append(variance)
         if job.weighs_samples:
-            weight = job.weights_of(frame, chunk, variance)
-            band.has_missing[frame] |= ~(weight > 0.0).all(axis=1)
-            weights.append(weight)
+            weights.append(job.weights_of(frame, chunk, variance))
     return weights, variances

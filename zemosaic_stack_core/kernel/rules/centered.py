@@ -32,10 +32,8 @@ def kappa_sigma(xp: Namespace, ranks: Ranks, task: Task) -> Interval:
     del xp
 
     def bounds_of(kept: Interval) -> Bounds:
-        if task.center == "mean":
-            center = ranks.pivot + ranks.total(kept) / ranks.number(kept)
-        else:
-            center = ranks.median(kept)
+        mean = ranks.pivot + ranks.total(kept) / ranks.number(kept)
+        center = mean if task.center == "mean" else ranks.median(kept)
         return kappa_bounds(ranks, center, ranks.deviation(kept, 0))
 
     return clip_repeatedly(ranks, bounds_of, ranks.column.count("max_iterations"))

@@ -40,10 +40,10 @@ def _fit_line(xp: Namespace, ranks: Ranks, kept: Interval) -> _Line:
     over ``sum((t - mean t)^2)``, which is ``n*(n*n - 1)/12``.
     """
     middle = ranks.column.frames // 2
-    below, above = ranks.sum_up_to(0, kept.start), ranks.sum_up_to(0, kept.stop)
+    below, above = ranks.sum_up_to(kept.start), ranks.sum_up_to(kept.stop)
     first, end = xp.astype(kept.start - middle, xp.float64), xp.astype(kept.stop - middle, xp.float64)
-    moment = above * (end - 1.0) - ranks.sum_up_to(1, kept.stop)
-    moment = moment - (below * (first - 1.0) - ranks.sum_up_to(1, kept.start))
+    moment = above * (end - 1.0) - ranks.sum_of_sums_up_to(kept.stop)
+    moment = moment - (below * (first - 1.0) - ranks.sum_of_sums_up_to(kept.start))
     total = above - below
     count = end - first
     mean_rank = (first + end - 1.0) * 0.5
