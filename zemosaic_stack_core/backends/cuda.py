@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.backends.base import N_SLOTS, Array, Slot, TransferClosed
+from zemosaic_stack_core.backends.cuda_source import cuda_source, scratch_bytes
 from zemosaic_stack_core.backends.faults import is_device_lost
+from zemosaic_stack_core.backends.host import ARRAYS, Outputs
+from zemosaic_stack_core.backends.inputs import Inputs, Layout, layout_of, readable
+from zemosaic_stack_core.backends.network import comparators
+from zemosaic_stack_core.backends.tracing import Program, trace
 from zemosaic_stack_core.errors import BackendUnavailableError
 
 
@@ -113,6 +119,22 @@ def gpu_memory() -> GpuMemory:
         allocatable=int(min(allocatable, max(limit - pool_used, 0)) if limit else allocatable),
         float64_ratio=int(properties.get("singleToDoublePrecisionPerfRatio", 1)),
     )
+
+
+# Threads of a block; and the most memory that all threads of a launch keep their samples in: 65,536 threads of 200
+# frames and two running sums, as many as an H100 runs at a time with 512 a multiprocessor.
+BLOCK = 128
+SCRATCH_BYTES = 1 << 28
+
+
+@lru_cache(maxsize=256)
+def _compiled(function: Callable[..., Any], task: Any, layout: Layout) -> tuple[Program, Any]:
+    """Return the function as a program, and its kernel, compiled when it is first launched.
+
+    ``--fmad=false``: a multiplication and an addition are rounded one after the other, as everywhere.
+    """
+    program = trace(function, task, layout)
+    return program, _import_cupy().RawKernel(cuda_source(program), "f", options=("--fmad=false",))
 
 
 class _Streams:
@@ -445,6 +467,53 @@ class CupyBackend:
         self.keep_pinned([])
         with self.on_device():
             free_cupy_memory_pools()
+
+    def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
+        """Return what runs ``function(xp, column, task)`` on the device's arrays; see `tracing`."""
+        return partial(self._run, function, task)
+
+    def working_bytes(self, frames: int) -> tuple[int, int]:
+        """Return the bytes that a program takes beside its inputs and results: per sample, and in all."""
+        del frames  # with more of them fewer threads run at once
+        return 0, SCRATCH_BYTES
+
+    def _run(self, function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
+        """Compile the function, unless that was done, and queue it: one launch, which nothing waits for."""
+        cupy = self.cupy
+        inputs = readable(self.xp, inputs)
+        program, kernel = _compiled(function, task, layout_of(inputs))
+        frames, pixels, layout = inputs.frames, inputs.pixels, program.layout
+        given = [row for rows in inputs.rows.values() for row in rows] + list(inputs.whole.values())
+        rows = [cupy.ascontiguousarray(row) for row in given]
+        tables = [cupy.ascontiguousarray(inputs.tables[name]) for name in layout.tables]
+        results = {name: cupy.empty(pixels, ARRAYS[program.type_of(name)]) for name, _ in program.results}
+        tallies = cupy.zeros((len(program.tallies), frames), np.int64)
+        handed = [
+            *([array.data.ptr for array in arrays] for arrays in (rows, tables, results.values())),
+            np.array([inputs.numbers[name] for name in layout.numbers], np.float32),
+            np.array([inputs.parameters[name] for name in layout.parameters], np.float64),
+            np.array(comparators(frames), np.int32),
+        ]
+        row_pointers, table_pointers, result_pointers, numbers, parameters, network = self._upload_all(handed)
+        of_thread = scratch_bytes(frames, program.columns)
+        threads = max(min(-(-pixels // BLOCK), SCRATCH_BYTES // of_thread // BLOCK), 1) * BLOCK
+        scratch = cupy.empty(threads * of_thread, np.uint8)
+        addresses = (row_pointers, numbers, parameters, table_pointers, result_pointers, tallies)
+        sizes = np.int64(pixels), np.int32(frames)
+        kernel((threads // BLOCK,), (BLOCK,), (*addresses, *sizes, network, np.int64(network.size // 2), scratch))
+        return results, dict(zip(program.tallies, tallies, strict=True))
+
+    def _upload_all(self, arrays: Sequence[Any]) -> list[Array]:
+        """Return small host arrays (lists are addresses) on the device, by one copy."""
+        kept = [np.asarray(array, np.uint64) if isinstance(array, list) else array for array in arrays]
+        starts, total = Slot.layout([array.nbytes for array in kept])
+        packed = np.zeros(max(total, 1), np.uint8)
+        for array, start in zip(kept, starts, strict=True):
+            packed[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        memory = self.cupy.asarray(packed)
+        return [
+            memory[start : start + array.nbytes].view(array.dtype) for array, start in zip(kept, starts, strict=True)
+        ]
 
     def streams(self) -> _Streams:
         """Return the streams that all transfers of this backend share, made at the first call."""

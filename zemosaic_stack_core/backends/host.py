@@ -23,7 +23,7 @@ Outputs = tuple[dict[str, Any], dict[str, Any]]
 
 # Running sums that any program keeps at most: `winsorized_quantile` has two of samples and two of winsorized ones.
 MOST_COLUMNS = 4
-_ARRAYS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "bool": np.bool_}
+ARRAYS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "bool": np.bool_}
 
 
 def has_compiler() -> bool:
@@ -66,7 +66,7 @@ def _run(function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
     numbers = np.array([inputs.numbers[name] for name in program.layout.numbers], np.float32)
     parameters = np.array([inputs.parameters[name] for name in program.layout.parameters], np.float64)
     tables = [np.ascontiguousarray(inputs.tables[name]) for name in program.layout.tables]
-    results = {name: np.empty(room, _ARRAYS[program.type_of(name)]) for name, _ in program.results}
+    results = {name: np.empty(room, ARRAYS[program.type_of(name)]) for name, _ in program.results}
     tallies = np.zeros((len(program.tallies), frames), np.int64)
     scratch = np.empty(scratch_bytes(frames, program.columns) + ALIGNMENT, np.uint8)
     network = comparators(frames)
