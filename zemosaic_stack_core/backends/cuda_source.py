@@ -1,4 +1,4 @@
-"""A traced program as CUDA C: a thread a pixel, its samples in a column of scratch memory, the whole program one launch.
+"""A traced program as CUDA C: a thread a pixel, its samples in a column of scratch memory, all in one launch.
 
 One operation a statement, compiled without contraction: the bits are those of `llvm`. Pointers and sizes are arguments,
 so that CUDA's own cache of compiled programs finds the source of another run the same.

@@ -66,7 +66,9 @@ def _run(function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
     numbers = np.array([inputs.numbers[name] for name in program.layout.numbers], np.float32)
     parameters = np.array([inputs.parameters[name] for name in program.layout.parameters], np.float64)
     tables = [np.ascontiguousarray(inputs.tables[name]) for name in program.layout.tables]
-    results = {name: np.empty(room, ARRAYS[program.type_of(name)]) for name, _ in program.results}
+    results: dict[str, npt.NDArray[Any]] = {}
+    for name, number in program.results:
+        results[name] = np.empty(room, ARRAYS[program.types[number]])
     tallies = np.zeros((len(program.tallies), frames), np.int64)
     scratch = np.empty(scratch_bytes(frames, program.columns) + ALIGNMENT, np.uint8)
     network = comparators(frames)

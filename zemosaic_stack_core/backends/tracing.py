@@ -67,10 +67,6 @@ class Program:
     tallies: list[str] = field(default_factory=list)
     columns: int = 0
 
-    def type_of(self, name: str) -> str:
-        """Return the type of a result."""
-        return next(self.types[number] for known, number in self.results if known == name)
-
 
 class Symbol:
     """A value of the program that every pixel has; arithmetic on it is recorded."""

@@ -47,7 +47,7 @@ class ChunkResult(NamedTuple):
 class CriticalValues(NamedTuple):
     """Critical values of ``gesd``, flat float64: that of the ``i``-th outlier among ``n`` at ``n * (most + 1) + i``."""
 
-    values: Array
+    values: Any
     most: int
 
 

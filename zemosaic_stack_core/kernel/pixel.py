@@ -38,8 +38,8 @@ def stack_pixel(xp: Namespace, column: Column, task: Task) -> dict[str, Array]:
     first = ranks.total(kept) if needs_sums else None
     second = ranks.sums(kept)[1] if task.is_empirical else None
     moments = Moments(ranks.median(kept), low, high, ranks.pivot, first, second)
-    sums = add_up(xp, column, task, (kept_low, kept_high), counts=False) if task.accumulates else None
-    results = combine(xp, task, coverage, moments, sums)
+    added = add_up(xp, column, task, (kept_low, kept_high), counts=False) if task.accumulates else None
+    results = combine(xp, task, coverage, moments, added)
     results |= {
         "coverage": coverage,
         "rejected_low": kept.start - present.start,

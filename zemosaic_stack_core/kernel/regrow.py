@@ -11,7 +11,7 @@ from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.kernel.typing import Array, Namespace
 from zemosaic_stack_core.options import StackOptions
 
-# Codes of a sample that the rule rejected, and of one that a cluster near it takes along.
+# Codes of a sample that the rule rejected, and of one that a cluster near it takes along; of others it is 0.
 REJECTED, GROWN = 1, 2
 
 
@@ -62,7 +62,7 @@ def stack_grown(
     rows = [samples.normalized(xp, index) for index in range(len(codes))]
     nothing = xp.zeros_like(result.coverage, dtype=xp.bool)
     taken = [
-        nothing if code is None else (code == GROWN) & samples.present(xp, index, row)
+        nothing if code is None else (code > REJECTED) & samples.present(xp, index, row)
         for index, (code, row) in enumerate(zip(codes, rows, strict=True))
     ]
     has_changed = nothing

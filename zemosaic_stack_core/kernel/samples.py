@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zemosaic_stack_core.kernel.typing import Array, Frame, Namespace
 from zemosaic_stack_core.options import StackOptions
@@ -36,12 +36,14 @@ class Samples(NamedTuple):
     def part(self, xp: Namespace, pixels: Array) -> Samples:
         """Return the samples of some pixels: `pixels` are their indices, int64."""
 
-        def of(rows: Sequence[Array | None] | None) -> list[Array | None] | None:
+        def of(rows: Sequence[Any] | None) -> Any:
             return None if rows is None else [None if row is None else xp.take(row, pixels, axis=0) for row in rows]
 
-        weights = self.weights if not self.weighs_samples else of(self.weights)  # type: ignore[arg-type]
-        return self._replace(  # type: ignore[arg-type]
-            values=of(self.values), masks=of(self.masks), weights=weights, variances=of(self.variances)
+        return self._replace(
+            values=of(self.values),
+            masks=of(self.masks),
+            weights=of(self.weights) if self.weighs_samples else self.weights,
+            variances=of(self.variances),
         )
 
     def normalized(self, xp: Namespace, frame: int) -> Array:

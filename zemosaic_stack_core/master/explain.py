@@ -207,7 +207,7 @@ def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
     group, options = job.group, job.options
     shape = (group.channels, group.rows, group.columns)
     # Of these planes, which are as large as the image, a few pixels are touched: they take no memory.
-    outputs = OutputPlanes.over(job.maps, shape)
+    outputs = OutputPlanes.new(job.maps, shape)
 
     def compute(job: StackJob, chunks: Sequence[Chunk]) -> FrameCounts:
         return compute_chunks(job, numpy_backend(), reader, chunks, outputs)

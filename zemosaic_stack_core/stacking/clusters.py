@@ -79,7 +79,7 @@ class RejectedFlags:
         data = np.empty((rows, self.columns), np.uint8)
         with self._lock:
             self._file.seek(self._place(channel, index, window.start, 0))
-            view = memoryview(data).cast("B")
+            view = data.reshape(-1).data
             while view:
                 view = view[self._file.readinto(view) :]
         return data[:, window.first : window.last]

@@ -99,8 +99,8 @@ def compute_chunks(
         critical_values = None
         if job.options.rejection == "gesd":
             with transfer.computing():  # in the order of the kernel's calls, which read it
-                critical_values = gesd_critical_values(len(job.group.sources), job.options)
-                critical_values = critical_values._replace(values=backend.upload(critical_values.values))
+                values, most = gesd_critical_values(len(job.group.sources), job.options)
+                critical_values = CriticalValues(backend.upload(values), most)
         work = _Work(job, backend, transfer, outputs, critical_values)
         sought = job.flags if job.is_second_pass else None
         for chunk, loaded in stack.enter_context(loading(job, backend, reader, transfer, chunks, sought)):

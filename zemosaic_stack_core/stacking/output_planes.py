@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,11 @@ PLANES: dict[str, type[np.generic]] = {
     "weight_map": np.float32,
     "variance": np.float32,
 }
+
+
+def output_bytes(maps: Collection[str], shape: tuple[int, int, int]) -> int:
+    """Return the bytes of the image and the maps, `shape` being (channel, row, column)."""
+    return 4 * (1 + len(set(maps))) * math.prod(shape)
 
 
 @dataclass(frozen=True)

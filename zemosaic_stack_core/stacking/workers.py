@@ -10,12 +10,12 @@ from zemosaic_stack_core.backends import Backend
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import FrameGroup
-from zemosaic_stack_core.frames.pixel_rows import default_open_files
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob
 from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.output_planes import OutputPlanes
 from zemosaic_stack_core.system.memory import usable_cores
+from zemosaic_stack_core.system.open_files import default_open_files
 
 # Below this many samples a thread costs more than it saves: starting one takes 0.1 ms, a core does 2**28 a second.
 WORTH_A_THREAD = 1 << 19

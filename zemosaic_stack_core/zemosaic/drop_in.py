@@ -97,7 +97,7 @@ def _resolve_rows_per_chunk(height: int, width: int, channels: int, n_frames: in
     )
     budget = limits.memory_limit or DEFAULT_GPU_MAX_CHUNK_BYTES
     try:
-        return plan_chunks(workload, budget=budget, rows_cap=rows, in_strips=False).rows_per_chunk
+        return plan_chunks(workload, budget=budget, rows_cap=rows, is_host=False).rows_per_chunk
     except OutOfMemoryError:
         return 1
 

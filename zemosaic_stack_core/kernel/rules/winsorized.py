@@ -72,6 +72,6 @@ def winsorized_quantile(xp: Namespace, ranks: Ranks, _: Task) -> Interval:
         center, reach = winsorized.median(kept), winsorized.deviation(kept, 0) * QUANTILE_KAPPA
         return winsorized.clip(Bounds(center - reach, center + reach), kept)
 
-    _, kept = winsorized.shrink(step, limit=QUANTILE_ITERATIONS)
+    kept = winsorized.shrink(step, limit=QUANTILE_ITERATIONS)[1]
     bounds = kappa_bounds(ranks, winsorized.median(kept), winsorized.deviation(kept, 0))
     return ranks.shrink(lambda whole: ranks.clip(bounds, whole), limit=1)[0]
