@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zemosaic_stack_core.backends.network import GROUP, comparators_of_group
 from zemosaic_stack_core.backends.tracing import BOOL, F32, F64, FLOATS, I32, Line, Loop, Program
 
 _TYPES = {F32: "float", F64: "double", I32: "int", BOOL: "bool", "u8": "unsigned char", "i16": "short"}
@@ -119,7 +120,16 @@ class _Writer:
             self.add(f"if ({self._names[mask]}) atomicAdd(&tallies[{at}], 1ull);")
 
     def sort(self) -> None:
-        """Write the loop over comparators."""
+        """Write the sort: whole groups in registers, then comparators from a table."""
+        self.add(f"for (int g = 0; g < frames / {GROUP}; ++g) {{")
+        rows = range(GROUP)
+        entries = [self.entry(0, f"g * {GROUP} + {row}") for row in rows]
+        self.add("  float " + ", ".join(f"s{row} = {entries[row]}" for row in rows) + ", t;")
+        for low, high in comparators_of_group():
+            self.add(f"  if (s{high} < s{low}) {{ t = s{low}; s{low} = s{high}; s{high} = t; }}")
+        for row in rows:
+            self.add(f"  {entries[row]} = s{row};")
+        self.add("}")
         self.add("for (long long c = 0; c < comparators; ++c) {")
         self.add(f"  float* p = &{self.entry(0, 'network[2 * c]')};")
         self.add(f"  float* q = &{self.entry(0, 'network[2 * c + 1]')};")

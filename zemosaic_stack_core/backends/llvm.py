@@ -7,15 +7,19 @@ are those of the same operations on any other machine. A call releases the inter
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 
+from zemosaic_stack_core.backends.network import GROUP, comparators_of_group
 from zemosaic_stack_core.backends.tracing import BOOL, F32, F64, FLOATS, I32, Line, Loop, Program
 
 # Pixels side by side. 16 float32 are one register of AVX-512 or two of AVX2. Measured: 8 and 32 are slower by a fifth.
 LANES = 16
+# How many vectors ahead rows are fetched. Measured at 100 frames: 1.35 ns a sample with 4, 1.36 with 2, 1.8 without.
+AHEAD = 4
 # Everything that the program keeps of a pixel's samples begins at a cache line.
 ALIGNMENT = 64
 
@@ -117,6 +121,9 @@ class _Writer:
         """Load this vector's pixels of a row."""
         kind = _IN_MEMORY[dtype]
         address = self.named(f"getelementptr {kind}, ptr {row}, i64 %i")
+        # More rows are read side by side than the processor follows by itself.
+        ahead = self.named(f"getelementptr <{LANES} x {kind}>, ptr {address}, i64 {AHEAD}")
+        self.add(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
         held = self.named(f"load <{LANES} x {kind}>, ptr {address}, align 1")
         return self.named(f"icmp ne <{LANES} x i8> {held}, zeroinitializer") if dtype == BOOL else held
 
@@ -233,30 +240,51 @@ class _Writer:
         self.add(f"store i64 {self.named(f'add i64 {before}, {number}')}, ptr {address}")
 
     def sort(self, _: Line) -> None:
-        """Write the loop over comparators: pairs of places, the lower of which gets the smaller sample."""
+        """Write the sort: whole groups in registers, then comparators from a table."""
+        self.counted("%groups", self._sort_group)
+        self.counted("%comparators", self._compare_and_exchange)
+
+    def _sort_group(self, group: str) -> None:
+        """Sort a group of samples that lie one after the other."""
+        first = self.named(f"mul i64 {group}, {GROUP}")
+        entries = [self.entry(0, self.named(f"add i64 {first}, {row}")) for row in range(GROUP)]
+        values = [self.named(f"load {vector}, ptr {at}, align {ALIGNMENT}") for at, vector in entries]
+        for low, high in comparators_of_group():
+            values[low], values[high] = self.in_order(values[low], values[high])
+        for value, (at, vector) in zip(values, entries, strict=True):
+            self.add(f"store {vector} {value}, ptr {at}, align {ALIGNMENT}")
+
+    def _compare_and_exchange(self, pair: str) -> None:
+        """Put two samples in order; their places are a pair of the table."""
+        first = self.named(f"shl i64 {pair}, 1")
+        entries, values = [], []
+        for side in (0, 1):
+            at = self.named(f"getelementptr i32, ptr %network, i64 {self.named(f'or i64 {first}, {side}')}")
+            place = self.named(f"zext i32 {self.named(f'load i32, ptr {at}')} to i64")
+            entries.append(self.entry(0, place))
+            held = self.named(f"load {entries[-1][1]}, ptr {entries[-1][0]}, align {ALIGNMENT}")
+            # Storing what was loaded, or not, would become a masked store, which is four times as slow.
+            values.append(self.named(f"freeze {entries[-1][1]} {held}"))
+        for value, (at, vector) in zip(self.in_order(*values), entries, strict=True):
+            self.add(f"store {vector} {value}, ptr {at}, align {ALIGNMENT}")
+
+    def in_order(self, first: str, second: str) -> tuple[str, str]:
+        """Return the smaller and the larger of two vectors of samples."""
+        vector = _vector(F32)
+        other = self.named(f"fcmp olt {vector} {second}, {first}")
+        smaller = self.named(f"select <{LANES} x i1> {other}, {vector} {second}, {vector} {first}")
+        return smaller, self.named(f"select <{LANES} x i1> {other}, {vector} {first}, {vector} {second}")
+
+    def counted(self, number: str, body: Callable[[str], None]) -> None:
+        """Write a loop that carries nothing, `number` times."""
         loop = self.fresh()[1:]
         self.add(f"br label %{loop}")
         self.text.append(f"{loop}:")
         self.add(f"%{loop}.k = phi i64 [0, %{self.label}], [%{loop}.next, %{loop}.body]")
-        self.add(f"%{loop}.more = icmp slt i64 %{loop}.k, %comparators")
+        self.add(f"%{loop}.more = icmp slt i64 %{loop}.k, {number}")
         self.add(f"br i1 %{loop}.more, label %{loop}.body, label %{loop}.end")
         self.text.append(f"{loop}.body:")
-        addresses, values = [], []
-        for side in (0, 1):
-            at = self.named(f"shl i64 %{loop}.k, 1")
-            at = self.named(f"or i64 {at}, {side}")
-            place = self.named(f"getelementptr i32, ptr %network, i64 {at}")
-            place = self.named(f"zext i32 {self.named(f'load i32, ptr {place}')} to i64")
-            address, vector = self.entry(0, place)
-            held = self.named(f"load {vector}, ptr {address}, align {ALIGNMENT}")
-            # Storing what was loaded, or not, would become a masked store, which is four times as slow.
-            values.append(self.named(f"freeze {vector} {held}"))
-            addresses.append(address)
-        first, second = values
-        other = self.named(f"fcmp olt {vector} {second}, {first}")
-        for address, (yes, no) in zip(addresses, ((second, first), (first, second)), strict=True):
-            chosen = self.named(f"select <{LANES} x i1> {other}, {vector} {yes}, {vector} {no}")
-            self.add(f"store {vector} {chosen}, ptr {address}, align {ALIGNMENT}")
+        body(f"%{loop}.k")
         self.add(f"%{loop}.next = add i64 %{loop}.k, 1")
         self.add(f"br label %{loop}")
         self.text.append(f"{loop}.end:")
@@ -342,6 +370,7 @@ _HEAD = """define void @f(ptr noalias %rows, ptr noalias %numbers, ptr noalias %
 entry:
   %middle = ashr i64 %frames, 1
   %highest.below = sub i64 %middle, 1
+  %groups = sdiv i64 %frames, GROUP
   %last = sub i64 %pixels, LANES
   %frames.32 = trunc i64 %frames to i32
   %frames.one = insertelement <LANES x i32> poison, i32 %frames.32, i32 0
@@ -368,6 +397,7 @@ _TAIL = """  %start.next = add i64 %start, LANES
 out:
   ret void
 }
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
 declare iLANES @llvm.ctpop.iLANES(iLANES)
@@ -394,7 +424,7 @@ def llvm_source(program: Program) -> str:
     ]
     begun = writer.text[:2]
     head = [_HEAD, *columns, *begun, _PIXELS.replace("LABEL", writer.label)]
-    return "\n".join([*head, *writer.text[2:], _TAIL, *declared]).replace("LANES", str(LANES))
+    return "\n".join([*head, *writer.text[2:], _TAIL, *declared]).replace("LANES", str(LANES)).replace("GROUP", str(GROUP))
 
 
 class LlvmProgram:

@@ -123,40 +123,39 @@ class Ranks:
         """Return the ranks of an interval (all present samples) whose values lie within bounds."""
         start, stop = self.present if kept is None else kept
         number = stop - start
-        below = self.run(number, lambda step: self.value(start + step) < bounds.low)
-        above = self.run(number, lambda step: self.value(stop - 1 - step) > bounds.high)
+        below, above = self.runs(
+            (number, lambda step: self.value(start + step) < bounds.low),
+            (number, lambda step: self.value(stop - 1 - step) > bounds.high),
+        )
         return Interval(start + below, stop - above)
 
-    def run(self, number: Array, is_out: Callable[[Array], Array]) -> Array:
+    def runs(self, *searches: tuple[Array, Callable[[Array], Array]], leaps: bool = True) -> list[Array]:
         """Return for how many of the steps 0, 1, ... ``number - 1`` a condition is true that, once false, stays so.
 
-        Steps twice as long each time, then a search by halves: most runs are short.
+        There is a pair of a number and a condition for each search; all are made in one loop. First come steps twice
+        as long each time (`leaps`), as most runs are short, then halves of what is left.
         """
-        xp, zero = self.xp, self.xp.zeros_like(number)
-
-        def leap(carry: Sequence[Array]) -> tuple[list[Array], Array]:
-            low, high, stride = carry
-            probed = xp.minimum(low + stride, high) - 1
-            out = is_out(probed)
-            low, high = xp.where(out, probed + 1, low), xp.where(out, high, probed)
-            return [low, high, stride + stride], out & (low < high)
-
-        low, high, _ = self.column.repeat(self.column.frames, [zero, number, zero + 1], zero < number, leap)
-        return self.search(high, is_out, low)
-
-    def search(self, number: Array, is_out: Callable[[Array], Array], first: Array | None = None) -> Array:
-        """Return what `run` does, in a number of steps that depends on `number` alone; it is at least `first`."""
         xp = self.xp
+        zero = xp.zeros_like(searches[0][0])
 
-        def halve(carry: Sequence[Array]) -> tuple[list[Array], Array]:
-            low, high = carry
-            middle = (low + high) // 2
-            out = is_out(middle)
-            low, high = xp.where(out, middle + 1, low), xp.where(out, high, middle)
-            return [low, high], low < high
+        def look(carry: Sequence[Array]) -> tuple[list[Array], Array]:
+            rows, goes_on = [], None
+            for place, (_, is_out) in enumerate(searches):
+                low, high, stride = carry[3 * place : 3 * place + 3]
+                probed = xp.where(stride > 0, xp.minimum(low + stride, high) - 1, (low + high) // 2)
+                is_open, out = low < high, is_out(probed)
+                low, high = xp.where(is_open & out, probed + 1, low), xp.where(is_open & ~out, probed, high)
+                rows += [low, high, xp.where(out, stride + stride, zero)]
+                goes_on = low < high if goes_on is None else goes_on | (low < high)
+            assert goes_on is not None  # noqa: S101 - there is a search
+            return rows, goes_on
 
-        low = xp.zeros_like(number) if first is None else first
-        return self.column.repeat(self.column.frames, [low, number], low < number, halve)[0]
+        first: list[Array] = []
+        live = zero > zero
+        for number, _ in searches:
+            first += [zero, number, zero + int(leaps)]
+            live = live | (zero < number)
+        return self.column.repeat(self.column.frames + self.column.frames, first, live, look)[::3]
 
     def shrink(
         self,
@@ -200,10 +199,12 @@ class Ranks:
         zero = xp.zeros_like(kept.start)
 
         def back(carry: Sequence[Array]) -> tuple[list[Array], Array]:
-            low_run = self.run(kept.start - present.start, lambda step: self.sample(kept.start - 1 - step) >= low)
-            high_run = self.run(present.stop - kept.stop, lambda step: self.sample(kept.stop + step) <= high)
             del carry
-            return [low_run, high_run], is_tied
+            runs = self.runs(
+                (kept.start - present.start, lambda step: self.sample(kept.start - 1 - step) >= low),
+                (present.stop - kept.stop, lambda step: self.sample(kept.stop + step) <= high),
+            )
+            return runs, is_tied
 
         below, above = self.column.repeat(1, [zero, zero], is_tied, back)
         return Interval(kept.start - below, kept.stop + above)

@@ -96,7 +96,7 @@ def median_distance(xp: Namespace, ranks: Ranks, kept: Interval, center: Array) 
     def upper_distance(window: Array) -> Array:
         return ranks.value(xp.minimum(kept.start + window + reach, kept.stop - 1)) - center
 
-    crossing = ranks.search(windows, lambda window: lower_distance(window) > upper_distance(window))
+    (crossing,) = ranks.runs((windows, lambda window: lower_distance(window) > upper_distance(window)), leaps=False)
     # Windows below the crossing are limited by their lower end, the others by their upper end.
     infinite = xp.full_like(center, float("inf"))
     below = xp.where(crossing > 0, lower_distance(crossing - 1), infinite)

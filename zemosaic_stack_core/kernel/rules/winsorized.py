@@ -35,22 +35,23 @@ def _winsorized_spread(xp: Namespace, ranks: Ranks, kept: Interval, median: Arra
     infinite = xp.full_like(median, float("inf"))
 
     def pull(carry: Sequence[Array]) -> tuple[list[Array], Array]:
-        low, high, spread = carry
+        low, high, spread = carry[:3]
         low = xp.maximum(low, median - spread * CLIP)
         high = xp.minimum(high, median + spread * CLIP)
-        pulled = _pulled_in(xp, ranks, kept, Bounds(low, high))
-        return [low, high, pulled], xp.abs(pulled - spread) > spread * TOLERANCE
+        # The bounds only come nearer: what lies within them lay within those of the round before.
+        inside = ranks.within(Bounds(low, high), Interval(carry[3], carry[4]))
+        pulled = _pulled_in(xp, ranks, kept, Bounds(low, high), inside)
+        return [low, high, pulled, *inside], xp.abs(pulled - spread) > spread * TOLERANCE
 
     spread = ranks.deviation(kept, 1)
-    return ranks.column.repeat(ROUNDS, [-infinite, infinite, spread], spread >= 0.0, pull)[2]
+    return ranks.column.repeat(ROUNDS, [-infinite, infinite, spread, *kept], spread >= 0.0, pull)[2]
 
 
-def _pulled_in(xp: Namespace, ranks: Ranks, kept: Interval, bounds: Bounds) -> Array:
-    """Return 1.134 times the standard deviation of the kept samples pulled in to bounds.
+def _pulled_in(xp: Namespace, ranks: Ranks, kept: Interval, bounds: Bounds, inside: Interval) -> Array:
+    """Return 1.134 times the standard deviation of the kept samples pulled in to bounds; `inside` are those within.
 
-    Such samples are a run of the sorted list between two runs of equal values: two sums are looked up.
+    They are a run of the sorted list between two runs of equal values: two sums are looked up.
     """
-    inside = ranks.within(bounds, kept)
     first, second = ranks.sums(inside)
     for end, number in ((bounds.low, inside.start - kept.start), (bounds.high, kept.stop - inside.stop)):
         d = end - ranks.pivot
