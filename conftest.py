@@ -1,8 +1,8 @@
 """Fixtures of every test: the array backends that the same test is run on.
 
-The `backend` fixture runs a test on NumPy, on NumPy with read-only inputs (writing into an input fails), on
-array-api-strict with a device that is not the default one (a hidden conversion to NumPy fails, as on a GPU), and on
-CuPy where a kernel really runs. Set ``ZEMOSAIC_REQUIRE_CUPY=1`` to make a CuPy that doesn't run a failure and not a
+The `backend` fixture runs a test on NumPy, on NumPy with read-only inputs (writing into an input fails), on NumPy as it
+is used where no compiler is, on array-api-strict with a device that is not the default one (a hidden conversion to
+NumPy fails, as on a GPU), and on CuPy where a kernel really runs. Set ``ZEMOSAIC_REQUIRE_CUPY=1`` to make a CuPy that doesn't run a failure and not a
 skip.
 """
 
@@ -13,26 +13,39 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-BACKENDS = ("numpy", "numpy-readonly", "array-api-strict", pytest.param("cupy", marks=pytest.mark.gpu))
+from zemosaic_stack_core.backends import NamespaceBackend, cupy_backend, namespace_backend, numpy_backend
+from zemosaic_stack_core.backends.host import Outputs
+from zemosaic_stack_core.backends.inputs import Inputs
+from zemosaic_stack_core.backends.plain import run_plainly
+
+BACKENDS = ("numpy", "numpy-readonly", "numpy-plain", "array-api-strict", pytest.param("cupy", marks=pytest.mark.gpu))
 
 
 @dataclass(frozen=True)
 class BackendCase:
     """One backend to run a test on."""
 
-    # One of numpy, numpy-readonly, array-api-strict, cupy.
+    # One of numpy, numpy-readonly, numpy-plain, array-api-strict, cupy.
     id: str
     # What to hand to `stack`.
     backend: Any
     # Makes an array of the backend's namespace from a NumPy array; never shares its memory.
     make: Callable[[npt.ArrayLike], Any]
+
+
+class PlainBackend(NamespaceBackend):
+    """NumPy as it is used where llvmlite is not installed: programs run as they stand."""
+
+    def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
+        """Return what runs a function on NumPy's arrays, one operation after the other."""
+        return partial(run_plainly, self.xp, function, task)
 
 
 @cache
@@ -75,8 +88,6 @@ def pytest_collection_finish() -> None:
 
 def make_case(name: str) -> BackendCase:
     """Return the backend of that name; skip, or fail where it is required, without a CuPy that runs."""
-    from zemosaic_stack_core.backends import cupy_backend, namespace_backend, numpy_backend
-
     if name == "numpy":
         return BackendCase(name, numpy_backend(), lambda values: np.array(values))
     if name == "numpy-readonly":
@@ -87,6 +98,8 @@ def make_case(name: str) -> BackendCase:
             return array
 
         return BackendCase(name, numpy_backend(), read_only)
+    if name == "numpy-plain":
+        return BackendCase(name, PlainBackend(name="numpy", xp=np, is_host=True), lambda values: np.array(values))
     if name == "array-api-strict":
         xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed (extra test)")
         device = xp.Device("device1")

@@ -1,8 +1,8 @@
 """Kill runs at random with SIGKILL and run them again: always the same tiles, nothing lost, nothing left over.
 
-Each round starts ``zemosaic-worker run`` as a process, kills it (the parent), one of its stack workers, or one of its
-dask workers after a random time, runs the same command again until it ends by itself, and compares every tile with the
-tiles of a run that nobody disturbed; until there were so many kills. Prints one JSON object.
+Each round starts ``zemosaic-worker run`` as a process, kills it (the parent) or one of its dask workers after a random
+time, runs the same command again until it ends by itself, and compares every tile with the tiles of a run that nobody
+disturbed; until there were so many kills. Prints one JSON object.
 
 Usage::
 
@@ -29,10 +29,9 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-MODES = ("parent", "stack worker", "dask worker", "dask parent")
+MODES = ("parent", "dask worker", "dask parent")
 _WORKERS = {
     "parent": ("--workers", "2"),
-    "stack worker": ("--workers", "2"),
     "dask worker": ("--local-cluster", "2"),
     "dask parent": ("--local-cluster", "2"),
 }
@@ -84,7 +83,7 @@ def kill_something(process: subprocess.Popen[bytes], mode: str, random: np.rando
             return "killed"
         try:
             children = psutil.Process(process.pid).children(recursive=True)
-            victims = [child for child in children if _is_worker(child, mode)]
+            victims = [child for child in children if _is_dask_worker(child)]
             if victims:
                 victims[int(random.integers(len(victims)))].send_signal(signal.SIGKILL)
                 return "killed"
@@ -94,13 +93,12 @@ def kill_something(process: subprocess.Popen[bytes], mode: str, random: np.rando
     return "it had ended"
 
 
-def _is_worker(child: psutil.Process, mode: str) -> bool:
+def _is_dask_worker(child: psutil.Process) -> bool:
     """Return whether a child does a tile's work."""
     try:
-        line = " ".join(child.cmdline())
+        return "spawn_main" in " ".join(child.cmdline())
     except psutil.Error:
         return False
-    return ("spawn_main" in line) if mode == "dask worker" else ("zemosaic_worker" in line)
 
 
 def run_again(plan: Path, output: Path, arguments: tuple[str, ...]) -> int:
@@ -152,7 +150,7 @@ def measure_kills(
         different += sum(expected.get(name) != value for name, value in found.items())
         lost += len(set(expected) - set(found))
         left += len(leftovers(output))
-    time.sleep(1.0)  # an orphaned worker ends after its chunk
+    time.sleep(1.0)  # a worker without its parent ends after its chunk
     return {
         "runs": number,
         "kills": kills,

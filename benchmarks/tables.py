@@ -66,8 +66,10 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> str:
 
 def kernel_table(rows: Iterable[KernelRow]) -> str:
     """Return the kernel's cost per sample."""
-    lines = [(row.frames, row.case, f"{row.ns:.1f}", f"{row.yardstick:.2f}") for row in rows]
-    return _table(("frames", "case", "ns per sample", "x sort"), lines)
+    lines = [
+        (row.frames, row.case, f"{row.ns:.1f}", f"{row.yardstick:.2f}", f"{row.compiling * 1e3:.0f}") for row in rows
+    ]
+    return _table(("frames", "case", "ns per sample", "x sort", "compiled in ms"), lines)
 
 
 def memory_table(rows: Iterable[MemoryRow]) -> str:

@@ -34,7 +34,7 @@ from zemosaic_stack_core.gpu.health import GpuHealth, reset_gpu_health
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.phase3 import StackSettings
-from zemosaic_stack_core.stacking.clusters import FlagFile
+from zemosaic_stack_core.stacking.clusters import RejectedFlags
 from zemosaic_stack_core.stacking.job import StackRequest, plan_job
 from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.run import stack
@@ -102,6 +102,14 @@ class Shaky:
     def release(self):
         """Count."""
         self.released += 1
+
+    def compiled(self, function, task):
+        """Run programs as they stand."""
+        return self._inner.compiled(function, task)
+
+    def working_bytes(self, frames):
+        """Return what programs take."""
+        return self._inner.working_bytes(frames)
 
     def open_transfer(self):
         """Fail as told, or note the bands that pass."""
@@ -280,14 +288,13 @@ GROWS = replace(RULE, grow_radius=1.5, grow_min_size=1)
 
 @pytest.fixture
 def no_room(monkeypatch):
-    """Leave no room for temporary files, neither in their folder nor in memory."""
+    """Leave no room for temporary files."""
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=1, used=1, free=0))
-    monkeypatch.delattr(os, "memfd_create", raising=False)
 
 
 def test_no_room_to_note_what_grows_does_not_blame_the_gpu(shaky, no_room, caplog):
@@ -315,7 +322,7 @@ def test_a_disk_that_fills_up_in_the_second_pass_does_not_blame_the_gpu(shaky, m
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr(FlagFile, "find_grown", fail)
+        broken.setattr(RejectedFlags, "find_grown", fail)
         with pytest.raises(OSError, match="Input/output error"):  # the CPU comes by it as well
             stack_auto(make_tile(4), gpu=gpu, options=GROWS)
     assert (gpu.hard_disabled, gpu.attempts) == (False, 1)

@@ -164,6 +164,27 @@ def test_the_largest_float_is_a_sample():
         np.testing.assert_array_equal(result.coverage, 2)
 
 
+@pytest.mark.parametrize("combine", COMBINATIONS)
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_a_negative_zero_is_a_zero(backend, rejection, combine):
+    """Which of two zeros is the smaller no two libraries agree on: all count as positive ones."""
+    if backend.id == "cupy" and combine not in ("mean", "min"):
+        pytest.skip("one program more to compile, and nothing new")
+    rng = np.random.default_rng(5)
+    frames = [np.copysign(np.float32(0.0), rng.normal(size=(3, 7))).astype(np.float32) for _ in range(6)]
+    assert np.signbit(frames).any()
+    result = stack(
+        [backend.make(frame) for frame in frames],
+        options=StackOptions(rejection=rejection, combine=combine),
+        maps="all",
+        backend=backend.backend,
+        workers=1,
+    )
+    for name in ("image", "weight_map", "variance"):
+        assert not np.signbit(getattr(result, name)).any(), name
+    np.testing.assert_array_equal(result.image, 0.0)
+
+
 def test_progress_counts_every_row():
     frames, _ = make_frames(25, 3, shape=(10, 4))
     calls = []

@@ -92,7 +92,6 @@ def test_backends_weights(other_backend, rejection):
 
 
 def test_backends_many_frames(other_backend):
-    """More frames than the sorting network takes: the library's own sort."""
     frames, masks = make_frames(37, 130 if other_backend.id != "cupy" else 70, shape=(3, 4), pattern="scattered")
     expected = stack(frames, options=tight("kappa_sigma"), masks=masks, maps="all", workers=1)
     assert_same_bits(on(other_backend, frames, masks, options=tight("kappa_sigma")), expected)

@@ -14,7 +14,7 @@ from zemosaic_stack_core.phase3.run_plan import Shard
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_runs_are_resumed_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kills, "MODES", ("parent", "stack worker"))
+    monkeypatch.setattr(kills, "MODES", ("parent",))
     scratch = tmp_path / "temporary"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
