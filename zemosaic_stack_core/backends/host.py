@@ -93,9 +93,9 @@ def _padded(row: npt.NDArray[Any], room: int) -> npt.NDArray[Any]:
     """Return a contiguous row of at least a vector's pixels; those that are not there repeat the last."""
     if row.size < room:
         row = np.concatenate([row, np.repeat(row[-1:], room - row.size)])
-    return np.ascontiguousarray(row)
+    return row if row.flags.c_contiguous else row.copy()
 
 
 def _pointers(arrays: Sequence[npt.NDArray[Any]]) -> Any:
     """Return the addresses of arrays."""
-    return (ctypes.c_void_p * max(len(arrays), 1))(*(array.__array_interface__["data"][0] for array in arrays))
+    return (ctypes.c_void_p * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))

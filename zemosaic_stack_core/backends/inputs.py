@@ -69,8 +69,8 @@ def readable(xp: Any, inputs: Inputs) -> Inputs:
     """Return the inputs with rows in types that programs know, one for all frames: others become float32."""
 
     def read(rows: Sequence[Any]) -> Sequence[Any]:
-        kinds = {str(row.dtype) for row in rows}
-        if len(kinds) == 1 and kinds <= set(TYPES):
+        kinds = {row.dtype for row in rows}
+        if len(kinds) == 1 and str(kinds.pop()) in TYPES:
             return rows
         return [xp.astype(row, xp.float32) for row in rows]
 

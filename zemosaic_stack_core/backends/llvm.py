@@ -424,7 +424,9 @@ def llvm_source(program: Program) -> str:
     ]
     begun = writer.text[:2]
     head = [_HEAD, *columns, *begun, _PIXELS.replace("LABEL", writer.label)]
-    return "\n".join([*head, *writer.text[2:], _TAIL, *declared]).replace("LANES", str(LANES)).replace("GROUP", str(GROUP))
+    return (
+        "\n".join([*head, *writer.text[2:], _TAIL, *declared]).replace("LANES", str(LANES)).replace("GROUP", str(GROUP))
+    )
 
 
 class LlvmProgram:
