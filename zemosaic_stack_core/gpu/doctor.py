@@ -77,8 +77,8 @@ def diagnose_gpu(size: tuple[int, int, int] | None = REAL_SIZE) -> GpuDiagnosis:
     size : tuple of int or None
         Frames, rows and columns of the cube that CPU and GPU are compared on; None for no comparison.
     """
-    version = _cupy_version()
-    lines = [f"CuPy {version} is installed." if version else "CuPy is not installed."]
+    version = _version_of(*_DISTRIBUTIONS)
+    lines = [_compiler_line(), f"CuPy {version} is installed." if version else "CuPy is not installed."]
     health = check_gpu()
     if health.memory is not None:
         memory = health.memory
@@ -185,14 +185,25 @@ def _comparison_lines(comparison: GpuComparison) -> list[str]:
     ]
 
 
-def _cupy_version() -> str:
-    """Return the version of CuPy that is installed, without importing it; empty where none is."""
-    for name in _DISTRIBUTIONS:
+def _version_of(*distributions: str) -> str:
+    """Return the version of the first of these that is installed, without importing it; empty where none is."""
+    for name in distributions:
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
+
+
+def _compiler_line() -> str:
+    """Say whether the CPU's programs are compiled."""
+    version = _version_of("llvmlite")
+    if version:
+        return f"CPU: the kernel is compiled by llvmlite {version}."
+    return (
+        "CPU: llvmlite is not installed, so the kernel runs uncompiled: the same images, but many times slower. "
+        "What to do: python -m pip install llvmlite."
+    )
 
 
 def _gib(n_bytes: int) -> str:
