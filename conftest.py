@@ -2,8 +2,8 @@
 
 The `backend` fixture runs a test on NumPy, on NumPy with read-only inputs (writing into an input fails), on NumPy as it
 is used where no compiler is, on array-api-strict with a device that is not the default one (a hidden conversion to
-NumPy fails, as on a GPU), and on CuPy where a kernel really runs. Set ``ZEMOSAIC_REQUIRE_CUPY=1`` to make a CuPy that doesn't run a failure and not a
-skip.
+NumPy fails, as on a GPU), and on CuPy where a kernel really runs. Set ``ZEMOSAIC_REQUIRE_CUPY=1`` to make a CuPy that
+doesn't run a failure and not a skip.
 """
 
 from __future__ import annotations

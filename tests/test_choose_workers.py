@@ -1,8 +1,7 @@
-"""How many processes a stack gets: as many as pay, at most what a plan or the caller says."""
+"""How many threads a stack gets: as many as pay, at most what a plan or the caller says."""
 
 from __future__ import annotations
 
-import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,80 +18,62 @@ from zemosaic_stack_core.stacking.workers import choose_workers
 
 
 @pytest.fixture
-def group(tmp_path):
+def paths(tmp_path):
     """Three frames in files, 4 x 5 pixels: 60 samples."""
     paths = [tmp_path / f"{index}.npy" for index in range(3)]
     for path in paths:
         np.save(path, np.ones((4, 5), np.float32))
-    return open_frames(paths)
+    return paths
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Make a machine of 6 cores that can fork, or not, and on which so many samples are worth it."""
+    """Make a machine of 6 cores on which so many samples are worth a thread."""
 
-    def make(*, can_fork, worth=1):
+    def make(*, worth=1):
         monkeypatch.setattr(module, "usable_cores", lambda: 6)
-        monkeypatch.setattr(module, "_can_fork", lambda: can_fork)
-        monkeypatch.setattr(module, "WORTH_FORKING", worth)
-        monkeypatch.setattr(module, "WORTH_SPAWNING", worth)
+        monkeypatch.setattr(module, "WORTH_A_THREAD", worth)
 
     return make
 
 
 @pytest.mark.parametrize(
-    ("can_fork", "worth", "workers", "at_most", "count"),
+    ("worth", "workers", "at_most", "count"),
     [
-        (True, 1, None, None, 6),
-        (True, 61, None, None, 1),
-        (True, 1, None, 4, 4),
-        (True, 1, None, 9, 6),
-        (True, 61, None, 4, 1),
-        (True, 61, 3, 2, 3),  # what the caller asks for is what it gets
-        (True, 1, 1, None, 1),
-        (False, 1, None, None, 1),  # the caller's main module may not be made for being run again
-        (False, 1, None, 4, 4),
-        (False, 61, None, 4, 1),
-        (False, 61, 3, None, 3),
+        (1, None, None, 6),
+        (20, None, None, 3),
+        (31, None, None, 1),
+        (61, None, None, 1),
+        (1, None, 4, 4),
+        (1, None, 9, 6),
+        (61, None, 4, 1),
+        (61, 3, 2, 3),  # what the caller asks for is what it gets
+        (1, 1, None, 1),
     ],
 )
-def test_as_many_as_pay(machine, group, can_fork, worth, workers, at_most, count):
-    machine(can_fork=can_fork, worth=worth)
+@pytest.mark.parametrize("where", ["files", "memory"])
+def test_as_many_as_pay(machine, paths, where, worth, workers, at_most, count):
+    machine(worth=worth)
+    group = open_frames(paths if where == "files" else [np.load(path) for path in paths])
     assert choose_workers(group, Limits(workers=workers, most_workers=at_most), is_host=True) == count
 
 
-def test_a_gpu_is_driven_by_one_process(machine, group):
-    machine(can_fork=True)
-    assert choose_workers(group, Limits(workers=4, most_workers=4), is_host=False) == 1
-
-
-def test_arrays_are_inherited_or_stay(machine):
-    group = open_frames([np.ones((4, 5), np.float32)] * 3)
-    machine(can_fork=True)
-    assert choose_workers(group, Limits(workers=2), is_host=True) == 2
-    machine(can_fork=False)
-    assert choose_workers(group, Limits(workers=2), is_host=True) == 1
-
-
-def test_a_process_that_may_have_no_children(machine, group, monkeypatch):
-    """A worker of a cluster is a daemon: Python refuses to start a process in it."""
-    machine(can_fork=False)
-    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
-    assert choose_workers(group, Limits(workers=3, most_workers=3), is_host=True) == 1
+def test_a_gpu_is_driven_by_one_thread(machine, paths):
+    machine()
+    assert choose_workers(open_frames(paths), Limits(workers=4, most_workers=4), is_host=False) == 1
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
-def test_what_is_no_number_of_processes(group, workers):
+def test_what_is_no_number_of_threads(paths, workers):
     with pytest.raises(InvalidInputError, match=r"workers is .*; expected a whole number of at least 1"):
-        stack([source.path for source in group.sources], workers=workers)
+        stack(paths, workers=workers)
 
 
 @pytest.mark.parametrize(("plan", "count"), [(None, 4), ({"cpu_workers": 1}, 1), (SimpleNamespace(cpu_workers=1), 1)])
-def test_a_plan_is_a_cap(machine, group, plan, count):
-    machine(can_fork=True)
-    paths = [source.path for source in group.sources]
+def test_a_plan_is_a_cap(machine, paths, plan, count):
+    machine()
     caps = {"rows_per_chunk": 1} if plan is None else plan
-    result, _ = stack_auto(group, gpu=None, plan=caps)
+    result, _ = stack_auto(open_frames(paths), gpu=None, plan=caps)
     assert result.facts.workers == count
     _, meta = _stack_master_tile_cpu(paths, plan=caps)
     assert meta["details"]["workers"] == count

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zemosaic_stack_core.backends import numpy_backend
 from zemosaic_stack_core.errors import OutOfMemoryError, ZemosaicError
 from zemosaic_stack_core.stacking.chunk_plan import (
     CHUNK_PIXELS,
-    STRIP_PIXELS,
     WORKER_BYTES,
     Workload,
     chunk_budget,
-    host_strip,
     plan_chunks,
 )
 from zemosaic_stack_core.stacking.limits import Limits
@@ -55,7 +54,7 @@ def test_every_pixel_is_in_one_chunk(frames, rows, columns, cap, shares, budget)
 
 
 def test_a_smaller_budget_gives_smaller_chunks():
-    plans = [plan_chunks(workload(), budget=budget) for budget in (None, 20_000_000, 5_000_000, 300_000, 20_000)]
+    plans = [plan_chunks(workload(), budget=budget) for budget in (None, 10_000_000, 3_000_000, 300_000, 20_000)]
     sizes = [plan.rows_per_chunk * plan.columns_per_chunk for plan in plans]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
@@ -83,13 +82,23 @@ def test_each_worker_gets_some_chunks():
 
 
 @pytest.mark.parametrize("frames", [1, 8, 60, 400, 10_000])
-def test_chunks_hold_a_strip_and_stay_moderate(frames):
+def test_chunks_stay_moderate(frames):
     plan = plan_chunks(workload(frames, 5000, 5000), budget=None)
-    assert STRIP_PIXELS[0] <= plan.strip_pixels <= STRIP_PIXELS[1]
     assert CHUNK_PIXELS[0] - 5000 <= plan.rows_per_chunk * plan.columns_per_chunk <= CHUNK_PIXELS[1]
 
 
-@pytest.mark.parametrize("more", [{"channels": 3}, {"sample_bytes": 240}, {"working_bytes": 90}, {"reach": 40}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"channels": 3},
+        {"sample_bytes": 240},
+        {"buffers": 2},
+        {"working_bytes": 90},
+        {"fixed_bytes": 1},
+        {"maps": 1},
+        {"reach": 40},
+    ],
+)
 def test_what_takes_more_memory_is_predicted_to(more):
     def predicted(**given):
         return plan_chunks(workload(**given), budget=None, rows_cap=20).chunk_bytes
@@ -97,20 +106,11 @@ def test_what_takes_more_memory_is_predicted_to(more):
     assert predicted(**more) > predicted()
 
 
-def test_rules_that_need_less_are_predicted_to():
-    kinds = [("none", False, 32), ("kappa_sigma", True, 64), ("none", True, 32), ("noise_clip", True, 32)]
-    kinds.append(("kappa_sigma", True, 32))
-    needs = [host_strip(rule, frames=n, sorts=sorts, planes=0).working_bytes for rule, sorts, n in kinds]
-    assert needs == sorted(set(needs))
-    assert host_strip("kappa_sigma", frames=32, sorts=True, planes=2).working_bytes > needs[-1]
-    assert host_strip("kappa_sigma", frames=32, sorts=True, converts=True).working_bytes > needs[-1]
-
-
-def test_where_memory_is_short_it_goes_to_what_saves_more():
-    """Ten thousand frames in 150 MB: strips of a few hundred pixels, so that more than a row is read at once."""
-    many = workload(10_000, 256, 256, sample_bytes=20_000, working_bytes=28, strip_samples=1 << 22)
-    plan = plan_chunks(many, budget=150_000_000)
-    assert plan.strip_pixels < 512
+def test_ten_thousand_frames_in_little_memory():
+    """What a program keeps of a few pixels counts once, and the rest is read several rows at a time."""
+    working_bytes, fixed_bytes = numpy_backend().working_bytes(10_000)
+    work = workload(10_000, 256, 256, sample_bytes=20_000, working_bytes=working_bytes, fixed_bytes=fixed_bytes)
+    plan = plan_chunks(work, budget=150_000_000)
     assert plan.rows_per_chunk > 8
     assert plan.chunk_bytes <= 150_000_000
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 
 from zemosaic_stack_core.errors import OutOfMemoryError
-from zemosaic_stack_core.options import REJECTIONS
 from zemosaic_stack_core.stacking.chunk_plan import (
     DEVICE_CHUNK_PIXELS,
     PINNED_BYTES,
+    PIXEL_BYTES,
     Workload,
-    device_working_bytes,
     plan_chunks,
 )
 
@@ -21,7 +20,7 @@ WORK = Workload(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160
 
 def plan(work=WORK, budget=None, rows=None):
     """Plan for a device."""
-    return plan_chunks(work, budget=budget, rows_cap=rows, in_strips=False)
+    return plan_chunks(work, budget=budget, rows_cap=rows, is_host=False)
 
 
 def pixels(made):
@@ -31,7 +30,6 @@ def pixels(made):
 
 def test_with_all_the_memory_in_the_world_uploads_still_overlap():
     made = plan(budget=1 << 40)
-    assert made.strip_pixels is None
     assert len(made) >= 4
     assert pixels(made) <= DEVICE_CHUNK_PIXELS[1]
     assert pixels(made) * WORK.sample_bytes * WORK.channels <= PINNED_BYTES
@@ -65,15 +63,9 @@ def test_the_chunks_cover_the_image_once():
 
 def test_each_buffer_counts():
     one, two = (plan(replace(WORK, rows=1, columns=100, buffers=buffers)).chunk_bytes for buffers in (1, 2))
-    assert two - one == 100 * WORK.sample_bytes * WORK.channels
+    assert two - one == 100 * (WORK.sample_bytes + PIXEL_BYTES) * WORK.channels
 
 
 def test_one_pixel_that_does_not_fit_is_an_error():
     with pytest.raises(OutOfMemoryError, match="one pixel of 40 frames takes"):
         plan(budget=2000)
-
-
-@pytest.mark.parametrize("rule", REJECTIONS)
-def test_every_rule_has_a_working_set(rule):
-    assert device_working_bytes(rule, sorts=True) >= 34
-    assert device_working_bytes(rule, sorts=False) == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,15 +13,15 @@ from samples import assert_conserves, assert_same_bits, assert_within_ulp
 
 from conftest import make_case
 from zemosaic_stack_core import InvalidInputError, Phase3Gpu, StackOptions, stack, stack_auto
-from zemosaic_stack_core.errors import ScratchError
+from zemosaic_stack_core.backends import numpy_backend
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.kernel import stack_chunk
-from zemosaic_stack_core.kernel.regrow import pack_rejected
+from zemosaic_stack_core.kernel.regrow import REJECTED, pack_rejected
 from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import MAPS
-from zemosaic_stack_core.stacking.clusters import FlagFile, RejectedFlags, dilated, growth_reach, large_clusters
+from zemosaic_stack_core.stacking.clusters import RejectedFlags, dilated, growth_reach, large_clusters
 from zemosaic_stack_core.stacking.job import StackRequest, prepare_job
 from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.run import run_job
@@ -186,7 +187,7 @@ def test_what_is_noted_is_what_was_counted(n):
     cube[rng.random(cube.shape) < 0.003] = np.nan
     samples = Samples(values=list(cube), scale=[1.5] * n, offset=[-3.0] * n)
     for options in (StackOptions(kappa_low=2.0), StackOptions(rejection="winsorized_sigma_clip")):
-        result = stack_chunk(np, samples, options, maps=("bounds",), strip_pixels=1700)
+        result = stack_chunk(numpy_backend(), samples, options, maps=("bounds",))
         packed = pack_rejected(np, samples, result, range(n), n)
         for frame in range(n):
             noted = np.count_nonzero(packed[frame // 8] & (1 << frame % 8))
@@ -258,14 +259,14 @@ def test_a_window_tells_as_much_as_the_whole():
     radius, min_size = 1.5, 12
     whole = dilated(large_clusters(rejected, min_size), radius) & ~rejected
     assert 0.02 < whole.mean() < 0.6
-    with RejectedFlags.made(3, 1, *rejected.shape) as flags, flags.opened() as file:
+    with RejectedFlags(3, 1, *rejected.shape) as flags:
         for row in range(40):
             packed = np.zeros((1, 37), np.uint8)
             packed[0] = rejected[row] * np.uint8(4)
-            file.write(Chunk(row, row + 1, 0, 37), 0, packed)
+            flags.write(Chunk(row, row + 1, 0, 37), 0, packed)
         for start, first in itertools.product((0, 11, 39), (0, 5, 30)):
             chunk = Chunk(start, min(start + 9, 40), first, min(first + 9, 37))
-            codes = file.find_grown(chunk, radius, min_size)
+            codes = flags.find_grown(chunk, radius, min_size)
             part = whole[chunk.start : chunk.stop, chunk.first : chunk.last]
             found = np.zeros(part.shape) if codes is None else codes[2, 0].reshape(part.shape)
             np.testing.assert_array_equal(found == 2, part)
@@ -277,22 +278,20 @@ def test_how_far_a_chunk_looks(radius, min_size, reach):
     assert growth_reach(radius, min_size) == reach
 
 
-def test_a_full_disk_is_told(monkeypatch):
-    class FullDisk:
-        def seek(self, place):
-            pass
+def test_threads_note_and_read_at_once():
+    """Each writes its own rows, and reads them back while others write theirs."""
+    rng = np.random.default_rng(6)
+    planes = rng.integers(0, 256, (2, 64, 50), dtype=np.uint8)
+    with RejectedFlags(16, 1, 64, 50) as flags, ThreadPoolExecutor(4) as pool:
 
-        def write(self, data):
-            raise OSError(28, "No space left on device")
+        def note(row):
+            chunk = Chunk(row, row + 1, 0, 50)
+            flags.write(chunk, 0, planes[:, row])
+            codes = flags.find_grown(chunk, 1.0, 1)
+            return np.packbits(codes[:, 0] == REJECTED, axis=0, bitorder="little")
 
-        def close(self):
-            pass
-
-    with RejectedFlags.made(3, 1, 4, 5) as flags, FlagFile(flags) as file:
-        file._file.close()
-        monkeypatch.setattr(file, "_file", FullDisk())
-        with pytest.raises(ScratchError, match="No space left on device; expected room there for a bit per sample"):
-            file.write(Chunk(0, 4, 0, 5), 0, np.ones((1, 20), np.uint8))
+        for row, packed in enumerate(pool.map(note, range(64))):
+            np.testing.assert_array_equal(packed, planes[:, row])
 
 
 def test_growth_without_a_rule_is_refused():

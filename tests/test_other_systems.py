@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import mmap
 import os
-import platform
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from samples import assert_same_bits, make_frames
 
 from zemosaic_stack_core import stack
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError, ScratchError
+from zemosaic_stack_core.backends import numpy_backend
+from zemosaic_stack_core.backends.host import has_compiler
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.frames import scratch
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.write import write_master
-from zemosaic_stack_core.system import memory, shared_file
 from zemosaic_stack_core.system.atomic import atomic_output
 from zemosaic_stack_core.system.memory import usable_cores
 from zemosaic_stack_core.system.open_files import MAX_OPEN_FILES, default_open_files
-from zemosaic_stack_core.system.shared_file import SharedFile, map_file
 
 
 @pytest.fixture
@@ -55,68 +52,15 @@ def test_without_affinity_every_core_counts(monkeypatch):
     assert usable_cores() == 1
 
 
-def test_another_c_library_keeps_its_own_ways(monkeypatch):
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
-    memory.keep_freed_memory()
-
-
-def test_shared_memory_without_proc_and_fallocate(temporary, monkeypatch):
-    monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    monkeypatch.setattr(SharedFile, "_hide", lambda _: None)
-    with SharedFile(100) as shared:
-        assert shared.path.parent == temporary
-        other = map_file(shared.path)
-        other[7] = 42
-        other.close()
-        assert shared.memory[7] == 42
-    assert list(temporary.iterdir()) == []
-
-
-def test_windows_keeps_a_file_that_is_mapped(temporary, monkeypatch):
-    """It goes with the last array over it."""
-    monkeypatch.setattr(SharedFile, "_hide", lambda _: None)
-    with monkeypatch.context() as windows:
-        with SharedFile(64) as shared:
-            values = np.frombuffer(shared.memory, np.float32)
-            windows.setattr(Path, "unlink", refuse)
-        del shared
-        gc.collect()
-        assert len(list(temporary.iterdir())) == 1
-    values[0] = 1.0  # the mapping lives
-    del values
-    gc.collect()
-    assert list(temporary.iterdir()) == []
-
-
-def test_without_fallocate_the_room_is_looked_at(temporary, monkeypatch):
-    """macOS: what is written to a mapped file on a full disk would kill the process."""
-    monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=63))
-    with pytest.raises(ScratchError, match=r"No space left on device; expected room there for 64 bytes of results"):
-        SharedFile(64)
-    assert list(temporary.iterdir()) == []
-
-
-def test_no_room_for_shared_memory_is_one_line(temporary, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ScratchError, match=r"No space left on device; expected room there for 64 bytes .*TMPDIR"):
-        SharedFile(64)
-    assert list(temporary.iterdir()) == []
-
-
-def test_what_can_not_be_mapped_leaves_nothing(temporary, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shared_file.mmap, "mmap", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        SharedFile(mmap.PAGESIZE)
-    assert list(temporary.iterdir()) == []
+def test_without_a_compiler(monkeypatch):
+    """llvmlite has no wheel for every machine: NumPy runs the same functions, to the same bits."""
+    frames, masks = make_frames(1, 9, pattern="masks")
+    compiled = stack(frames, masks=masks, maps="all")
+    before = numpy_backend().working_bytes(9)
+    monkeypatch.setitem(sys.modules, "llvmlite", None)
+    assert not has_compiler()
+    assert numpy_backend().working_bytes(9) > before  # of each sample, and not of a few pixels
+    assert_same_bits(stack(frames, masks=masks, maps="all"), compiled)
 
 
 @pytest.fixture
