@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.frames.group import FrameGroup
 
 
-# Resident memory of the program itself: Python, NumPy and astropy.
-PROCESS_BYTES = 60_000_000
+# Resident memory of the program itself: Python, NumPy, astropy and LLVM with a program that it compiled (80 MB of them).
+PROCESS_BYTES = 145_000_000
 # What SciPy's functions for connected samples take.
 LABEL_BYTES = 17_000_000
-# What a worker process has of its own besides its chunk: pages of the program that it wrote to, gaps of its heap.
-WORKER_BYTES = 14_000_000
+# What a thread has of its own besides its chunk: buffers that rows are read through, gaps of its heap.
+WORKER_BYTES = 4_000_000
 # What is left of estimating the frames' statistics.
 ESTIMATES_BYTES = 16_000_000
 

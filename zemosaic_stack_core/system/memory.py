@@ -2,28 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 from pathlib import Path
-
-# Parameters of glibc's ``mallopt``, and their values here, bytes.
-TRIM_THRESHOLD = (-1, 1 << 26)
-MAP_THRESHOLD = (-3, 1 << 25)
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep freed arrays for the next ones, instead of giving their pages back at once.
-
-    The kernel's rows are just large enough for glibc to map each anew, and the system to clear it page by page: a
-    quarter of the time of 400 frames. For processes of our own only; nothing on other C libraries.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    for parameter, value in (TRIM_THRESHOLD, MAP_THRESHOLD):
-        mallopt(parameter, value)
-
 
 # Folder, limit and use of a container's memory, and what ``memory.stat`` there calls files that are cached and not in
 # use: version 2 and 1 of control groups.
