@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.frames.group import FrameGroup
 
 
-# Resident memory of the program itself: Python, NumPy, astropy and LLVM with a program that it compiled (80 MB of them).
+# Resident memory of the program itself: Python, NumPy, astropy, and LLVM with a program that it compiled (80 MB).
 PROCESS_BYTES = 145_000_000
 # What SciPy's functions for connected samples take.
 LABEL_BYTES = 17_000_000
