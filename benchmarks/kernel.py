@@ -115,7 +115,7 @@ def _stack(values: _Rows, options: StackOptions) -> None:
     """Stack all pixels, chunk by chunk as the runner does, with image and counts."""
     frames, pixels = values.shape
     backend = numpy_backend()
-    working_bytes, fixed_bytes = backend.working_bytes(frames)
+    working_bytes, most = backend.working_bytes(frames)
     work = Workload(
         frames=frames,
         rows=1,
@@ -123,7 +123,7 @@ def _stack(values: _Rows, options: StackOptions) -> None:
         channels=1,
         sample_bytes=4 * frames,
         working_bytes=working_bytes,
-        fixed_bytes=fixed_bytes,
+        most_working_bytes=most,
     )
     critical = critical_values(frames, options)
     for chunk in plan_chunks(work, budget=None):

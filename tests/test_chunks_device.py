@@ -15,7 +15,7 @@ from zemosaic_stack_core.stacking.chunk_plan import (
     plan_chunks,
 )
 
-WORK = Workload(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=42)
+WORK = Workload(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=1680)
 
 
 def plan(work=WORK, budget=None, rows=None):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends.base import N_SLOTS, Array, Slot, TransferClosed
 from zemosaic_stack_core.backends.cuda_source import cuda_source, scratch_bytes
 from zemosaic_stack_core.backends.faults import is_device_lost
-from zemosaic_stack_core.backends.host import ARRAYS, Outputs
+from zemosaic_stack_core.backends.host import ARRAYS, MOST_COLUMNS, Outputs
 from zemosaic_stack_core.backends.inputs import Inputs, Layout, layout_of, readable
 from zemosaic_stack_core.backends.network import comparators
 from zemosaic_stack_core.backends.tracing import Program, trace
@@ -472,10 +472,9 @@ class CupyBackend:
         """Return what runs ``function(xp, column, task)`` on the device's arrays; see `tracing`."""
         return partial(self._run, function, task)
 
-    def working_bytes(self, frames: int) -> tuple[int, int]:
-        """Return the bytes that a program takes beside its inputs and results: per sample, and in all."""
-        del frames  # with more of them fewer threads run at once
-        return 0, SCRATCH_BYTES
+    def working_bytes(self, frames: int) -> tuple[int, float]:
+        """Return the bytes that a program takes beside its inputs and results: for each pixel, and at most."""
+        return scratch_bytes(frames, MOST_COLUMNS), SCRATCH_BYTES  # with more frames fewer threads run at once
 
     def _run(self, function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
         """Compile the function, unless that was done, and queue it: one launch, which nothing waits for."""

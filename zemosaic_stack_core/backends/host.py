@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,14 @@ def host_program(function: Callable[..., Any], task: Any) -> Callable[[Inputs], 
     return partial(_run, function, task) if has_compiler() else partial(run_plainly, np, function, task)
 
 
-def host_bytes(frames: int) -> tuple[int, int]:
-    """Return the bytes that a program takes beside its inputs and results: per sample, and in all."""
+def host_bytes(frames: int) -> tuple[int, float]:
+    """Return the bytes that a program takes beside its inputs and results: for each pixel, and at most."""
     if not has_compiler():
-        return PLAIN_BYTES, 0
-    from zemosaic_stack_core.backends.llvm import scratch_bytes
+        return PLAIN_BYTES * frames, math.inf
+    from zemosaic_stack_core.backends.llvm import LANES, scratch_bytes
 
-    return 0, scratch_bytes(frames, MOST_COLUMNS) + 8 * len(comparators(frames))
+    kept = scratch_bytes(frames, MOST_COLUMNS)
+    return kept // LANES, kept
 
 
 @lru_cache(maxsize=256)

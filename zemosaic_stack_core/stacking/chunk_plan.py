@@ -5,6 +5,7 @@ A *chunk* is a band of rows, or, where one row is too much, a part of a row. No 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,9 +65,9 @@ class Workload:
     # How many chunks' samples and answers are in the backend's memory at once: 2 where one is uploaded while another
     # is computed.
     buffers: int = 1
-    # What a program takes beside them: per sample, and whatever the chunk.
+    # What a program takes beside them: for each pixel, and at most.
     working_bytes: int = 0
-    fixed_bytes: int = 0
+    most_working_bytes: float = math.inf
     # Maps that are computed besides image and counts.
     maps: int = 0
     # How far beyond a chunk the growth of rejected clusters looks, pixels.
@@ -160,8 +161,8 @@ def _chunk_bytes(workload: Workload, pixels: int) -> int:
     """Predict what a chunk of so many pixels takes."""
     read = workload.buffers * workload.sample_bytes * workload.channels * pixels
     answers = workload.buffers * (PIXEL_BYTES + MAP_BYTES * workload.maps) * workload.channels * pixels
-    working = workload.working_bytes * workload.frames * pixels + workload.fixed_bytes
-    return read + answers + working + _growth_bytes(workload, pixels)
+    working = min(workload.working_bytes * pixels, workload.most_working_bytes)
+    return read + answers + int(working) + _growth_bytes(workload, pixels)
 
 
 def _growth_bytes(workload: Workload, pixels: int) -> int:

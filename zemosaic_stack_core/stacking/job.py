@@ -162,7 +162,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
     """Plan the chunks of a stack on a backend, whose `limits` are; `planes` are those of `count_planes`."""
     options, maps = request.options, request.maps
     frames = len(group.sources)
-    working_bytes, fixed_bytes = backend.working_bytes(frames)
+    working_bytes, most_working_bytes = backend.working_bytes(frames)
     workload = Workload(
         frames=frames,
         rows=group.rows,
@@ -171,7 +171,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
         sample_bytes=_sample_bytes(group, options, planes),
         buffers=1 if backend.is_host else N_SLOTS,
         working_bytes=working_bytes,
-        fixed_bytes=fixed_bytes,
+        most_working_bytes=most_working_bytes,
         reach=growth_reach(options.grow_radius, options.grow_min_size),
         maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
     )
