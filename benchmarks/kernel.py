@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.backends import numpy_backend
 from zemosaic_stack_core.kernel import CriticalValues, stack_chunk
+from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import REJECTIONS, StackOptions
 from zemosaic_stack_core.stacking.chunk_plan import Workload, plan_chunks
@@ -115,7 +116,7 @@ def _stack(values: _Rows, options: StackOptions) -> None:
     """Stack all pixels, chunk by chunk as the runner does, with image and counts."""
     frames, pixels = values.shape
     backend = numpy_backend()
-    working_bytes, most = backend.working_bytes(frames)
+    working_bytes, most = backend.working_bytes(frames, most_sums(options.rejection))
     work = Workload(
         frames=frames,
         rows=1,

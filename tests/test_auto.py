@@ -107,9 +107,9 @@ class Shaky:
         """Run programs as they stand."""
         return self._inner.compiled(function, task)
 
-    def working_bytes(self, frames):
+    def working_bytes(self, frames, sums):
         """Return what programs take."""
-        return self._inner.working_bytes(frames)
+        return self._inner.working_bytes(frames, sums)
 
     def open_transfer(self):
         """Fail as told, or note the bands that pass."""
@@ -706,7 +706,7 @@ def test_nothing_of_a_failed_attempt_stays_on_the_device(cupy_run, emulation, ti
     frames, _ = tiles
     gpu = cupy_run()
     with caplog.at_level("DEBUG"):
-        emulation.lib.cuemu_fail_malloc_after(12)
+        emulation.lib.cuemu_fail_malloc_after(3)
         run_of_tiles(gpu, frames)
         emulation.lib.cuemu_reset_errors()
     assert gpu.hard_disabled
@@ -751,9 +751,9 @@ def run_emulated(code, **settings):
     return done.stdout.splitlines()
 
 
-def test_a_card_of_64_mb_and_200_frames(emulation):
+def test_a_card_of_24_mb_and_200_frames(emulation):
     """Not even a row fits: parts of one do, at the first attempt."""
-    lines = run_emulated(SMALL_CARD, CUEMU_VRAM=str(64 << 20), CUEMU_ASYNC="defer")
+    lines = run_emulated(SMALL_CARD, CUEMU_VRAM=str(24 << 20), CUEMU_ASYNC="defer")
     assert lines == ["True 1 True"]
 
 

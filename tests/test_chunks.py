@@ -108,7 +108,7 @@ def test_what_takes_more_memory_is_predicted_to(more):
 
 def test_ten_thousand_frames_in_little_memory():
     """What a program keeps of a few pixels counts once, and the rest is read several rows at a time."""
-    working_bytes, most = numpy_backend().working_bytes(10_000)
+    working_bytes, most = numpy_backend().working_bytes(10_000, 2)
     work = workload(10_000, 256, 256, sample_bytes=20_000, working_bytes=working_bytes, most_working_bytes=most)
     plan = plan_chunks(work, budget=150_000_000)
     assert plan.rows_per_chunk > 8

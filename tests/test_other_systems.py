@@ -56,10 +56,10 @@ def test_without_a_compiler(monkeypatch):
     """llvmlite has no wheel for every machine: NumPy runs the same functions, to the same bits."""
     frames, masks = make_frames(1, 9, pattern="masks")
     compiled = stack(frames, masks=masks, maps="all")
-    before = numpy_backend().working_bytes(9)
+    before = numpy_backend().working_bytes(9, 2)
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     assert not has_compiler()
-    assert numpy_backend().working_bytes(9) > before  # of each sample, and not of a few pixels
+    assert numpy_backend().working_bytes(9, 2) > before  # of each sample, and not of a few pixels
     assert_same_bits(stack(frames, masks=masks, maps="all"), compiled)
 
 

@@ -239,8 +239,8 @@ class Backend(Protocol):
     def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
         """Return what runs ``function(xp, column, task)`` on this backend's arrays; see `tracing`."""
 
-    def working_bytes(self, frames: int) -> tuple[int, float]:
-        """Return the bytes that a program takes beside its inputs and results: for each pixel, and at most."""
+    def working_bytes(self, frames: int, sums: int) -> tuple[int, float]:
+        """Return the bytes that a program which keeps so many running sums takes: for each pixel, and at most."""
 
 
 class HostTransfer:
@@ -367,9 +367,9 @@ class NamespaceBackend:
             return host_program(function, task)
         return partial(run_plainly, self.xp, function, task, device=self.device)
 
-    def working_bytes(self, frames: int) -> tuple[int, float]:
-        """Return the bytes that a program takes beside its inputs and results: for each pixel, and at most."""
-        return host_bytes(frames) if self.is_host else (PLAIN_BYTES * frames, math.inf)
+    def working_bytes(self, frames: int, sums: int) -> tuple[int, float]:
+        """Return the bytes that a program which keeps so many running sums takes: for each pixel, and at most."""
+        return host_bytes(frames, sums) if self.is_host else (PLAIN_BYTES * frames, math.inf)
 
 
 def numpy_backend() -> NamespaceBackend:

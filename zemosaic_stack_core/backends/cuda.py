@@ -18,7 +18,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends.base import N_SLOTS, Array, Slot, TransferClosed
 from zemosaic_stack_core.backends.cuda_source import cuda_source, scratch_bytes
 from zemosaic_stack_core.backends.faults import is_device_lost
-from zemosaic_stack_core.backends.host import ARRAYS, MOST_COLUMNS, Outputs
+from zemosaic_stack_core.backends.host import ARRAYS, Outputs
 from zemosaic_stack_core.backends.inputs import Inputs, Layout, layout_of, readable
 from zemosaic_stack_core.backends.network import comparators
 from zemosaic_stack_core.backends.tracing import Program, trace
@@ -424,6 +424,7 @@ class CupyBackend:
         self.xp = xp
         self._device_id = device_id
         self._streams: _Streams | None = None
+        self._scratch: dict[int, Array] = {}
         self._spare_pinned: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
@@ -465,6 +466,7 @@ class CupyBackend:
     def release(self) -> None:
         """Give the pools' unused memory back; must not be called after a sticky device error."""
         self.keep_pinned([])
+        self._scratch.clear()
         with self.on_device():
             free_cupy_memory_pools()
 
@@ -472,9 +474,9 @@ class CupyBackend:
         """Return what runs ``function(xp, column, task)`` on the device's arrays; see `tracing`."""
         return partial(self._run, function, task)
 
-    def working_bytes(self, frames: int) -> tuple[int, float]:
-        """Return the bytes that a program takes beside its inputs and results: for each pixel, and at most."""
-        return scratch_bytes(frames, MOST_COLUMNS), SCRATCH_BYTES  # with more frames fewer threads run at once
+    def working_bytes(self, frames: int, sums: int) -> tuple[int, float]:
+        """Return the bytes that a program which keeps so many running sums takes: for each pixel, and at most."""
+        return scratch_bytes(frames, sums), SCRATCH_BYTES  # with more frames fewer threads run at once
 
     def _run(self, function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
         """Compile the function, unless that was done, and queue it: one launch, which nothing waits for."""
@@ -496,11 +498,25 @@ class CupyBackend:
         row_pointers, table_pointers, result_pointers, numbers, parameters, network = self._upload_all(handed)
         of_thread = scratch_bytes(frames, program.columns)
         threads = max(min(-(-pixels // BLOCK), SCRATCH_BYTES // of_thread // BLOCK), 1) * BLOCK
-        scratch = cupy.empty(threads * of_thread, np.uint8)
+        scratch = self._scratch_of(threads * of_thread)
         addresses = (row_pointers, numbers, parameters, table_pointers, result_pointers, tallies)
         sizes = np.int64(pixels), np.int32(frames)
         kernel((threads // BLOCK,), (BLOCK,), (*addresses, *sizes, network, np.int64(network.size // 2), scratch))
         return results, dict(zip(program.tallies, tallies, strict=True))
+
+    def _scratch_of(self, n_bytes: int) -> Array:
+        """Return memory for the samples of a launch's threads, used again by the next launch on the same stream.
+
+        Taken anew each time, the pool would put small results into what the last launch left, and need as much again.
+        """
+        stream = self.cupy.cuda.get_current_stream().ptr
+        with self._lock:
+            kept = self._scratch.pop(stream, None)
+            if kept is None or kept.size < n_bytes:
+                kept = None  # the old memory goes before the new comes
+                kept = self.cupy.empty(n_bytes, np.uint8)
+            self._scratch[stream] = kept
+            return kept
 
     def _upload_all(self, arrays: Sequence[Any]) -> list[Array]:
         """Return small host arrays (lists are addresses) on the device, by one copy."""

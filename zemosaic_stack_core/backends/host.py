@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Outputs = tuple[dict[str, Any], dict[str, Any]]
 
-# Running sums that any program keeps at most: `winsorized_quantile` has two of samples and two of winsorized ones.
-MOST_COLUMNS = 4
 ARRAYS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "bool": np.bool_}
 
 
@@ -37,13 +35,13 @@ def host_program(function: Callable[..., Any], task: Any) -> Callable[[Inputs], 
     return partial(_run, function, task) if has_compiler() else partial(run_plainly, np, function, task)
 
 
-def host_bytes(frames: int) -> tuple[int, float]:
-    """Return the bytes that a program takes beside its inputs and results: for each pixel, and at most."""
+def host_bytes(frames: int, sums: int) -> tuple[int, float]:
+    """Return the bytes that a program which keeps so many running sums takes: for each pixel, and at most."""
     if not has_compiler():
         return PLAIN_BYTES * frames, math.inf
     from zemosaic_stack_core.backends.llvm import LANES, scratch_bytes
 
-    kept = scratch_bytes(frames, MOST_COLUMNS)
+    kept = scratch_bytes(frames, sums)
     return kept // LANES, kept
 
 

@@ -19,6 +19,7 @@ from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.masks import ArrayMask
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven, PlaneStack
 from zemosaic_stack_core.frames.variances import VarianceSource
+from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
 from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan, Workload, chunk_budget, plan_chunks
@@ -162,7 +163,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
     """Plan the chunks of a stack on a backend, whose `limits` are; `planes` are those of `count_planes`."""
     options, maps = request.options, request.maps
     frames = len(group.sources)
-    working_bytes, most_working_bytes = backend.working_bytes(frames)
+    working_bytes, most_working_bytes = backend.working_bytes(frames, most_sums(options.rejection))
     workload = Workload(
         frames=frames,
         rows=group.rows,

@@ -19,16 +19,20 @@ from zemosaic_stack_core.kernel.rules.winsorized import winsorized_quantile, win
 from zemosaic_stack_core.kernel.samples import Task
 from zemosaic_stack_core.kernel.typing import Namespace
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["RULES", "Rule", "most_sums"]
 
 
 class Rule(NamedTuple):
-    """One row of the catalogue: how to shrink the kept interval, and which running sums that looks up."""
+    """One row of the catalogue: how to shrink the kept interval, and which running sums that looks up.
+
+    `own_sums` is how many it makes besides.
+    """
 
     shrink: Callable[[Namespace, Ranks, Task], Interval]
     uses_sums: bool = False
     uses_squares: bool = False
     uses_sums_of_sums: bool = False
+    own_sums: int = 0
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -37,7 +41,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "kappa_sigma": Rule(kappa_sigma, uses_sums=True, uses_squares=True),
         "mad_clip": Rule(mad_clip),
         "winsorized_sigma_clip": Rule(winsorized_sigma_clip, uses_sums=True, uses_squares=True),
-        "winsorized_quantile": Rule(winsorized_quantile),
+        "winsorized_quantile": Rule(winsorized_quantile, own_sums=2),
         "linear_fit_clip": Rule(linear_fit_clip, uses_sums=True, uses_sums_of_sums=True),
         "percentile_clip": Rule(percentile_clip),
         "minmax": Rule(minmax),
@@ -45,3 +49,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "gesd": Rule(gesd, uses_sums=True, uses_squares=True),
     }
 )
+
+
+def most_sums(rejection: str) -> int:
+    """Return how many running sums a program keeps at most: of samples and their squares, and what the rule adds."""
+    rule = RULES[rejection]
+    return 2 + rule.uses_sums_of_sums + rule.own_sums
