@@ -17,7 +17,7 @@ from zemosaic_stack_core.kernel import CriticalValues, stack_chunk
 from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import REJECTIONS, StackOptions
-from zemosaic_stack_core.stacking.chunk_plan import Workload, plan_chunks
+from zemosaic_stack_core.stacking.chunk_plan import Footprint, plan_chunks
 from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 
 _Rows = npt.NDArray[np.float32]
@@ -117,7 +117,7 @@ def _stack(values: _Rows, options: StackOptions) -> None:
     frames, pixels = values.shape
     backend = numpy_backend()
     working_bytes, most = backend.working_bytes(frames, most_sums(options.rejection))
-    work = Workload(
+    work = Footprint(
         frames=frames,
         rows=1,
         columns=pixels,

@@ -586,7 +586,7 @@ def test_the_device_never_holds_more_than_was_planned(cupy_run, rule, n_frames):
         )
     assert used_gpu
     # The hook sees what this thread allocates; the slots are filled by the reading thread.
-    held = hook.most + planned.workload.buffers * planned.workload.sample_bytes * 8 * 64
+    held = hook.most + planned.footprint.buffers * planned.footprint.sample_bytes * 8 * 64
     assert planned.chunk_bytes / 2 < held <= planned.chunk_bytes
 
 

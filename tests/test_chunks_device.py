@@ -11,11 +11,11 @@ from zemosaic_stack_core.stacking.chunk_plan import (
     DEVICE_CHUNK_PIXELS,
     PINNED_BYTES,
     PIXEL_BYTES,
-    Workload,
+    Footprint,
     plan_chunks,
 )
 
-WORK = Workload(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=1680)
+WORK = Footprint(frames=40, rows=3000, columns=4000, channels=3, sample_bytes=160, buffers=2, working_bytes=1680)
 
 
 def plan(work=WORK, budget=None, rows=None):

@@ -22,7 +22,7 @@ from zemosaic_stack_core.kernel.regrow import REJECTED, pack_rejected
 from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, dilated, growth_reach, large_clusters
-from zemosaic_stack_core.stacking.job import StackRequest, prepare_job
+from zemosaic_stack_core.stacking.job import StackRequest, make_job
 from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.stacking.run import run_job
 
@@ -205,7 +205,7 @@ def test_mode_c_grows_the_same_within_its_memory():
     assert found.facts.chunks == 4
     assert_same_bits(found, stack(frames, options=options, maps="all"))
     request = StackRequest(options=options, maps=frozenset(MAPS))
-    job, numbers = prepare_job(open_frames(frames), request, backend, Limits(workers=1))
+    job, numbers = make_job(open_frames(frames), request, backend, Limits(workers=1))
     import cupy
 
     pool, peak = cupy.get_default_memory_pool(), [0]

@@ -13,7 +13,7 @@ from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.stacking.adviser import advise, rule_text
 from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
 from zemosaic_stack_core.stacking.job import StackRequest, count_planes, plan_job
-from zemosaic_stack_core.stacking.output_planes import output_bytes
+from zemosaic_stack_core.stacking.result_planes import result_bytes
 from zemosaic_stack_core.stacking.workers import settle_limits
 from zemosaic_stack_core.system.quantities import size_text
 
@@ -97,8 +97,8 @@ def forecast_stack(arguments: argparse.Namespace, wanted: CommandOptions, group:
 
 def _predict_peak(chunks: ChunkPlan, workers: int, request: StackRequest, *, estimates: bool) -> int:
     """Return the bytes that the program and its workers take at most."""
-    load = chunks.workload
-    planes = output_bytes(request.maps, (load.channels, load.rows, load.columns))
+    load = chunks.footprint
+    planes = result_bytes(request.maps, (load.channels, load.rows, load.columns))
     if request.options.radial_feather_fraction is not None:
         planes += 4 * load.rows * load.columns
     program = PROCESS_BYTES + LABEL_BYTES * (load.reach > 0) + ESTIMATES_BYTES * estimates

@@ -14,7 +14,7 @@ from zemosaic_stack_core.gpu.phase3_gpu import NOT_PLANNED, Phase3Gpu
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
 from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
-from zemosaic_stack_core.stacking.job import StackJob, StackRequest, plan_job, prepare_job
+from zemosaic_stack_core.stacking.job import StackJob, StackRequest, make_job, plan_job
 from zemosaic_stack_core.stacking.limits import Limits, read_limits
 from zemosaic_stack_core.stacking.result import StackResult, find_invalid
 from zemosaic_stack_core.stacking.run import run_job
@@ -113,7 +113,7 @@ def stack_tile(
     if gpu is not None and gpu.is_required:
         gpu.may_try(limits)  # says why it can't be used before all frames are read for their statistics
     host = numpy_backend()
-    job, numbers = prepare_job(group, request, host, settle_limits(limits, group, host))
+    job, numbers = make_job(group, request, host, settle_limits(limits, group, host))
     result: StackResult | None = None
     attempts, reason = 0, ""
     if gpu is not None and gpu.may_try(limits):

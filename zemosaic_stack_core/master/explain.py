@@ -26,7 +26,7 @@ from zemosaic_stack_core.options import MAPS, StackOptions
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob
-from zemosaic_stack_core.stacking.output_planes import OutputPlanes
+from zemosaic_stack_core.stacking.result_planes import ResultPlanes
 
 KEPT, LOW, HIGH, MISSING = "kept", "rejected low", "rejected high", "missing"
 Fate = str
@@ -207,10 +207,10 @@ def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
     group, options = job.group, job.options
     shape = (group.channels, group.rows, group.columns)
     # Of these planes, which are as large as the image, a few pixels are touched: they take no memory.
-    outputs = OutputPlanes.new(job.maps, shape)
+    whole = ResultPlanes.new(job.maps, shape)
 
     def compute(job: StackJob, chunks: Sequence[Chunk]) -> FrameCounts:
-        return compute_chunks(job, numpy_backend(), reader, chunks, outputs)
+        return compute_chunks(job, numpy_backend(), reader, chunks, whole).counts
 
     grown = None
     if options.grow_radius > 0.0:
@@ -222,7 +222,7 @@ def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
             counts.add(grown)
     else:
         counts = compute(job, [pixel])
-    planes = {name: plane[:, pixel.start, pixel.first].astype(np.float64) for name, plane in outputs.planes.items()}
+    planes = {name: plane[:, pixel.start, pixel.first].astype(np.float64) for name, plane in whole.by_name.items()}
     return _Outcome(planes, counts, grown)
 
 

@@ -24,7 +24,7 @@ from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.tile import FrameRow, MasterTile
 from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
-from zemosaic_stack_core.stacking.job import StackJob, StackRequest, prepare_job
+from zemosaic_stack_core.stacking.job import StackJob, StackRequest, make_job
 from zemosaic_stack_core.stacking.limits import NO_LIMITS, ONE_WORKER, Limits
 from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.stacking.run import run_job
@@ -97,7 +97,7 @@ def open_master(
     weighting = options.weighting if options.weighting == "inverse_variance" else "none"
     plain = replace(options, normalization="none", weighting=weighting, reference="auto")
     request = StackRequest(options=plain, maps=_maps_of(tile.result) if maps is None else maps)
-    job, numbers = prepare_job(group, request, backend, settle_limits(limits, group, backend))
+    job, numbers = make_job(group, request, backend, settle_limits(limits, group, backend))
     is_normalized = options.normalization != "none"
     job = replace(
         job,

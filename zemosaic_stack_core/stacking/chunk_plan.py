@@ -14,10 +14,10 @@ from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.stacking.limits import Limits
 from zemosaic_stack_core.system.memory import available_memory
 
-#: Without a limit from the caller: this part of the free memory, and at most so much for each worker.
+# Without a limit from the caller: this part of the free memory, and at most so much for each worker.
 FREE_SHARE = 4
 WORKER_BYTES = 1 << 30
-#: Of a device's free memory, the part that a stack plans with; the rest is for what the runtime takes.
+# Of a device's free memory, the part that a stack plans with; the rest is for what the runtime takes.
 DEVICE_SHARE = 0.7
 
 
@@ -53,8 +53,8 @@ PINNED_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What has to be stacked, as far as memory is concerned: the cube's shape, and bytes."""
+class Footprint:
+    """What a stack takes of the memory: the cube's shape, and bytes."""
 
     frames: int
     rows: int
@@ -80,7 +80,7 @@ class ChunkPlan:
 
     Parameters
     ----------
-    workload : Workload
+    footprint : Footprint
         What is stacked.
     rows_per_chunk, columns_per_chunk : int
         Size of a chunk; fewer columns than the image has only with one row.
@@ -88,17 +88,17 @@ class ChunkPlan:
         Predicted working set of one chunk, bytes.
     """
 
-    workload: Workload
+    footprint: Footprint
     rows_per_chunk: int
     columns_per_chunk: int
     chunk_bytes: int
 
     def __len__(self) -> int:
-        per_row = -(-self.workload.columns // self.columns_per_chunk)
-        return per_row * -(-self.workload.rows // self.rows_per_chunk)
+        per_row = -(-self.footprint.columns // self.columns_per_chunk)
+        return per_row * -(-self.footprint.rows // self.rows_per_chunk)
 
     def __iter__(self) -> Iterator[Chunk]:
-        rows, columns = self.workload.rows, self.workload.columns
+        rows, columns = self.footprint.rows, self.footprint.columns
         for start in range(0, rows, self.rows_per_chunk):
             stop = min(start + self.rows_per_chunk, rows)
             for first in range(0, columns, self.columns_per_chunk):
@@ -106,7 +106,7 @@ class ChunkPlan:
 
 
 def plan_chunks(
-    workload: Workload,
+    footprint: Footprint,
     *,
     budget: int | None,
     rows_cap: int | None = None,
@@ -118,68 +118,68 @@ def plan_chunks(
     `shares` workers should each get a few. Raises `OutOfMemoryError`, which says what would do, where not even one
     pixel fits.
     """
-    wanted = _host_pixels(workload) if is_host else _device_pixels(workload)
-    pixels = min(wanted, workload.rows * workload.columns)
+    wanted = _host_pixels(footprint) if is_host else _device_pixels(footprint)
+    pixels = min(wanted, footprint.rows * footprint.columns)
     if budget is not None:
-        pixels = min(pixels, _pixels_within(workload, budget))
+        pixels = min(pixels, _pixels_within(footprint, budget))
         if pixels < 1:
-            need = _chunk_bytes(workload, 1)
+            need = _chunk_bytes(footprint, 1)
             raise OutOfMemoryError(
-                f"one pixel of {workload.frames} frames takes {need:,} bytes; the memory budget is {budget:,} bytes"
+                f"one pixel of {footprint.frames} frames takes {need:,} bytes; the memory budget is {budget:,} bytes"
             )
-    rows = pixels // workload.columns
+    rows = pixels // footprint.columns
     if rows >= 1:
-        rows = min(rows, workload.rows, rows_cap or workload.rows)
+        rows = min(rows, footprint.rows, rows_cap or footprint.rows)
         if shares > 1:  # some four chunks a worker, so that none waits long for the last
-            rows = max(1, min(rows, -(-workload.rows // (4 * shares))))
-        columns = workload.columns
+            rows = max(1, min(rows, -(-footprint.rows // (4 * shares))))
+        columns = footprint.columns
     else:
         rows, columns = 1, pixels
     return ChunkPlan(
-        workload=workload,
+        footprint=footprint,
         rows_per_chunk=rows,
         columns_per_chunk=columns,
-        chunk_bytes=_chunk_bytes(workload, rows * columns),
+        chunk_bytes=_chunk_bytes(footprint, rows * columns),
     )
 
 
-def _host_pixels(workload: Workload) -> int:
+def _host_pixels(footprint: Footprint) -> int:
     """Return the pixels of a chunk on the host where memory is no matter."""
     least, most = CHUNK_PIXELS
-    return max(least, min(most, CHUNK_SAMPLES // workload.frames))
+    return max(least, min(most, CHUNK_SAMPLES // footprint.frames))
 
 
-def _device_pixels(workload: Workload) -> int:
+def _device_pixels(footprint: Footprint) -> int:
     """Return the pixels of a device's chunk where memory is no matter."""
     least, most = DEVICE_CHUNK_PIXELS
-    quarter = -(-workload.rows * workload.columns // 4)
-    pinned = PINNED_BYTES // max(workload.sample_bytes * workload.channels, 1)
+    quarter = -(-footprint.rows * footprint.columns // 4)
+    pinned = PINNED_BYTES // max(footprint.sample_bytes * footprint.channels, 1)
     return max(min(max(least, quarter), most, pinned), 1)
 
 
-def _chunk_bytes(workload: Workload, pixels: int) -> int:
+def _chunk_bytes(footprint: Footprint, pixels: int) -> int:
     """Predict what a chunk of so many pixels takes."""
-    read = workload.buffers * workload.sample_bytes * workload.channels * pixels
-    answers = workload.buffers * (PIXEL_BYTES + MAP_BYTES * workload.maps) * workload.channels * pixels
-    working = min(workload.working_bytes * pixels, workload.most_working_bytes)
-    return read + answers + int(working) + _growth_bytes(workload, pixels)
+    read = footprint.buffers * footprint.sample_bytes * footprint.channels * pixels
+    answers = footprint.buffers * (PIXEL_BYTES + MAP_BYTES * footprint.maps) * footprint.channels * pixels
+    working = min(footprint.working_bytes * pixels, footprint.most_working_bytes)
+    return read + answers + int(working) + _growth_bytes(footprint, pixels)
 
 
-def _growth_bytes(workload: Workload, pixels: int) -> int:
+def _growth_bytes(footprint: Footprint, pixels: int) -> int:
     """Predict what the growth of rejected clusters takes for a chunk of so many pixels."""
-    if workload.reach == 0:
+    if footprint.reach == 0:
         return 0
-    rows = min(-(-pixels // workload.columns) + 2 * workload.reach, workload.rows)
-    columns = min(min(pixels, workload.columns) + 2 * workload.reach, workload.columns)
-    return GROWTH_BYTES * rows * columns + rows * workload.columns
+    rows = min(-(-pixels // footprint.columns) + 2 * footprint.reach, footprint.rows)
+    columns = min(min(pixels, footprint.columns) + 2 * footprint.reach, footprint.columns)
+    return GROWTH_BYTES * rows * columns + rows * footprint.columns
 
 
-def _pixels_within(workload: Workload, budget: int) -> int:
+def _pixels_within(footprint: Footprint, budget: int) -> int:
     """Return the most pixels whose chunk fits the budget, by bisection."""
-    low, high = 0, workload.rows * workload.columns
+    low, high = 0, footprint.rows * footprint.columns
     while low < high:
         middle = (low + high + 1) // 2
-        if _chunk_bytes(workload, middle) <= budget:
+        if _chunk_bytes(footprint, middle) <= budget:
             low = middle
         else:
             high = middle - 1

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.backends import Backend, Transfer, TransferTimes
+from zemosaic_stack_core.backends import Backend, Transfer
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.kernel import CriticalValues, stack_chunk
@@ -20,8 +20,8 @@ from zemosaic_stack_core.kernel.samples import Samples, Weight
 from zemosaic_stack_core.kernel.typing import Array
 from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
 from zemosaic_stack_core.stacking.job import StackJob
-from zemosaic_stack_core.stacking.output_planes import OutputPlanes
-from zemosaic_stack_core.stacking.upload import Loaded, loading
+from zemosaic_stack_core.stacking.result_planes import ResultPlanes
+from zemosaic_stack_core.stacking.upload import UploadedChunk, upload_chunks
 
 # Pixels of a chunk that are combined again at once, where clusters take samples along.
 PIXELS_AGAIN = 1 << 14
@@ -50,23 +50,19 @@ class FrameCounts:
             total += part
 
 
-@dataclass
-class StepTimes:
-    """Milliseconds that each step of a stack took, summed over its chunks.
-
-    Off the host the device's own clock tells them, and they overlap. On the host nothing is copied, and what worker
-    processes take is not counted.
-    """
+class StepTimes(NamedTuple):
+    """Milliseconds of each step, summed over chunks. On a device they are of its own clock, and overlap."""
 
     upload_ms: float = 0.0
     compute_ms: float = 0.0
     download_ms: float = 0.0
 
-    def add(self, other: TransferTimes) -> None:
-        """Add what a transfer measured."""
-        self.upload_ms += other.upload_ms
-        self.compute_ms += other.compute_ms
-        self.download_ms += other.download_ms
+
+class Computed(NamedTuple):
+    """What became of some chunks."""
+
+    counts: FrameCounts
+    times: StepTimes
 
 
 class _PartialCounts(NamedTuple):
@@ -82,17 +78,17 @@ def compute_chunks(
     backend: Backend,
     reader: BandReader,
     chunks: Iterable[Chunk],
-    outputs: OutputPlanes,
-    done: Callable[[Chunk], None] | None = None,
-    times: StepTimes | None = None,
-) -> FrameCounts:
-    """Read, compute and store chunks, one after the other; return the counts of these chunks.
+    planes: ResultPlanes,
+    done: Callable[[Chunk], None] = lambda _: None,
+) -> Computed:
+    """Read, compute and store chunks, one after the other; call `done` after each.
 
     Off the host, the next chunk is read and uploaded on a thread while this one is computed. `reader` is open over the
-    job's group, and used by one thread at a time; `times` gets the time of each step added.
+    job's group, and used by one thread at a time.
     """
     counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
     parts: list[_PartialCounts] = []
+    host_ms = 0.0
     with ExitStack() as stack:
         transfer = stack.enter_context(backend.open_transfer())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
@@ -101,25 +97,24 @@ def compute_chunks(
             with transfer.computing():  # in the order of the kernel's calls, which read it
                 values, most = gesd_critical_values(len(job.group.sources), job.options)
                 critical_values = CriticalValues(backend.upload(values), most)
-        work = _Work(job, backend, transfer, outputs, critical_values)
+        work = _Work(job, backend, transfer, planes, critical_values)
         sought = job.flags if job.is_second_pass else None
-        for chunk, loaded in stack.enter_context(loading(job, backend, reader, transfer, chunks, sought)):
-            if loaded is not None:
+        for chunk, uploaded in stack.enter_context(upload_chunks(job, backend, reader, transfer, chunks, sought)):
+            if uploaded is not None:
                 began = time.perf_counter()
                 with transfer.computing():
-                    parts += work.compute(loaded, counts)
-                    transfer.release(loaded.slot)
-                if times is not None and backend.is_host:
-                    times.compute_ms += (time.perf_counter() - began) * 1e3
-            if done is not None:
-                done(chunk)
+                    parts += work.compute(uploaded, counts)
+                    transfer.release(uploaded.slot)
+                if backend.is_host:
+                    host_ms += (time.perf_counter() - began) * 1e3
+            done(chunk)
         transfer.finish()
-        if times is not None:
-            times.add(transfer.times)
+        on_device = transfer.times
+        times = StepTimes(on_device.upload_ms, on_device.compute_ms + host_ms, on_device.download_ms)
     for used, channel, numbers in parts:
         for total, row in zip((counts.rejected_low, counts.rejected_high, counts.missing), numbers, strict=True):
             total[used, channel] += row
-    return counts
+    return Computed(counts, times)
 
 
 @dataclass(frozen=True)
@@ -129,22 +124,22 @@ class _Work:
     job: StackJob
     backend: Backend
     transfer: Transfer
-    outputs: OutputPlanes
+    planes: ResultPlanes
     critical_values: CriticalValues | None
 
-    def compute(self, loaded: Loaded, counts: FrameCounts) -> list[_PartialCounts]:
+    def compute(self, uploaded: UploadedChunk, counts: FrameCounts) -> list[_PartialCounts]:
         """Stack a chunk, channel by channel, and send the results home; the counts are complete when the transfer is.
 
         In the second pass the counts are of samples that grew, and only those pixels get new results.
         """
-        job, chunk = self.job, loaded.chunk
-        arrays = iter(self.transfer.arrive(loaded.slot))
+        job, chunk = self.job, uploaded.chunk
+        arrays = iter(self.transfer.arrive(uploaded.slot))
         n_frames = len(job.group.sources)
         values = [next(arrays) for _ in range(n_frames)]
-        masks = {frame: next(arrays) for frame in loaded.masked}
+        masks = {frame: next(arrays) for frame in uploaded.masked}
         weights = [next(arrays) for _ in range(n_frames)] if job.weighs_samples else None
         variances = [next(arrays) for _ in range(n_frames)] if job.propagates else None
-        codes = {frame: next(arrays) for frame in loaded.coded}
+        codes = {frame: next(arrays) for frame in uploaded.coded}
         parts: list[_PartialCounts] = []
         for channel in range(job.group.channels):
             used = [frame for frame in range(n_frames) if job.weight[frame, channel] > 0.0]
@@ -168,10 +163,10 @@ class _Work:
                 variances=None if variances is None else [row(variances[frame]) for frame in used],
             )
             partial = _PartialCounts(used, channel, np.empty((3, len(used)), np.int64))
-            if loaded.codes is None:
+            if uploaded.codes is None:
                 self._stack(samples, chunk, partial)
             else:
-                pixels = np.flatnonzero((loaded.codes[:, channel] == GROWN).any(axis=0))
+                pixels = np.flatnonzero((uploaded.codes[:, channel] == GROWN).any(axis=0))
                 of_used = [row(codes[frame]) if frame in codes else None for frame in used]
                 partial.numbers[:] = 0
                 # The samples of these pixels are copied: some at a time.
@@ -191,7 +186,7 @@ class _Work:
             critical_values=self.critical_values,
         )
         pairs = []
-        for name, plane in self.outputs.planes.items():
+        for name, plane in self.planes.by_name.items():
             place = plane[partial.channel, chunk.start : chunk.stop, chunk.first : chunk.last]
             pairs.append((getattr(result, name), place.reshape(-1)))
         counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
@@ -220,7 +215,7 @@ class _Work:
         grown = stack_grown(backend, samples.part(xp, lane), of_pixels, job.options, job.maps)
         has_changed = np.empty(pixels.shape, np.bool_)
         numbers = np.empty_like(partial.numbers)
-        fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.outputs.planes.items()}
+        fields = {name: np.empty(pixels.shape, plane.dtype) for name, plane in self.planes.by_name.items()}
         pairs = [(getattr(grown.result, name), field) for name, field in fields.items()]
         counted = [grown.result.frame_rejected_low, grown.result.frame_rejected_high, grown.result.frame_missing]
         pairs += [(grown.has_changed, has_changed), (backend.xp.stack(counted), numbers)]
@@ -229,7 +224,7 @@ class _Work:
         partial.numbers[:] += numbers
         width = chunk.last - chunk.first
         rows, columns = chunk.start + pixels[has_changed] // width, chunk.first + pixels[has_changed] % width
-        for name, plane in self.outputs.planes.items():
+        for name, plane in self.planes.by_name.items():
             place = plane[partial.channel]
             new = fields[name][has_changed]
             if name in ("rejected_low", "rejected_high"):  # beside those that the rule rejected

@@ -22,7 +22,7 @@ from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
-from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan, Workload, chunk_budget, plan_chunks
+from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan, Footprint, chunk_budget, plan_chunks
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.given_planes import split_weights, variance_source, with_radial_weight
 from zemosaic_stack_core.stacking.limits import Limits
@@ -111,7 +111,7 @@ class StackJob:
         return weight
 
 
-def prepare_job(
+def make_job(
     group: FrameGroup, request: StackRequest, backend: Backend, limits: Limits
 ) -> tuple[StackJob, FrameNumbers]:
     """Check everything, estimate the frames' numbers and plan the chunks: all that comes before the first chunk.
@@ -164,7 +164,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
     options, maps = request.options, request.maps
     frames = len(group.sources)
     working_bytes, most_working_bytes = backend.working_bytes(frames, most_sums(options.rejection))
-    workload = Workload(
+    footprint = Footprint(
         frames=frames,
         rows=group.rows,
         columns=group.columns,
@@ -177,7 +177,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
         maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
     )
     return plan_chunks(
-        workload,
+        footprint,
         budget=chunk_budget(limits, backend.free_memory()),
         rows_cap=limits.rows_per_chunk,
         is_host=backend.is_host,

@@ -1,11 +1,11 @@
-"""`stack`: frames in, master out."""
+"""`stack`: frames in, a result out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
 from zemosaic_stack_core.stacking.clusters import RejectedFlags
 from zemosaic_stack_core.stacking.compute import FrameCounts, StepTimes, compute_chunks
-from zemosaic_stack_core.stacking.job import StackJob, StackRequest, prepare_job
+from zemosaic_stack_core.stacking.job import StackJob, StackRequest, make_job
 from zemosaic_stack_core.stacking.limits import Limits
-from zemosaic_stack_core.stacking.output_planes import OutputPlanes
 from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
+from zemosaic_stack_core.stacking.result_planes import ResultPlanes
 from zemosaic_stack_core.stacking.telemetry import Progress
 from zemosaic_stack_core.stacking.workers import compute_in_threads, settle_limits
 
@@ -134,7 +134,7 @@ def stack_group(
     group: FrameGroup, request: StackRequest, backend: Backend, limits: Limits, *, progress: Progress | None = None
 ) -> StackResult:
     """Combine frames that are open already; see `stack`."""
-    job, numbers = prepare_job(group, request, backend, settle_limits(limits, group, backend))
+    job, numbers = make_job(group, request, backend, settle_limits(limits, group, backend))
     return run_job(job, numbers, backend, progress=progress)
 
 
@@ -144,16 +144,18 @@ def run_job(job: StackJob, numbers: FrameNumbers, backend: Backend, *, progress:
     group = job.group
     grows = job.options.grow_radius > 0.0
     report = _Rows(group.rows, progress, passes=1 + grows)
-    times = StepTimes()
+    times: list[StepTimes] = []
     shape = (group.channels, group.rows, group.columns)
     count = min(job.workers, len(job.chunk_plan))
-    outputs = OutputPlanes.new(job.maps, shape)
+    planes = ResultPlanes.new(job.maps, shape)
 
     def run_pass(job: StackJob) -> FrameCounts:
         if count > 1:
-            return compute_in_threads(job, backend, count, outputs, report.done)
+            return compute_in_threads(job, backend, count, planes, report.done)
         with BandReader(group) as reader:
-            return compute_chunks(job, backend, reader, job.chunk_plan, outputs, report.done, times)
+            computed = compute_chunks(job, backend, reader, job.chunk_plan, planes, report.done)
+        times.append(computed.times)
+        return computed.counts
 
     with RejectedFlags(len(group.sources), *shape) if grows else nullcontext() as flags:
         job = replace(job, flags=flags)
@@ -166,33 +168,34 @@ def run_job(job: StackJob, numbers: FrameNumbers, backend: Backend, *, progress:
         columns_per_chunk=job.chunk_plan.columns_per_chunk,
         workers=count,
         seconds=time.perf_counter() - began,
-        **asdict(times),
+        upload_ms=sum(one.upload_ms for one in times),
+        compute_ms=sum(one.compute_ms for one in times),
+        download_ms=sum(one.download_ms for one in times),
     )
-    return _result(job, numbers, counts, outputs, backend.name, facts)
+    return _result(job, numbers, counts, planes, backend.name, facts)
 
 
 class _Rows:
-    """Turns finished chunks into rows done; a second pass counts the rows again."""
+    """Rows done, of finished chunks; a second pass counts the rows again."""
 
     def __init__(self, rows: int, progress: Progress | None, passes: int) -> None:
         self._total = rows * passes
         self._progress = progress
-        self._pixels = 0.0
+        self._rows = 0
 
-    def done(self, chunk: Chunk, columns: int | None = None) -> None:
+    def done(self, chunk: Chunk) -> None:
         """Count a chunk and report."""
-        del columns
         if self._progress is None:
             return
-        self._pixels += (chunk.stop - chunk.start) if chunk.first == 0 else 0
-        self._progress(min(int(self._pixels), self._total), self._total)
+        self._rows += (chunk.stop - chunk.start) if chunk.first == 0 else 0
+        self._progress(min(self._rows, self._total), self._total)
 
 
 def _result(
     job: StackJob,
     numbers: FrameNumbers,
     counts: FrameCounts,
-    outputs: OutputPlanes,
+    planes: ResultPlanes,
     backend: str,
     facts: RunFacts,
 ) -> StackResult:
@@ -222,9 +225,9 @@ def _result(
         )
         for frame, source in enumerate(group.sources)
     )
-    planes = {name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in outputs.planes.items()}
+    maps = {name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in planes.by_name.items()}
     return StackResult(
-        **planes,
+        **maps,
         frames=records,
         backend=backend,
         options=job.options,

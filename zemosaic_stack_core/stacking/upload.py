@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class UploadedChunk:
     """A chunk on its way: the slot its arrays are in, and what the host knows about them.
 
     The arrays are the samples of every frame, the masks of the frames `masked`, and where the job has them the
     weights and the variances of every frame; then the codes of the frames `coded`. `codes`, of shape (frame, channel,
-    pixel), are those of `growth`, None in a stack's first pass.
+    pixel), say which samples clusters take along, None in a stack's first pass.
     """
 
     chunk: Chunk
@@ -37,27 +37,27 @@ class Loaded:
 
 
 @contextmanager
-def loading(
+def upload_chunks(
     job: StackJob,
     backend: Backend,
     reader: BandReader,
     transfer: Transfer,
     chunks: Iterable[Chunk],
     flags: RejectedFlags | None,
-) -> Iterator[Iterator[tuple[Chunk, Loaded | None]]]:
-    """Give the chunks as they arrive: read in place on the host, ahead on a thread elsewhere.
+) -> Iterator[Iterator[tuple[Chunk, UploadedChunk | None]]]:
+    """Yield the chunks as they arrive: read in place on the host, ahead on a thread elsewhere.
 
     None stands for a chunk in which the second pass, which reads `flags`, has nothing to do.
     """
     if backend.is_host:
-        yield ((chunk, _load(job, reader, transfer, chunk, flags)) for chunk in chunks)
+        yield ((chunk, _upload(job, reader, transfer, chunk, flags)) for chunk in chunks)
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zemosaic-read") as pool:
 
-        def ahead() -> Iterator[tuple[Chunk, Loaded | None]]:
-            pending: tuple[Chunk, Future[Loaded | None]] | None = None
+        def ahead() -> Iterator[tuple[Chunk, UploadedChunk | None]]:
+            pending: tuple[Chunk, Future[UploadedChunk | None]] | None = None
             for chunk in chunks:
-                following = chunk, pool.submit(_load, job, reader, transfer, chunk, flags)
+                following = chunk, pool.submit(_upload, job, reader, transfer, chunk, flags)
                 if pending is not None:
                     yield pending[0], pending[1].result()
                 pending = following
@@ -70,9 +70,9 @@ def loading(
             transfer.close()  # wakes a reading thread that waits for a slot
 
 
-def _load(
+def _upload(
     job: StackJob, reader: BandReader, transfer: Transfer, chunk: Chunk, flags: RejectedFlags | None
-) -> Loaded | None:
+) -> UploadedChunk | None:
     """Read a chunk into a slot and send it to the backend."""
     group, options = job.group, job.options
     codes = None
@@ -95,11 +95,11 @@ def _load(
     if codes is not None:
         arrays += [codes[frame] for frame in coded]
     transfer.upload(slot, arrays)
-    return Loaded(chunk, slot, list(masks), codes, coded)
+    return UploadedChunk(chunk, slot, list(masks), codes, coded)
 
 
 def _flat(planes: npt.NDArray[Any], chunk: Chunk) -> npt.NDArray[Any]:
-    """Give the chunk's columns of (channel, row, column) as (channel, pixel), without a copy where possible."""
+    """Return the chunk's columns of (channel, row, column) as (channel, pixel), without a copy where possible."""
     if planes.shape[2] != chunk.last - chunk.first:
         planes = planes[:, :, chunk.first : chunk.last]
     return planes.reshape(planes.shape[0], -1)
@@ -112,7 +112,7 @@ def _planes_of(
     samples: list[npt.NDArray[Any]],
     masks: dict[int, npt.NDArray[np.bool_]],
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
-    """Give every frame's weights and variances, none where the kernel needs none; mask samples of no usable variance.
+    """Return every frame's weights and variances, none where the kernel needs none; mask samples of no usable variance.
 
     Shape (channel, pixel) each.
     """

@@ -13,7 +13,7 @@ from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob
 from zemosaic_stack_core.stacking.limits import Limits
-from zemosaic_stack_core.stacking.output_planes import OutputPlanes
+from zemosaic_stack_core.stacking.result_planes import ResultPlanes
 from zemosaic_stack_core.system.memory import usable_cores
 from zemosaic_stack_core.system.open_files import default_open_files
 
@@ -38,7 +38,7 @@ def choose_workers(group: FrameGroup, limits: Limits, *, is_host: bool) -> int:
 
 
 def compute_in_threads(
-    job: StackJob, backend: Backend, threads: int, outputs: OutputPlanes, done: Callable[[Chunk], None]
+    job: StackJob, backend: Backend, threads: int, planes: ResultPlanes, done: Callable[[Chunk], None]
 ) -> FrameCounts:
     """Compute all chunks of a job in `threads` threads; call `done` after each, one thread at a time.
 
@@ -62,7 +62,7 @@ def compute_in_threads(
     def work() -> FrameCounts:
         try:
             with BandReader(job.group, max_open_files=default_open_files() // threads) as reader:
-                return compute_chunks(job, backend, reader, chunks(), outputs, report)
+                return compute_chunks(job, backend, reader, chunks(), planes, report).counts
         except BaseException:
             failed.set()
             raise

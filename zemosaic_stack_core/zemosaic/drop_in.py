@@ -31,7 +31,7 @@ from zemosaic_stack_core.frames.host_arrays import to_host
 from zemosaic_stack_core.gpu.auto import GPU_SUMMARY, tile_figures
 from zemosaic_stack_core.gpu.health import gpu_health, gpu_is_usable
 from zemosaic_stack_core.options import COMBINATIONS, StackOptions, check_choice
-from zemosaic_stack_core.stacking.chunk_plan import Workload, plan_chunks
+from zemosaic_stack_core.stacking.chunk_plan import Footprint, plan_chunks
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import Limits, read_limits, setting
 from zemosaic_stack_core.stacking.result import StackResult, find_invalid
@@ -92,12 +92,12 @@ def _resolve_rows_per_chunk(height: int, width: int, channels: int, n_frames: in
     rows = limits.rows_per_chunk
     if rows is None and limits.memory_limit is None:
         rows = DEFAULT_GPU_ROWS_PER_CHUNK
-    workload = Workload(
+    footprint = Footprint(
         frames=max(n_frames, 1), rows=height, columns=width, channels=channels, sample_bytes=4 * max(n_frames, 1)
     )
     budget = limits.memory_limit or DEFAULT_GPU_MAX_CHUNK_BYTES
     try:
-        return plan_chunks(workload, budget=budget, rows_cap=rows, is_host=False).rows_per_chunk
+        return plan_chunks(footprint, budget=budget, rows_cap=rows, is_host=False).rows_per_chunk
     except OutOfMemoryError:
         return 1
 

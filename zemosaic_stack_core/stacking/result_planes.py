@@ -1,4 +1,4 @@
-"""Where the bands of a stack write their results: arrays of the whole image."""
+"""Where the chunks of a stack write their results: arrays of the whole image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-#: Name and type of every plane that can be asked for.
+# Name and type of every plane that can be asked for.
 PLANES: dict[str, type[np.generic]] = {
     "image": np.float32,
     "coverage": np.int32,
@@ -21,16 +21,16 @@ PLANES: dict[str, type[np.generic]] = {
 }
 
 
-def output_bytes(maps: Collection[str], shape: tuple[int, int, int]) -> int:
+def result_bytes(maps: Collection[str], shape: tuple[int, int, int]) -> int:
     """Return the bytes of the image and the maps, `shape` being (channel, row, column)."""
     return 4 * (1 + len(set(maps))) * math.prod(shape)
 
 
 @dataclass(frozen=True)
-class OutputPlanes:
+class ResultPlanes:
     """The image and the maps that are wanted, each of shape (channel, row, column), by name."""
 
-    planes: dict[str, npt.NDArray[Any]]
+    by_name: dict[str, npt.NDArray[Any]]
 
     @classmethod
     def new(cls, maps: Collection[str], shape: tuple[int, int, int]) -> Self:
