@@ -40,7 +40,7 @@ def patient(monkeypatch):
 
         monkeypatch.setattr(gpu_doctor, "check_gpu", lambda: health)
         monkeypatch.setattr(gpu_doctor, "compare_gpu", compare)
-        monkeypatch.setattr(gpu_doctor, "_cupy_version", lambda: "14.2.0")
+        monkeypatch.setattr(gpu_doctor, "_version_of", lambda *names: "0.50.0" if "llvmlite" in names else "14.2.0")
 
     return make
 
@@ -50,6 +50,7 @@ def test_a_healthy_gpu(patient):
     diagnosis = diagnose_gpu((10, 100, 100))
     assert diagnosis.usable
     assert diagnosis.lines == (
+        "CPU: the kernel is compiled by llvmlite 0.50.0.",
         "CuPy 14.2.0 is installed.",
         "GPU: a card, 8.0 GiB of memory, 7.0 GiB free.",
         "The GPU is usable: its answers on small cubes are the CPU's, bit for bit.",
@@ -63,14 +64,14 @@ def test_without_a_comparison(patient):
     patient(GpuHealth(usable=True, memory=MEMORY))
     diagnosis = diagnose_gpu(None)
     assert diagnosis.usable
-    assert len(diagnosis.lines) == 3
+    assert len(diagnosis.lines) == 4
 
 
 def test_an_unusable_gpu(patient):
     patient(GpuHealth(usable=False, reason="no card", advice="buy one"))
     diagnosis = diagnose_gpu()
     assert not diagnosis.usable
-    assert diagnosis.lines[1:] == (
+    assert diagnosis.lines[2:] == (
         "The GPU is not usable: no card.",
         "What to do: buy one.",
         "Stacks run on the CPU; the images are the same.",
@@ -81,14 +82,14 @@ def test_a_gpu_that_gives_other_bits(patient):
     patient(GpuHealth(usable=True, memory=MEMORY), replace(COMPARISON, difference="kappa_sigma: image differs"))
     diagnosis = diagnose_gpu()
     assert not diagnosis.usable
-    assert "is NOT the CPU's: kappa_sigma: image differs" in diagnosis.lines[3]
+    assert "is NOT the CPU's: kappa_sigma: image differs" in diagnosis.lines[4]
 
 
 def test_a_gpu_that_fails_on_the_big_cube(patient):
     patient(GpuHealth(usable=True, memory=MEMORY), IsolatedCallError("no answer within 600 s"))
     diagnosis = diagnose_gpu()
     assert not diagnosis.usable
-    assert "the GPU did not manage it: no answer within 600 s" in diagnosis.lines[3]
+    assert "the GPU did not manage it: no answer within 600 s" in diagnosis.lines[4]
 
 
 def test_a_difference_is_found_and_counted():
@@ -122,7 +123,8 @@ def test_no_driver_in_plain_words():
     code = "from zemosaic_stack_core.gpu.doctor import diagnose_gpu; print(*diagnose_gpu().lines, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    compiler, *lines = done.stdout.splitlines()
+    assert compiler.startswith("CPU: ")
     assert lines[0].startswith("CuPy ")
     reasons = ("no NVIDIA driver", "no CUDA device answers")
     assert lines[1].startswith(tuple(f"The GPU is not usable: {reason}" for reason in reasons))

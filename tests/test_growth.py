@@ -146,7 +146,7 @@ def test_no_bit_depends_on_the_chunks(shape):
         whole = stack(frames, options=options, maps="all")
         for rows in (1, 7):
             assert_same_bits(stack(frames, options=options, maps="all", rows_per_chunk=rows), whole)
-        narrow = stack(frames, options=options, maps="all", memory_limit=14_000)
+        narrow = stack(frames, options=options, maps="all", memory_limit=12_000)
         assert narrow.facts.columns_per_chunk < SHAPE[1]
         assert_same_bits(narrow, whole)
 
