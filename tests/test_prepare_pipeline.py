@@ -208,13 +208,13 @@ def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
 
 def test_a_wcs_that_the_stars_contradict_is_not_taken(tmp_path: Path) -> None:
     paths = replace(NIGHT, n_frames=3, turn=0.0, flip=False).write(tmp_path / "raw")
-    for path in paths:
+    for index, path in enumerate(paths):
         cards = {
             "CTYPE1": "RA---TAN",
             "CTYPE2": "DEC--TAN",
             "CRVAL1": 10.0,
             "CRVAL2": 20.0,
-            "CRPIX1": 100.0,
+            "CRPIX1": 100.0 + 0.1 * index,
             "CRPIX2": 90.0,
             "CDELT1": -3e-4,
             "CDELT2": 3e-4,

@@ -137,6 +137,8 @@ def _choose(
         return "stars", f"{len(lacking)} of {len(frames)} frames have no WCS", reference
     if len(frames) == 1:
         return "wcs", "one frame", reference
+    if len({frame.wcs_place for frame in frames}) == 1:
+        return "stars", "all frames have the same WCS, which proves nothing", reference
     offsets = wcs_offsets([frame.wcs_header or "" for frame in frames], lists, reference)
     known = {index: offset for index, offset in offsets.items() if offset is not None}
     for index, offset in known.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -105,17 +106,18 @@ def wcs_affine(frame: str, reference: str, rows: int, columns: int) -> Affine:
 
 
 def pixels_apart(frames: Sequence[RawFrame], enough: float) -> float:
-    """Return how far corners of frames lie from the first's by WCS, pixels; stop at the first that is `enough`."""
+    """Return how far corners of frames lie from the first's by WCS, pixels (`enough` will do); NaN: unknown."""
     first, apart = frames[0], 0.0
     corners = corners_of(*first.shape)
     for frame in frames[1:]:
         if first.wcs_header is None or frame.wcs_header is None:
-            return 0.0
+            return math.nan
         there = pixel_to_pixel(frame.wcs_header, first.wcs_header, corners)
-        apart = max(apart, float(np.hypot(*(there - corners).T).max()))
-        if not apart <= enough:
+        # A corner that the first one's projection can't reach is far away.
+        apart = max(apart, float(np.nan_to_num(np.hypot(*(there - corners).T), nan=np.inf).max()))
+        if apart > enough:
             break
-    return apart if np.isfinite(apart) else 0.0
+    return apart
 
 
 def placed_wcs(header: str, to_canvas: Affine) -> str | None:

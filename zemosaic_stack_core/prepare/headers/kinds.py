@@ -11,6 +11,10 @@ KEPT_CARDS = (
     *("XPIXSZ", "YPIXSZ", "XBINNING", "YBINNING", "SITELAT", "SITELONG", "AIRMASS", "RA", "DEC", "OBJCTRA"),
     *("OBJCTDEC", "BUNIT"),
 )
+_WCS_CARDS = (
+    *("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CROTA1", "CROTA2"),
+    *("CD1_1", "CD1_2", "CD2_1", "CD2_2", "PC1_1", "PC1_2", "PC2_1", "PC2_2"),
+)
 _MARKS = {
     "flat": ("flat",),
     "dark": ("dark",),
@@ -39,3 +43,8 @@ def pattern_by_cards(head: FileHead) -> str:
     """Return the Bayer pattern that a header names, whatever it is; empty where it names none."""
     given = (head.get("BAYERPAT", "COLORTYP") or "").upper()
     return "" if given in ("MONO", "NONE") else given
+
+
+def wcs_place(head: FileHead) -> tuple[str, ...]:
+    """Return what the WCS depends on, as written."""
+    return tuple(head.get(keyword) or "" for keyword in _WCS_CARDS)

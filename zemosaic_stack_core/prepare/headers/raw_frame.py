@@ -15,7 +15,7 @@ from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS, kind_by_cards, kind_in, pattern_by_cards
+from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS, kind_by_cards, kind_in, pattern_by_cards, wcs_place
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
 
 _Image = npt.NDArray[np.float32]
@@ -44,6 +44,8 @@ class RawFrame:
     pattern_problem: str = ""
     # The header as text where it has a celestial WCS.
     wcs_header: str | None = None
+    # The cards that its WCS depends on, as written.
+    wcs_place: tuple[str, ...] = ()
     # Those that the aligned frame keeps.
     cards: FitsHeader = NO_HEADER
     # Where its pixels are; None in a compressed file, which is decoded anew whenever they are read.
@@ -91,6 +93,7 @@ def inspect_frame(file: FrameFile) -> RawFrame:
         pattern=pattern,
         pattern_problem=problem,
         wcs_header=_wcs_text(head),
+        wcs_place=wcs_place(head),
         source=source if source.scratch is None else None,
         cards=FitsHeader(b"".join(header.cards for header in (*head.headers[:1], *head.headers[-1:]))).only(KEPT_CARDS),
     )

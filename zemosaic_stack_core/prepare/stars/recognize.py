@@ -7,6 +7,7 @@ middle and the last frame is read, its brightest stars are found, and their plac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
-from zemosaic_stack_core.frames.heads import FrameFile, head_of
+from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.canvas.geometry import corners_of, fit_similarity
 from zemosaic_stack_core.prepare.frame_set import is_installed
@@ -35,6 +36,8 @@ _ENOUGH_STARS = 15
 _SIGMAS = 8.0
 # Pixels; stars that are nearer are the same where half of them have such a partner.
 _NEAR = 4.0
+# Part of the brightest that may lack a partner among aligned frames.
+_BRIGHT_LOST = 0.4
 # Pixels; programs that align frames are better than that.
 _SAME = 0.75
 # Pixels at a corner of the frame.
@@ -55,20 +58,13 @@ def recognize_by_stars(found: Recognized, frames: Sequence[FrameFile], files: Fi
     """Return what the stars say, with a line for the user, where headers leave it open whether frames are aligned."""
     if not found.is_open or len(frames) < 2 or not is_installed("sep"):
         return found
-    chosen = [head_of(frames[index]) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
-    try:
-        sources = [probe_frame(head) for head in chosen]
-        pieces = [_piece(source, _SIDES[0], files) for source in sources]
-        if min(len(piece.stars) for piece in pieces) < _ENOUGH_STARS and max(pieces[0].shape) > _SIDES[0]:
-            pieces = [_piece(source, _SIDES[1], files) for source in sources]
-    except (ZemosaicError, OSError):  # stacking the frames says more
+    pieces = _pieces([head_of(frame) for frame in frames], files)
+    if len(pieces) < 2:  # stacking the frames says more
         return found
-    first, apart, stars = pieces[0], 0.0, []
-    for head, piece in zip(chosen[1:], pieces[1:], strict=True):
-        if piece.shape != first.shape:
-            return found
+    (head, first), apart, stars = pieces[0], 0.0, []
+    for other, piece in pieces[1:]:
         moved, partners = _moved(first, piece)
-        names = f"{chosen[0].path.name} and {head.path.name}"
+        names = f"{head.path.name} and {other.path.name}"
         if moved is None:
             few = min(len(first.stars), len(piece.stars))
             why = f"{few} stars are" if few < _LEAST_STARS else f"{partners} of {few} bright objects are at one place"
@@ -82,6 +78,30 @@ def recognize_by_stars(found: Recognized, frames: Sequence[FrameFile], files: Fi
         apart = max(apart, moved)
         stars.append(partners)
     return replace(found, line=f"the frames are aligned: {min(stars)} stars lie within {max(apart, 0.01):.2f} px")
+
+
+def _pieces(heads: Sequence[FileHead], files: FilePool) -> list[tuple[FileHead, _Piece]]:
+    """Return the middles of the first, the middle and the last frame; of one that can't be read, of the next."""
+    chosen: dict[int, FileFrame] = {}
+    for wanted in (0, len(heads) // 2, len(heads) - 1):
+        step = -1 if wanted == len(heads) - 1 else 1
+        for index in range(wanted, -1 if step < 0 else len(heads), step):
+            if index in chosen:
+                break
+            with suppress(ZemosaicError, OSError):
+                chosen[index] = probe_frame(heads[index])
+                break
+    for side in _SIDES:
+        pieces = []
+        for index, source in sorted(chosen.items()):
+            with suppress(ZemosaicError, OSError):
+                pieces.append((heads[index], _piece(source, side, files)))
+        pieces = [(head, piece) for head, piece in pieces if piece.shape == pieces[0][1].shape]
+        if min((len(piece.stars) for _, piece in pieces), default=0) >= _ENOUGH_STARS:
+            break
+        if not pieces or max(pieces[0][1].shape) <= side:
+            break
+    return pieces
 
 
 def _piece(source: FileFrame, side: int, files: FilePool) -> _Piece:
@@ -132,12 +152,37 @@ def _moved(first: _Piece, other: _Piece) -> tuple[float | None, int]:
             return None, len(source)
         y, x = ((length - 1) / 2 for length in (first.stars.rows, first.stars.columns))
         return max(float(np.hypot(*match.transform.shift_at(x, y))), 2 * _SAME), match.stars
+    moving, is_doubtful = _others(first.stars, other.stars, mutual, there[mutual])
+    if moving is not None or is_doubtful:
+        return moving, len(source)
     apart = np.median(target - source, axis=0)
     shift = float(np.hypot(*apart))
     scatter = float(np.median(np.hypot(*(target - source - apart).T)))
     # Few faint stars, or galaxies, have such medians by chance.
     sure = shift > _SAME + 4 * scatter / len(source) ** 0.5
     return max(shift if sure else min(shift, _SAME), _turned(first, source, target)), len(source)
+
+
+def _others(
+    first: StarList, other: StarList, mutual: npt.NDArray[np.bool_], there: npt.NDArray[np.intp]
+) -> tuple[float | None, bool]:
+    """Return how far objects without a partner at their place move together, and whether too many bright ones lack one.
+
+    Trees, a horizon, dust and hot pixels stay at their places while the sky turns.
+    """
+    rest = first.without(np.flatnonzero(mutual)), other.without(there)
+    if min(map(len, rest)) >= _LEAST_STARS:
+        match = find_match(*rest)
+        if match is not None and not match.problem(_LEAST_STARS, 1.0):
+            y, x = ((length - 1) / 2 for length in (first.rows, first.columns))
+            corner = match.transform.largest_move(first.rows, first.columns)
+            if corner > 2 * _NEAR:
+                return max(float(np.hypot(*match.transform.shift_at(x, y))), corner / 2), False
+    has_partner = np.zeros(len(other), np.bool_)
+    has_partner[there] = True
+    # The brightest third of either list is among all that the other one shows, unless it is elsewhere.
+    bright = [part[: max(_LEAST_STARS, len(part) // 3)] for part in (mutual, has_partner)]
+    return None, max(float(1 - part.mean()) for part in bright) > _BRIGHT_LOST
 
 
 def _turned(piece: _Piece, source: _Values, target: _Values) -> float:
