@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
@@ -88,6 +89,6 @@ def frames_columns(group: PreparedGroup, names: Sequence[str]) -> Mapping[str, t
 
 def history_lines(group: PreparedGroup) -> list[str]:
     """Return what a master's header says of the preparation, in ASCII: how, and which frames were dropped and why."""
-    lines = [f"prepared: aligned by {group.alignment} ({group.why}) on {group.reference}"]
+    lines = [f"prepared: aligned by {group.alignment} ({group.why}) on {Path(group.reference).name}"]
     lines += [f"dropped {frame.path.name}: {frame.dropped}" for frame in group.dropped]
     return [ascii(line)[1:-1] for line in lines]
