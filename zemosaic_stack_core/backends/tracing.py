@@ -14,6 +14,7 @@ The number of frames, the number of pixels and the parameters are known when a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -183,7 +184,11 @@ class Recorder:
         """Return a value as a symbol: a number as a constant of that type."""
         if isinstance(value, Symbol):
             return value
-        return self.record("constant", dtype, float(value) if dtype in FLOATS else int(value))
+        if dtype not in FLOATS and value % 1:
+            raise TypeError(f"{value!r} for {dtype}; expected a whole number")
+        # The sign tells the two zeros apart, which are equal.
+        number = float(value) if dtype in FLOATS else int(value)
+        return self.record("constant", dtype, number, math.copysign(1.0, number))
 
     @contextmanager
     def block(self) -> Iterator[list[Line | Loop]]:
