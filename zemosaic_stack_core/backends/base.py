@@ -39,14 +39,14 @@ from zemosaic_stack_core.backends.inputs import Inputs
 from zemosaic_stack_core.backends.plain import PLAIN_BYTES, run_plainly
 from zemosaic_stack_core.errors import BackendUnavailableError
 
+# An array of whichever namespace is in use.
 Array: TypeAlias = Any
-"""An array of whichever namespace is in use."""
 
+# Bytes: CuPy's allocation unit; each array of a slot starts at a multiple, so that every copy is aligned.
 _ALIGNMENT = 512
-"""Bytes: CuPy's allocation unit; each array of a slot starts at a multiple, so that every copy is aligned."""
 
+# One band is computed while the next is read and uploaded.
 N_SLOTS = 2
-"""One band is computed while the next is read and uploaded."""
 
 
 class TransferClosed(Exception):  # noqa: N818 - not an error: tells the reading thread that nobody waits for it
@@ -70,13 +70,7 @@ class _NoTimes:
 
 
 class Slot:
-    """Host memory of one band, grown when needed and used again.
-
-    Parameters
-    ----------
-    allocate : callable
-        Gives an uninitialized one-dimensional uint8 array of that many bytes.
-    """
+    """Host memory of one band, grown when needed and used again; ``allocate(n_bytes)`` makes it, uint8."""
 
     def __init__(self, allocate: Any) -> None:
         self._allocate = allocate
@@ -85,20 +79,7 @@ class Slot:
         self.device_arrays: list[Array] = []
 
     def host_arrays(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> list[npt.NDArray[Any]]:
-        """Return uninitialized C-contiguous arrays in the slot's memory, valid until the slot is released.
-
-        Parameters
-        ----------
-        shapes : sequence of tuple of int
-            One shape per array.
-        dtypes : sequence of dtype
-            One native-order dtype per array.
-
-        Returns
-        -------
-        list of ndarray
-            Each starts at a multiple of 512 bytes.
-        """
+        """Return uninitialized contiguous arrays in the slot's memory, of native order, valid until it is released."""
         kinds = [np.dtype(dtype) for dtype in dtypes]
         sizes = [math.prod(shape) * kind.itemsize for shape, kind in zip(shapes, kinds, strict=True)]
         starts, total = self.layout(sizes)
@@ -306,18 +287,8 @@ class HostTransfer:
 class NamespaceBackend:
     """A backend over any array namespace whose calls are done when they return.
 
-    Parameters
-    ----------
-    name : str
-        Name for reports.
-    xp : module
-        Array namespace.
-    is_host : bool
-        True for NumPy: arrays are used in place.
-    device : object or None
-        Device of the namespace.
-    host_device : object or None
-        The namespace's device whose memory NumPy can read; None where that is ``device`` itself.
+    `is_host` says that arrays are used in place; `host_device` is the namespace's device whose memory NumPy can read,
+    None where that is `device` itself.
     """
 
     def __init__(
@@ -382,24 +353,10 @@ def numpy_backend() -> NamespaceBackend:
 
 
 def namespace_backend(xp: Any, device: Any | None = None) -> NamespaceBackend:
-    """Return a backend over an array namespace, such as ``array_api_strict`` or ``torch``, that runs on the host.
+    """Return a backend over an array namespace that runs on the host, such as ``array_api_strict`` or ``torch``.
 
-    Parameters
-    ----------
-    xp : module
-        The namespace; wrapped with ``array_api_compat`` where that knows it.
-    device : object, optional
-        The namespace's device for all arrays; its default where not given.
-
-    Returns
-    -------
-    NamespaceBackend
-        Its arrays count as device arrays: nothing but `upload` and `download` crosses the border.
-
-    Raises
-    ------
-    BackendUnavailableError
-        The object is not an array namespace.
+    Its arrays count as device arrays: nothing but `upload` and `download` crosses the border. Raises
+    `BackendUnavailableError` for what is no namespace.
     """
     if not hasattr(xp, "asarray"):
         raise BackendUnavailableError(f"{xp!r} is not an array namespace: it has no asarray")

@@ -27,28 +27,18 @@ from zemosaic_stack_core.errors import BackendUnavailableError
 
 @dataclass(frozen=True, kw_only=True)
 class GpuMemory:
-    """Memory of a CUDA device, in bytes.
-
-    Parameters
-    ----------
-    name : str
-        Name of the device.
-    total, free : int
-        The device's memory, and what no process holds of it.
-    pool_free, pool_used : int
-        What CuPy's pool of this process holds for later and what it has handed out.
-    allocatable : int
-        What an allocation of this process can get: ``free + pool_free``, less where the pool has a limit.
-    float64_ratio : int
-        How many float32 operations the device does in the time of one in float64.
-    """
+    """Memory of a CUDA device, in bytes."""
 
     name: str
     total: int
+    # What no process holds.
     free: int
+    # What CuPy's pool of this process holds for later, and what it has handed out.
     pool_free: int
     pool_used: int
+    # What an allocation of this process can get: `free` and `pool_free`, less where the pool has a limit.
     allocatable: int
+    # How many float32 operations the device does in the time of one in float64.
     float64_ratio: int
 
 
@@ -91,13 +81,7 @@ def free_cupy_memory_pools() -> None:
 
 
 def gpu_memory() -> GpuMemory:
-    """Return the memory figures of the current CUDA device.
-
-    Raises
-    ------
-    BackendUnavailableError
-        CuPy can't be imported or no device answers.
-    """
+    """Return the memory figures of the current CUDA device; raise `BackendUnavailableError` where none answers."""
     cupy = _import_cupy()
     runtime = cupy.cuda.runtime
     try:
@@ -404,17 +388,7 @@ class CupyTransfer:
 
 
 class CupyBackend:
-    """One CUDA device through CuPy.
-
-    Parameters
-    ----------
-    cupy : module
-        CuPy.
-    xp : module
-        ``array_api_compat.cupy``.
-    device_id : int
-        Ordinal of the device.
-    """
+    """One CUDA device through CuPy; `xp` is ``array_api_compat.cupy``."""
 
     name = "cupy"
     is_host = False
@@ -569,13 +543,7 @@ class CupyBackend:
 
 
 def cupy_backend() -> CupyBackend:
-    """Return the backend of the current CUDA device.
-
-    Raises
-    ------
-    BackendUnavailableError
-        CuPy can't be imported, or no device answers; the message says what to do.
-    """
+    """Return the backend of the current CUDA device; raise `BackendUnavailableError`, which says what to do."""
     cupy = _import_cupy()
     try:
         n_devices = cupy.cuda.runtime.getDeviceCount()

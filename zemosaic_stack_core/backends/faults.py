@@ -6,22 +6,22 @@ import enum
 import errno
 from collections.abc import Iterator
 
+# CUDA status 2, memory allocation; 208 and 712, "already mapped": pinning host memory failed. The numbers are the same
+# in the runtime's and the driver's tables.
 _OOM_STATUSES = frozenset({2, 208, 712})
-"""CUDA status 2, memory allocation; 208 and 712, "already mapped": pinning host memory failed. The numbers are the same
-in the runtime's and the driver's tables."""
 
+# CuPy's exceptions that carry a CUDA status, known by name: this file must not import CuPy.
 _STATUS_ERRORS = ("CUDARuntimeError", "CUDADriverError")
-"""CuPy's exceptions that carry a CUDA status, known by name: this file must not import CuPy."""
 
+# What is wrong with a disk or the files of the host: CuPy keeps its compiled kernels in a folder, for one.
 _HOST_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO", "EACCES", "EPERM", "EMFILE", "ENFILE")
     if hasattr(errno, name)
 )
-"""What is wrong with a disk or the files of the host: CuPy keeps its compiled kernels in a folder, for one."""
 
+# How a failed allocation reads where only a text comes back (thrust, pinned memory).
 _OOM_WORDS = ("out of memory", "already mapped", "cudaerrormemoryallocation", "bad_alloc")
-"""How a failed allocation reads where only a text comes back (thrust, pinned memory)."""
 
 
 class FaultClass(enum.Enum):
@@ -66,7 +66,7 @@ def _cuda_status(error: BaseException) -> int | None:
 
 
 def _is_oom(error: BaseException) -> bool:
-    """Say whether this one exception, without its chain, is a failed allocation."""
+    """Return whether this one exception, without its chain, is a failed allocation."""
     if isinstance(error, MemoryError) or _cuda_status(error) in _OOM_STATUSES:
         return True
     text = str(error).lower() if isinstance(error, RuntimeError) else ""
@@ -74,35 +74,14 @@ def _is_oom(error: BaseException) -> bool:
 
 
 def is_oom_error(error: BaseException) -> bool:
-    """Say whether memory ran out, anywhere in the chain of the exception.
-
-    Parameters
-    ----------
-    error : BaseException
-        What was caught.
-
-    Returns
-    -------
-    bool
-        True for CuPy's ``OutOfMemoryError``, any ``MemoryError``, CUDA status 2, and a pinned or host allocation that
-        failed ("already mapped"), in the exception, its causes, contexts or group members.
-    """
+    """Return whether memory ran out, on the device, pinned or of the host, anywhere in the chain of the exception."""
     return any(_is_oom(link) for link in walk_chain(error))
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Say whether the CUDA context must be taken for dead.
+    """Return whether the CUDA context must be taken for dead: a CUDA status other than a failed allocation.
 
-    Parameters
-    ----------
-    error : BaseException
-        What was caught.
-
-    Returns
-    -------
-    bool
-        True where the chain holds a CUDA status other than a failed allocation. Some of those are harmless, but they
-        can't be told from the sticky ones by asking: after a sticky error asking fails too.
+    Some of those are harmless, but can't be told from the sticky ones by asking: after a sticky error asking fails too.
     """
     statuses = (_cuda_status(link) for link in walk_chain(error))
     return any(status is not None and status not in _OOM_STATUSES for status in statuses)
