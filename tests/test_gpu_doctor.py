@@ -55,7 +55,7 @@ def test_a_healthy_gpu(patient):
         "GPU: a card, 8.0 GiB of memory, 7.0 GiB free.",
         "The GPU is usable: its answers on small cubes are the CPU's, bit for bit.",
         "10 frames of 100 x 100 pixels: CPU and GPU give the same bits.",
-        "CPU (one process) 0.50 s, GPU 0.25 s; on the device, per sample: upload 0.40 ns (10.0 GB/s), "
+        "CPU (one thread) 0.50 s, GPU 0.25 s; on the device, per sample: upload 0.40 ns (10.0 GB/s), "
         "kernel 2.00 ns, download 0.100 ns.",
     )
 

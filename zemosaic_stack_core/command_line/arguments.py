@@ -95,7 +95,10 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         "used (default: auto)",
     )
     group.add_argument(
-        "--workers", type=positive, metavar="N", help="worker processes (default: the cores, where that pays)"
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="threads, and processes that prepare raw frames (default: the cores, where that pays)",
     )
     group.add_argument(
         "--memory",

@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--backend", choices=("cpu", "gpu"), default="cpu", help="where to do it; the bits must not tell (default: cpu)"
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="worker processes (default: the cores)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="threads (default: the cores)")
     parser.add_argument("--memory", type=parse_size, metavar="SIZE", help="memory for the working set, as 1GB")
     parser.add_argument("--json", action="store_true", help="machine-readable on standard output")
 

@@ -40,7 +40,7 @@ class GpuComparison:
     columns: int
     # What differs; empty where every bit agrees.
     difference: str = ""
-    # Seconds that a stack took in one process of the CPU and on the GPU, kernels compiled.
+    # Seconds that a stack took in one thread of the CPU and on the GPU, kernels compiled.
     cpu_s: float
     gpu_s: float
     # Of the GPU's steps by the device's clock; they overlap.
@@ -179,7 +179,7 @@ def _comparison_lines(comparison: GpuComparison) -> list[str]:
     speed = 4.0 * comparison.samples / max(comparison.upload_ms, 1e-6) / 1e6
     return [
         f"{cube}: CPU and GPU give the same bits.",
-        f"CPU (one process) {comparison.cpu_s:.2f} s, GPU {comparison.gpu_s:.2f} s; on the device, per sample: upload "
+        f"CPU (one thread) {comparison.cpu_s:.2f} s, GPU {comparison.gpu_s:.2f} s; on the device, per sample: upload "
         f"{comparison.upload_ms * per_sample:.2f} ns ({speed:.1f} GB/s), kernel "
         f"{comparison.compute_ms * per_sample:.2f} ns, download {comparison.download_ms * per_sample:.3f} ns.",
     ]

@@ -1,6 +1,6 @@
 """One stack, ready to be computed: from a request and its frames to a `StackJob` with a chunk plan.
 
-A job holds no open file and no array of a backend: it is made once, and travels to worker processes as it is.
+A job holds no open file and no array of a backend: it is made once, for all threads.
 """
 
 from __future__ import annotations

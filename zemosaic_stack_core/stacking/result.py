@@ -65,7 +65,7 @@ class RunFacts:
         Of the whole stack, without the estimate of the frames' numbers.
     upload_ms, compute_ms, download_ms : float
         Milliseconds of each step, summed over the chunks. On a device they are of its own clock, and overlap. On the
-        host nothing is copied, and what worker processes take is not counted.
+        host nothing is copied, and what several threads take is not counted.
     used_gpu : bool
         Every chunk came from the GPU.
     gpu_attempts : int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +28,13 @@ def settle_limits(limits: Limits, group: FrameGroup, backend: Backend) -> Limits
 
 
 def choose_workers(group: FrameGroup, limits: Limits, *, is_host: bool) -> int:
-    """Return the number of threads for a stack: 1 on a device."""
+    """Return the number of threads for a stack: 1 on a device, and in a process that is one of several at work."""
     if not is_host:
         return 1
     if limits.workers is not None:
         return limits.workers
+    if multiprocessing.current_process().daemon:
+        return 1
     samples = len(group.sources) * group.rows * group.columns * group.channels
     paying = max(1, min(usable_cores(), samples // WORTH_A_THREAD))
     return min(paying, limits.most_workers or paying)
