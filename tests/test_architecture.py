@@ -93,4 +93,4 @@ def test_a_walk_goes_down_and_its_names_are_there(walk):
         module = importlib.import_module(f"zemosaic_stack_core.{file.removesuffix('/__init__').replace('/', '.')}")
         names = re.findall(r"`([\w.]+)\(\)`", text)
         assert names, file
-        assert all(attrgetter(name)(module).__module__ == module.__name__ for name in names), file
+        assert all(attrgetter(name)(module).__module__.startswith(module.__name__) for name in names), file
