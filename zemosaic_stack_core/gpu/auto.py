@@ -55,7 +55,7 @@ def stack_auto(
     plan : ParallelPlan, mapping, object or None
         Caps for both backends; ``use_gpu=False`` keeps this tile on the CPU.
     workers : int, optional
-        Worker processes of the CPU; by default as many as pay, at most the plan's ``cpu_workers``.
+        Threads of the CPU; by default as many as pay, at most the plan's ``cpu_workers``.
     memory_limit : int, optional
         Bytes for the CPU's working set; by default the plan's, or a quarter of what is free.
     tile_id : int, optional
@@ -206,7 +206,7 @@ def tile_figures(result: StackResult, total_rows: int) -> dict[str, Any]:
         "n_frames": len(result.frames),
         "duration_s": facts.seconds,
         "upload_ms": facts.upload_ms,
-        "reject_ms": facts.compute_ms or facts.seconds * 1e3,  # worker processes keep no clock
+        "reject_ms": facts.compute_ms or facts.seconds * 1e3,  # several threads keep no clock
         "combine_ms": 0.0,
         "download_ms": facts.download_ms,
         "algo": result.options.rejection,

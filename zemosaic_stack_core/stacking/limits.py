@@ -18,10 +18,9 @@ class Limits:
     Parameters
     ----------
     workers : int or None
-        Worker processes; None for as many as pay.
+        Threads; None for as many as pay.
     most_workers : int or None
-        Cap on as many as pay. Only a program that is made for several processes has one, so that they may be spawned
-        where they can't be forked.
+        Cap on as many as pay.
     memory_limit : int or None
         Bytes that the working sets of all workers take together; None for `chunk_bytes` each, or a quarter of what is
         free.

@@ -60,7 +60,7 @@ class RunFacts:
     chunks, rows_per_chunk, columns_per_chunk : int
         Number and size of the chunks.
     workers : int
-        Processes or threads that computed chunks.
+        Threads that computed chunks.
     seconds : float
         Of the whole stack, without the estimate of the frames' numbers.
     upload_ms, compute_ms, download_ms : float

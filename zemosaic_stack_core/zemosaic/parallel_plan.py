@@ -26,7 +26,7 @@ class ParallelPlan:
     Parameters
     ----------
     cpu_workers : int or None
-        Worker processes; None for as many as pay.
+        Threads; None for as many as pay.
     use_memmap : bool
         Frames are worth leaving in files: together they exceed the memory budget.
     max_chunk_bytes : int or None
