@@ -77,3 +77,11 @@ def test_a_plan_is_a_cap(machine, paths, plan, count):
     assert result.facts.workers == count
     _, meta = _stack_master_tile_cpu(paths, plan=caps)
     assert meta["details"]["workers"] == count
+
+
+def test_one_in_a_process_that_is_one_of_several(machine, paths, monkeypatch):
+    machine()
+    group = open_frames(paths)
+    monkeypatch.setattr("multiprocessing.current_process", lambda: SimpleNamespace(daemon=True))
+    assert choose_workers(group, Limits(), is_host=True) == 1
+    assert choose_workers(group, Limits(workers=3), is_host=True) == 3
