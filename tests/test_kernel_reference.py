@@ -134,13 +134,14 @@ def test_weights_per_frame(rejection):
         check(frames, StackOptions(rejection=rejection), weights=weights, masks=masks, allow_narrow=0.05)
 
 
-@pytest.mark.parametrize("rejection", ["none", "kappa_sigma", "minmax"])
+@pytest.mark.parametrize("rejection", REJECTIONS)
 def test_a_frame_of_zero_weight_is_missing(rejection):
-    frames, _ = make_frames(7, 6)
-    weights = np.asarray([1.0, 0.0, 2.0, 1.0, 0.5, 1.0])
-    check(frames, StackOptions(rejection=rejection), weights=weights)
-    result = stack(frames, options=StackOptions(rejection=rejection), weights=weights, workers=1)
-    assert result.frames[1].missing == (frames[1].size,)
+    for n in (6, 21):
+        frames, _ = make_frames(7, n)
+        weights = np.tile([1.0, 0.0, 2.0], n // 3)
+        check(frames, StackOptions(rejection=rejection), weights=weights, allow_narrow=0.05)
+        result = stack(frames, options=StackOptions(rejection=rejection), weights=weights, workers=1)
+        assert [record.missing for record in result.frames] == [(frames[0].size * (w == 0.0),) for w in weights]
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)
