@@ -1,7 +1,7 @@
 """Measure what each addition to a plain stack costs, in nanoseconds per sample: rules, normalization, weights, maps.
 
 The yardstick is ``kappa_sigma`` with a mean and nothing else, of the same frames in the same run. Every case is timed
-in turn, several times over, and its least processor time counts. One process; the frames (noise, outliers, trails) are
+in turn, several times over, and its least processor time counts. One thread; the frames (noise, outliers, trails) are
 in memory.
 
 Usage::
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         for cost in costs:
             print(json.dumps(asdict(cost)))
         return
-    print(f"{given.frames} frames of {rows} x {round(rows * 1.5)}, one process\n")
+    print(f"{given.frames} frames of {rows} x {round(rows * 1.5)}, one thread\n")
     print(table(costs))
 
 
