@@ -152,3 +152,18 @@ def test_equal_weights_are_no_weights(rejection, cube, parameters, weight):
     largest = np.abs(np.where(np.isfinite(cube), cube, 0.0)).max(0)
     covered = plain.coverage > 0
     assert (np.abs(weighted.image - plain.image)[covered] <= 2e-7 * largest[covered]).all()
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_a_frame_of_zero_weight_is_as_if_it_were_not_there(rejection):
+    random = np.random.default_rng(3)
+    frames = random.normal(500.0, 10.0, (20, 12, 15)).astype(np.float32)
+    frames[random.random(frames.shape) < 0.08] += 500.0
+    options = StackOptions(rejection=rejection)
+    weights = np.ones(20)
+    weights[3] = 0.0
+    with_it = stack(list(frames), options=options, weights=weights, maps="all")
+    without = stack(list(np.delete(frames, 3, axis=0)), options=options, maps="all")
+    assert (with_it.rejected_high > 0).any() or rejection == "none"
+    for name in ("image", "coverage", "rejected_low", "rejected_high", "variance"):
+        assert np.array_equal(getattr(with_it, name), getattr(without, name), equal_nan=True), name
