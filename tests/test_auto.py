@@ -828,6 +828,7 @@ def test_a_machine_without_a_gpu(hide):
     assert lines[1] == "0 2 False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hide", [HIDE, ""], ids=["no CuPy", "no driver"])
 def test_the_commands_on_a_machine_without_a_gpu(tmp_path, hide):
     if not hide:

@@ -229,6 +229,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends itself a POSIX signal")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_leaves_nothing(workers: int, frames: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", CASES, ids=lambda options: f"{options.rejection}-{options.combine}")
 def test_every_pixel_is_explained_to_the_last_bit(options: StackOptions, tmp_path: Path) -> None:
     master = make_master(tmp_path, options)

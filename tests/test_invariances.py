@@ -49,6 +49,7 @@ def run(cube, options, **arguments):
     return stack(list(cube), options=options, maps="all", workers=1, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rejection", SCALE_FREE)
 @given(cube=cubes, parameters=rules, power=st.integers(-20, 20))
 @few
@@ -61,6 +62,7 @@ def test_scaling_by_a_power_of_two_scales_the_result(rejection, cube, parameters
         np.testing.assert_array_equal(getattr(scaled, name), getattr(plain, name), err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rejection", REJECTIONS)
 @given(cube=cubes, parameters=rules, where=st.integers(0, 12), how=st.sampled_from(["nan", "inf", "mask", "weight"]))
 @few

@@ -19,6 +19,7 @@ def counts_of(opened: Counter[str], folder: Path) -> list[int]:
     return [opened[str(path.resolve())] for path in sorted(folder.glob("*.fits"))]
 
 
+@pytest.mark.slow
 def test_a_raw_frame_is_opened_for_its_header_its_hash_and_its_pixels(tmp_path: Path) -> None:
     night = RawNight(n_frames=5, shape=(160, 200), n_stars=220, turn=0.3, shift=3.0, cosmic_rays=4)
     night.write(tmp_path / "raw", darks=2, biases=2, flats=2)
@@ -26,6 +27,7 @@ def test_a_raw_frame_is_opened_for_its_header_its_hash_and_its_pixels(tmp_path: 
     assert counts_of(count_opens(command, tmp_path), tmp_path / "raw") == [3] * 11
 
 
+@pytest.mark.slow
 def test_an_aligned_frame_is_opened_for_its_header_and_by_each_process(tmp_path: Path) -> None:
     SyntheticNight(n_frames=5, shape=(40, 56), dither=4).write(tmp_path / "aligned")
     command = ["stack", tmp_path / "aligned", "-o", tmp_path / "master.fits", "--backend", "cpu", "--workers", 1]

@@ -35,6 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_which_is_resumed(
     small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_disk_that_becomes_read_only(small_disk: Path, tmp_path: Path, capsys:
     assert "Read-only file system" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit on the size of files")
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
     plan, output = write_night(tmp_path / "night", tiles=2), tmp_path / "out"

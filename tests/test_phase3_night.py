@@ -26,6 +26,7 @@ def _cupy() -> Backend:
     return cupy_backend()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "open_backend",
     [pytest.param(_strict, id="array-api-strict"), pytest.param(_cupy, marks=pytest.mark.gpu, id="cupy")],
@@ -51,6 +52,7 @@ def test_every_backend_and_a_failing_one_make_the_same_night(tmp_path: Path, ope
     assert [tile["backend"] for tile in tiles][1:] == ["numpy", "numpy"]
 
 
+@pytest.mark.slow
 def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
     pytest.importorskip("reproject", reason="reproject is not installed (extra test)")
     night = benchmark.write_pointings(tmp_path / "frames", 4, 16)
@@ -66,6 +68,7 @@ def test_the_joined_tiles_have_neither_hole_nor_seam(tmp_path: Path) -> None:
     assert facts["largest_step_over_noise"] < 1.0
 
 
+@pytest.mark.slow
 def test_many_tiny_tiles(tmp_path: Path) -> None:
     facts = benchmark.measure_tiny_tiles(tmp_path, 6, {"alone": None, "again": None})
     assert facts["alone_counts"] == facts["again_counts"] == {"done_cpu": 6}

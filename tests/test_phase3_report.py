@@ -133,6 +133,7 @@ def test_the_page_holds_all_it_needs(finished: Path) -> None:
             Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))).verify()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_page_works_in_a_browser(finished: Path, tmp_path: Path) -> None:
     text = (finished / "report.html").read_text(encoding="utf-8")

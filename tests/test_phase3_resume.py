@@ -245,6 +245,7 @@ main(["run", *sys.argv[1:], "--backend", "cpu", "--quiet"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_run_leaves_its_journal_and_the_next_one_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

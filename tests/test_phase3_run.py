@@ -273,6 +273,7 @@ def test_an_interrupt_between_bands_cancels_the_rest(tmp_path: Path) -> None:
     assert run_night(night).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_with_130(tmp_path: Path, number: int) -> None:
     process = start(write_long_plan(tmp_path), tmp_path / "out")

@@ -234,6 +234,7 @@ def test_what_is_not_installed_is_said(
     assert "preparing raw frames needs sep, not installed; expected: pip install 'zemosaic-stack-core[prepare]'" in said
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["truth", "--frames", "3", "--size", "160", "200", "--stars", "250", "--workers", "1"]
     prepare.main(arguments)
@@ -242,6 +243,7 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["shift_error_px"]["median"] < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="shares of memory are Linux's")
 def test_our_half_of_the_comparison_runs(raw: Path, tmp_path: Path) -> None:
     cost = prepare_beside_siril.ours(sorted(raw.iterdir()), tmp_path, 1)

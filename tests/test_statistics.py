@@ -405,6 +405,7 @@ def test_missing_star_library_is_one_clear_error_before_any_work(monkeypatch):
         estimate_frame_numbers(open_frames([sky(0)]), options(weighting="noise_fwhm"))
 
 
+@pytest.mark.slow
 def test_benchmark_runs(capsys):
     frame_numbers.main(["--megapixels", "0.02", "--seeds", "1"])
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -417,6 +418,7 @@ def test_benchmark_runs(capsys):
     assert max(left[normalization] for normalization in NORMALIZATIONS[1:]) < 0.1
 
 
+@pytest.mark.slow
 def test_benchmark_of_additions_runs(capsys):
     additions.main(["--megapixels", "0.001", "--frames", "6", "--repeat", "1", "--json"])
     costs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

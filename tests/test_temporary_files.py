@@ -105,6 +105,7 @@ TMPDIR="$1" exec "$2" -m zemosaic_worker stack "${@:4}" -o "$3" --backend cpu --
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system as Linux does")
 def test_a_container_with_little_room(tmp_path):
     """64 kB of TMPDIR: a stack with results of 72 MB ends well, and one that grows with one line."""

@@ -186,6 +186,7 @@ def check_expressions(case, expressions, *, flushes):
         assert_bits(found[name], array)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, **SLOW)
 @given(TREES)
 def test_random_expressions_by_llvm(expressions):
