@@ -189,7 +189,7 @@ def ours(paths: Sequence[Path], scratch: Path, workers: int) -> dict[str, Cost]:
         began += wall
     cost["stack"] = in_child(run_stack).cost
     frames = inspect_frames(paths, PrepareOptions())
-    masters = make_masters(frames.calibration, scratch, scale_darks=False, pattern=frames.lights[0].pattern)
+    masters = make_masters(frames.calibration, scratch, lights=frames.lights, pattern=frames.lights[0].pattern)
     tasks = [FrameTask(frame=frame, pattern=frame.pattern, masters=masters) for frame in frames.lights]
     pixels = frames.lights[0].rows * frames.lights[0].columns
     with FilePool() as files:

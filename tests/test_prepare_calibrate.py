@@ -54,7 +54,7 @@ def frames(tmp_path: Path) -> dict[str, list[RawFrame]]:
 
 def masters_of(frames: dict[str, list[RawFrame]], folder: Path, *kinds: str, **options: object) -> Masters:
     chosen = [frame for kind in kinds for frame in frames[kind]]
-    return make_masters(chosen, folder, **{"scale_darks": False, "pattern": None, **options})  # type: ignore[arg-type]
+    return make_masters(chosen, folder, **{"lights": frames["light"], **options})  # type: ignore[arg-type]
 
 
 def test_a_light_is_what_it_was(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
@@ -77,20 +77,24 @@ def test_without_flats_the_response_stays(frames: dict[str, list[RawFrame]], tmp
 
 def test_a_dark_is_scaled_by_the_times(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     light = save(tmp_path / "l60.fits", BIAS + 60 * CURRENT + LIGHT, "Light", 60.0)
+    frames["light"] = [light]
     scaled = masters_of(frames, tmp_path, "bias", "dark", scale_darks=True)
     assert np.allclose(calibrate(light, read_pixels(light), scaled), LIGHT, atol=0.1)
     with pytest.raises(InvalidInputError, match=r"l60\.fits: exposure 60 s, darks of 30 s; expected .*--scale-darks"):
-        masters_of(frames, tmp_path, "bias", "dark").dark_for(light)
+        masters_of(frames, tmp_path, "bias", "dark")
     with pytest.raises(InvalidInputError, match="no biases; expected biases to scale darks"):
-        masters_of(frames, tmp_path, "dark", scale_darks=True).dark_for(light)
+        masters_of(frames, tmp_path, "dark", scale_darks=True)
 
 
 def test_the_dark_of_the_lights_time_is_taken(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     frames["dark"] += [save(tmp_path / f"e{i}.fits", np.full(SHAPE, 900.0), "Dark", 10.0) for i in range(3)]
     masters = masters_of(frames, tmp_path, "dark")
-    path, factor = masters.dark_for(frames["light"][0]) or (Path(), 0.0)
-    assert factor == 1.0
-    assert np.median(np.load(path)) < 500
+    found = masters.dark_for(frames["light"][0])
+    assert found is not None
+    assert found[1] == 1.0
+    assert found[0].group.path is not None
+    assert np.median(np.load(found[0].group.path)) < 500
+    assert masters.lines == ("left out, as they belong to no frame: 3 dark frames (e0.fits, ...): exposure 10 s",)
     assert dict(masters.counts) == {"bias": 0, "dark": 8, "flat": 0}
 
 
@@ -98,7 +102,8 @@ def test_each_color_of_a_flat_has_its_own_level(frames: dict[str, list[RawFrame]
     tint = np.ones(SHAPE)
     tint[::2, ::2], tint[1::2, 1::2] = 0.5, 2.0
     flats = [save(tmp_path / f"c{i}.fits", 20000 * RESPONSE * tint, "Flat", 2.0) for i in range(3)]
-    made = make_masters(flats, tmp_path, scale_darks=False, pattern="RGGB").flats[0][1]
+    made = make_masters(flats, tmp_path, lights=frames["light"], pattern="RGGB").flats[0].path
+    assert made is not None
     flat = np.load(made)
     for row in (0, 1):
         for column in (0, 1):
@@ -107,11 +112,16 @@ def test_each_color_of_a_flat_has_its_own_level(frames: dict[str, list[RawFrame]
 
 def test_flats_go_by_filter(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
     flats = [save(tmp_path / f"{name}.fits", 9000 * RESPONSE, "Flat", 2.0, FILTER=name) for name in ("Ha", "OIII")]
-    masters = make_masters(flats, tmp_path, scale_darks=False, pattern=None)
-    light = save(tmp_path / "h.fits", LIGHT, "Light", 30.0, FILTER="Ha")
-    assert masters.flat_for(light) == dict(masters.flats)["Ha"]
-    with pytest.raises(InvalidInputError, match="filter not named, flats of Ha, OIII; expected a flat of the same"):
-        masters.flat_for(frames["light"][0])
+    light = save(tmp_path / "h.fits", LIGHT, "Light", 30.0, FILTER="H a")
+    masters = make_masters(flats, tmp_path, lights=[light])
+    found = masters.flat_for(light)
+    assert found is not None
+    assert found.group.facts.filter == "Ha"
+    assert masters.lines == ("left out, as they belong to no frame: 1 flat frames (OIII.fits, ...): filter OIII",)
+    with pytest.raises(
+        InvalidInputError, match=r"l\.fits: filter not named; 1 flat .* have filter Ha and .* OIII; exp"
+    ):
+        make_masters(flats, tmp_path, lights=frames["light"])
 
 
 def test_a_dark_flat_is_refused(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:
@@ -136,7 +146,7 @@ def test_masters_are_found_again(frames: dict[str, list[RawFrame]], tmp_path: Pa
         ({"IMAGETYP": "Dark Frame"}, "a.fits", "dark"),
         ({"IMAGETYP": "Master Dark"}, "a.fits", "dark"),
         ({"IMAGETYP": "FLAT"}, "a.fits", "flat"),
-        ({"IMAGETYP": "DARKFLAT"}, "a.fits", "flat"),
+        ({"IMAGETYP": "DARKFLAT"}, "a.fits", "dark flat"),
         ({"FRAME": "Bias"}, "a.fits", "bias"),
         ({"OBSTYPE": "zero"}, "a.fits", "bias"),
         ({}, "bias-003.fits", "bias"),

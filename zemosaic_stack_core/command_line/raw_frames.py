@@ -17,6 +17,7 @@ from zemosaic_stack_core.prepare.options import (
     HOT_PIXEL_MODES,
     KERNELS,
     LEVEL_MODES,
+    NAMED_KINDS,
     PrepareOptions,
 )
 
@@ -33,7 +34,6 @@ _WORDS = {
     "kernel": KERNELS,
     "levels": LEVEL_MODES,
 }
-_CALIBRATION = ("darks", "flats", "biases")
 # In a namespace the options have this in front: some are called as those of a stack.
 _PREFIX = "prepare_"
 
@@ -54,9 +54,11 @@ def add_prepare_arguments(parser: argparse.ArgumentParser, *, has_reference: boo
 
     for name, words in _WORDS.items():
         add(name, choices=words, metavar="NAME", help=f"{descriptions[name]}: {', '.join(words)}")
-    for name in _CALIBRATION:
-        text = f"{name}: files, folders, @lists; those among the frames are known by IMAGETYP"
+    for name in NAMED_KINDS:
+        text = f"{name.replace('_', ' ')}: files, folders, @lists; others are known by IMAGETYP, folder or name"
         add(name, nargs="+", metavar="FRAMES", help=text)
+    add("filter", metavar="NAME")
+    add("trust_calibration", action="store_true")
     add("scale_darks", action="store_true")
     add(
         "keep_best",
@@ -89,7 +91,7 @@ def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
     given: dict[str, Any] = {
         name.removeprefix(_PREFIX): value for name, value in vars(arguments).items() if name.startswith(_PREFIX)
     }
-    for kind in _CALIBRATION:
+    for kind in NAMED_KINDS:
         if kind in given:
             given[kind] = tuple(expand_frame_arguments(given[kind]))
     policy = RawPolicy(

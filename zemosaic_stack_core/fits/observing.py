@@ -11,6 +11,19 @@ from zemosaic_stack_core.fits.cards import FitsHeader, parse_real
 
 _FITS_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d|$)")
 
+_EXPOSURE_CARDS = ("EXPTIME", "EXPOSURE", "EXP_TIME", "EXPOSUR", "EXP-TIME", "EXPOTIME", "ITIME", "INTTIME")
+_TIME = re.compile(
+    r"\s*(\d*\.?\d+(?:\.?[ed][+-]?\d+)?|\d+\.)(?:/(\d*\.?\d*[1-9]\d*))?\s*"
+    r"(ms|milliseconds?|s|sec\.?|secs|seconds?|m|min\.?|minutes?|h|hours?)?\s*",
+    re.IGNORECASE,
+)
+_UNITS = {
+    **dict.fromkeys(("ms", "millisecond", "milliseconds"), 1e-3),
+    **dict.fromkeys(("", "s", "sec", "sec.", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "min.", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObservingFacts:
@@ -18,7 +31,7 @@ class ObservingFacts:
 
     # Of the file, bytes.
     size: int | None = None
-    # EXPTIME, else EXPOSURE, seconds, at least 0.
+    # EXPTIME, EXPOSURE or another of its usual cards, seconds, at least 0.
     exposure: float | None = None
     # DATE-OBS (with TIME-OBS where it has no time) and DATE-END, without time zone; FITS dates are UTC unless TIMESYS
     # says otherwise. Without DATE-END, the end is start plus exposure.
@@ -52,9 +65,8 @@ def observing_facts(headers: Sequence[FitsHeader], size: int | None) -> Observin
         values = (header.get(keyword) for header in both)
         return next((value for value in values if value is not None), None)
 
-    exposure = _seconds(get("EXPTIME"))
-    if exposure is None:
-        exposure = _seconds(get("EXPOSURE"))
+    times = (_seconds(get(keyword)) for keyword in _EXPOSURE_CARDS)
+    exposure = next((time for time in times if time is not None), None)
     start = parse_date(get("DATE-OBS"), get("TIME-OBS"))
     end = parse_date(get("DATE-END"))
     if start is not None and (end is None or end < start):
@@ -71,8 +83,11 @@ def observing_facts(headers: Sequence[FitsHeader], size: int | None) -> Observin
 
 
 def _seconds(value: str | None) -> float | None:
-    """Return a finite time that is not negative."""
-    seconds = parse_real(value or "")
+    """Return a finite time that is not negative, as a number or as text: ``300,0``, ``300 s``, ``5 min``, ``1/60``."""
+    match = _TIME.fullmatch((value or "").replace(",", "."))
+    if match is None:
+        return None
+    seconds = parse_real(match[1]) * _UNITS[(match[3] or "").casefold()] / (parse_real(match[2]) if match[2] else 1.0)
     return seconds if 0.0 <= seconds < 1e9 else None
 
 

@@ -29,6 +29,7 @@ from zemosaic_stack_core.phase3.signature import tile_signature
 from zemosaic_stack_core.phase3.tile import StackedTile, StackSettings, stack_frames, write_tile
 from zemosaic_stack_core.phase3.tile_frames import TileFrames, choose_tile_frames, tile_is_raw
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameUse, MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.prepare.options import NAMED_KINDS
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 from zemosaic_stack_core.stacking.telemetry import QUIET, Telemetry
 from zemosaic_stack_core.system.atomic import disk_is_full
@@ -205,9 +206,9 @@ class _TileWork:
         if not self.is_raw or policy is None:
             return {}
         options = policy.options
-        named = [Path(path) for path in (*options.darks, *options.flats, *options.biases)]
+        named = [Path(path) for name in NAMED_KINDS for path in getattr(options, name)]
         calibration = [item.sha256 for item in self.maker.hashes.look(named)]
-        plain = replace(options, darks=(), flats=(), biases=(), cache_limit=None)
+        plain = replace(options, **dict.fromkeys(NAMED_KINDS, ()), cache_limit=None)  # type: ignore[arg-type]
         return {"prepare": repr(plain), "calibration": calibration, "levels": policy.normalization}
 
     def _is_right(self, path: Path) -> bool:

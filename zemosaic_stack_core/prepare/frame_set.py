@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.prepare.cache import aligned_bytes
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
-from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.headers.sensor_facts import is_same
+from zemosaic_stack_core.prepare.options import NAMED_KINDS, PrepareOptions
 from zemosaic_stack_core.system.quantities import size_text
 
-# Kinds of calibration frames, and the options that name files of them.
+# Kinds of calibration frames, and what several are called.
 _CALIBRATION = {"dark": "darks", "flat": "flats", "bias": "biases"}
 
 
@@ -26,13 +29,13 @@ class FrameSet:
     calibration: list[RawFrame]
 
     def of_kind(self, kind: str) -> list[RawFrame]:
-        """Return the calibration frames of a kind."""
-        return [frame for frame in self.calibration if frame.kind == kind]
+        """Return the calibration frames of a kind; darks of flats are darks."""
+        return [frame for frame in self.calibration if frame.kind.removesuffix(" flat") == kind]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns, which all frames share; raise, naming two frames, where they don't."""
-        first, *others = [*self.lights, *self.calibration]
+        """Rows and columns, which all lights share; raise, naming two frames, where they don't."""
+        first, *others = self.lights
         for frame in others:
             if frame.shape != first.shape or frame.channels != first.channels:
                 raise InvalidInputError(
@@ -40,6 +43,24 @@ class FrameSet:
                     f"expected {first.rows} x {first.columns} with {first.channels} as in {first.name}"
                 )
         return first.shape
+
+    @property
+    def lines(self) -> list[str]:
+        """What of the lights' headers is worth knowing: binned mosaics, filters that not all name."""
+        lines = []
+        binned = [f for f in self.lights if f.pattern is not None and (f.facts.binning or "1 x 1") != "1 x 1"]
+        if binned:
+            lines.append(
+                f"{binned[0].path.name}: binned {binned[0].facts.binning} and Bayer pattern {binned[0].pattern}; "
+                "most cameras mix the colors then (--bayer-pattern none takes the frames as mono)"
+            )
+        unnamed = [frame for frame in self.lights if frame.facts.filter is None]
+        if 0 < len(unnamed) < len(self.lights):
+            lines.append(f"{len(unnamed)} of {len(self.lights)} lights name no filter, as {unnamed[0].path.name}")
+        cameras = sorted({frame.facts.camera for frame in self.lights if frame.facts.camera is not None})
+        if len(cameras) > 1:
+            lines.append(f"lights of {len(cameras)} cameras: {', '.join(cameras)}")
+        return lines
 
     @property
     def counts(self) -> str:
@@ -69,16 +90,51 @@ class FrameSet:
 
 def inspect_frames(files: Sequence[FrameFile], options: PrepareOptions) -> FrameSet:
     """Read the headers of frames and of the calibration frames that options name; raise where there is no light."""
-    given = [inspect_frame(file) for file in files]
-    named = [
-        replace(inspect_frame(path), kind=kind)
-        for kind, name in _CALIBRATION.items()
+    named = {
+        Path(path).resolve(): replace(inspect_frame(path), kind=kind, says_kind=True)
+        for name, kind in NAMED_KINDS.items()
         for path in getattr(options, name)
-    ]
+    }
+    given = [inspect_frame(file) for file in files]
+    rest = [frame for frame in given if frame.path.resolve() not in named or frame.kind == "light"]
+    given = [*_consistent(rest), *named.values()]
     lights = [frame for frame in given if frame.kind == "light"]
     if not lights:
-        raise InvalidInputError(f"{len(given)} files, none of them a light; expected at least one")
-    return FrameSet(lights, [*(frame for frame in given if frame.kind != "light"), *named])
+        raise InvalidInputError(
+            f"{len(given)} files, none of them a light; expected at least one (--lights names files that are)"
+        )
+    _check_filters(lights, options)
+    if options.filter is not None:
+        lights = [frame for frame in lights if is_same("filter", frame.facts.filter or "", options.filter)]
+    return FrameSet(lights, [frame for frame in given if frame.kind != "light"])
+
+
+def _consistent(frames: Sequence[RawFrame]) -> list[RawFrame]:
+    """Return frames of which none that is called as another is of another kind than that one's header says."""
+    said = {_pattern_of(frame): frame.kind for frame in frames if frame.says_kind}
+    return [f if f.says_kind else replace(f, kind=said.get(_pattern_of(f), f.kind)) for f in frames]
+
+
+def _pattern_of(frame: RawFrame) -> tuple[Path, str]:
+    """Return the folder and name of a frame without its numbers."""
+    return frame.path.parent, re.sub(r"\d+", "0", frame.path.name.casefold())
+
+
+def _check_filters(lights: Sequence[RawFrame], options: PrepareOptions) -> None:
+    """Raise where lights of several filters would become one master, or none is of the filter asked for."""
+    filters: dict[str, int] = {}
+    for light in lights:
+        name = light.facts.filter
+        if name is not None:
+            known = next((one for one in filters if is_same("filter", one, name)), name)
+            filters[known] = filters.get(known, 0) + 1
+    found = ", ".join(f"{name} ({count} frames)" for name, count in filters.items())
+    if options.filter is not None:
+        if not any(is_same("filter", name, options.filter) for name in filters):
+            raise InvalidInputError(f"no light of filter {options.filter} among {found or 'those'}; expected one")
+    elif len(filters) > 1:
+        first = next(iter(filters))
+        raise InvalidInputError(f"lights of several filters: {found}; expected one, as --filter {first} takes")
 
 
 def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> dict[str, int | str]:

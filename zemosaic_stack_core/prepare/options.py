@@ -15,6 +15,8 @@ BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 HOT_PIXEL_MODES = ("auto", "interpolate", "missing", "off")
 KERNELS = ("lanczos3", "lanczos2", "lanczos4", "bilinear")
 LEVEL_MODES = ("auto", "none", "offset", "plane")
+# Options that name files of a kind.
+NAMED_KINDS = {"lights": "light", "darks": "dark", "flats": "flat", "biases": "bias", "dark_flats": "dark flat"}
 _RANGES = (
     ("drizzle_pixel_fraction", 0.1, 2.0),
     ("keep_best", 0.01, 1.0),
@@ -40,8 +42,12 @@ class PrepareOptions:
     bayer_pattern : {"RGGB", "BGGR", "GRBG", "GBRG", "none"}, optional
         Colors of the first two pixels of the first two rows in the file, in place of what the headers say. "none": the
         frames are mono whatever they say.
-    darks, flats, biases : tuple of path
-        Calibration frames, besides those found among the frames by ``IMAGETYP``.
+    lights, darks, flats, biases, dark_flats : tuple of path
+        Frames that are of this kind whatever their headers and names say, besides those that are known by ``IMAGETYP``.
+    filter : str, optional
+        Take the lights of this filter only, where there are several.
+    trust_calibration : bool
+        Use calibration frames even where their headers contradict what they calibrate, or don't say it.
     scale_darks : bool
         Scale a dark of another exposure time by the ratio of the times (needs biases).
     hot_pixels : {"auto", "interpolate", "missing", "off"}
@@ -72,9 +78,13 @@ class PrepareOptions:
     reference: str | Path | None = None
     cfa: str = "debayer"
     bayer_pattern: str | None = None
+    lights: tuple[str | Path, ...] = ()
     darks: tuple[str | Path, ...] = ()
     flats: tuple[str | Path, ...] = ()
     biases: tuple[str | Path, ...] = ()
+    dark_flats: tuple[str | Path, ...] = ()
+    filter: str | None = None
+    trust_calibration: bool = False
     scale_darks: bool = False
     hot_pixels: str = "auto"
     kernel: str = "lanczos3"
@@ -100,6 +110,6 @@ class PrepareOptions:
                 raise InvalidInputError(f"{name} is {value}; expected {low:g} to {high:g}")
         if self.cache_limit is not None and self.cache_limit < 1:
             raise InvalidInputError(f"cache_limit is {self.cache_limit}; expected at least 1 byte")
-        for name in ("darks", "flats", "biases"):
+        for name in NAMED_KINDS:
             if isinstance(getattr(self, name), (str, Path)):
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}; expected a tuple of paths")

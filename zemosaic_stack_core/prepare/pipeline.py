@@ -26,7 +26,7 @@ from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.selection import dimmed_line, select_frames, with_sky_agreement, with_transparency
-from zemosaic_stack_core.prepare.sensor.calibrate import make_masters
+from zemosaic_stack_core.prepare.sensor.calibrate import level_lines, make_masters
 from zemosaic_stack_core.prepare.sensor.hot_pixels import hot_in_dark, persistent_pixels
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.register import Place
@@ -149,10 +149,17 @@ class _Preparation:
             self.report(f"{len(found.paths)} aligned frames found in the cache {self.cache.folder}")
             return found
         pattern = frames.pattern(options)
-        masters = make_masters(frames.calibration, self.cache.folder, scale_darks=options.scale_darks, pattern=pattern)
+        masters = make_masters(
+            frames.calibration,
+            self.cache.folder,
+            lights=lights,
+            scale_darks=options.scale_darks,
+            trusts=options.trust_calibration,
+            pattern=pattern,
+        )
+        for line in (*frames.lines, *masters.lines, *level_lines(masters, lights[0], self.files)):
+            self.report(line)
         clock.lap("masters")
-        for frame in lights:  # a dark or flat that fits no light is told before the work
-            masters.dark_for(frame), masters.flat_for(frame)
         if is_forking():  # the processes of every step inherit the open files
             self.files.keep(frame.source.data_path for frame in lights if frame.source is not None)
         tasks = [FrameTask(frame=frame, pattern=pattern, masters=masters) for frame in lights]
@@ -218,8 +225,9 @@ class _Preparation:
         for bits, _ in scanned:
             counts += np.unpackbits(bits, count=counts.size).reshape(counts.shape)
         hot = persistent_pixels(counts, len(chosen))
-        for _, path in tasks[0].masters.darks:
-            hot |= hot_in_dark(np.load(path))
+        for group in tasks[0].masters.darks:
+            if group.path is not None:
+                hot |= hot_in_dark(np.load(group.path))
         if not hot.any():
             return None, 0
         self.report(f"{int(hot.sum())} hot pixels ({percent_text(100 * hot.mean(), '.3f')})")

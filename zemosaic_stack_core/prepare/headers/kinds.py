@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from pathlib import Path
+
 from zemosaic_stack_core.frames.heads import FileHead
+
+# A dark of the flats' exposure time.
+DARK_FLAT = "dark flat"
 
 # What an aligned frame keeps of its raw one.
 KEPT_CARDS = (
@@ -15,28 +22,83 @@ _WCS_CARDS = (
     *("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CROTA1", "CROTA2"),
     *("CD1_1", "CD1_2", "CD2_1", "CD2_2", "PC1_1", "PC1_2", "PC2_1", "PC2_2"),
 )
-_MARKS = {
-    "flat": ("flat",),
-    "dark": ("dark",),
-    "bias": ("bias", "offset", "zero"),
-    "light": ("light", "object", "science"),
+# Letters that a kind's card, whatever else it says, has in a row; "twilight flat" is a flat.
+_MARKS = (
+    ("flat", ("flat",)),
+    ("dark", ("dark", "dunkel")),
+    ("bias", ("bias", "offset", "zero")),
+    ("light", ("light", "object", "science", "hellbild")),
+)
+_KIND_CARDS = ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP", "IMGTYPE", "IMAGTYPE")
+# Whole words of a file's name.
+_NAME_WORDS = {
+    **dict.fromkeys(("light", "lights", "sub", "subs", "science"), "light"),
+    **dict.fromkeys(("dark", "darks", "masterdark"), "dark"),
+    **dict.fromkeys(("flat", "flats", "flatfield", "skyflat", "domeflat", "masterflat"), "flat"),
+    **dict.fromkeys(("bias", "biases", "masterbias", "offset", "offsets", "zero", "zeros"), "bias"),
+    **dict.fromkeys(("darkflat", "darkflats", "flatdark", "flatdarks"), DARK_FLAT),
+}
+# What stands in the name of a calibration frame besides: another word belongs to an object (the Dark Shark Nebula).
+_SETTINGS_TEXT = """
+gain iso bin binning temp temperature c degc s sec secs seconds ms min exp exposure frame frames master super
+stack stacked combined integration cal calibration cam camera mono color colour osc img image raw fit fits fts
+fz gz npy ha hb oiii sii nii l r g b lum luminance red green blue clear uv ir cut duo dual nb filter rgb lrgb
+set session night test sky dome field library lib zwo asi qhy atik sbig fli canon nikon sony panel
+"""
+_SETTINGS = frozenset(_SETTINGS_TEXT.split())
+# Folders that are called like this and nothing else, in the languages of capture programs.
+_FOLDERS = {
+    word: kind
+    for kind, words in (
+        ("light", "light lights subs lichter hellbilder brutes lumieres luces luci luzes lichten swiatla"),
+        ("dark", "dark darks dunkelbilder dunkel noirs oscuros bui escuros donkeropnamen"),
+        ("flat", "flat flats flatfields flatfield plu plus planos hellfelder"),
+        ("bias", "bias biases biasframes offset offsets zeros zero"),
+        (DARK_FLAT, "darkflat darkflats flatdark flatdarks flatsdarks darksflats dflats darkplu"),
+    )
+    for word in words.split()
 }
 
 
-def kind_in(text: str, *, whole_words: bool = False) -> str:
-    """Return the kind of frame that a text names, "light", "dark", "flat" or "bias"; empty where it names none."""
-    text = text.casefold()
-    words = "".join(c if c.isalpha() else " " for c in text).split()
-    for kind, marks in _MARKS.items():
-        if any(mark in words if whole_words else mark in text for mark in marks):
-            return "flat" if kind == "dark" and "flat" in text else kind
-    return ""
+def kind_in(text: str) -> str:
+    """Return the kind of frame that a card's text names, "light", "dark", "flat", "bias" or `DARK_FLAT`; or nothing."""
+    letters = "".join(filter(str.isalpha, text.casefold()))
+    found = [kind for kind, marks in _MARKS if any(mark in letters for mark in marks)]
+    return DARK_FLAT if found[:2] == ["flat", "dark"] else next(iter(found), "")
+
+
+def kind_in_name(name: str) -> str:
+    """Return the kind that the words of a file's name say; empty where they say none, or name an object."""
+    parts = [part for part in re.split(r"[^a-z0-9.,]+|(?<=[a-z])(?=\d)|\.(?=[a-z])", name.casefold()) if part]
+    words = [part for part in parts if part.isalpha()]
+    kinds = set()
+    for place, word in enumerate(parts):
+        is_value = (
+            word in ("offset", "zero") and place > 0 and parts[place + 1 : place + 2] and parts[place + 1][0].isdigit()
+        )
+        if word in _NAME_WORDS and not is_value:
+            kinds.add(_NAME_WORDS[word])
+    if "light" in kinds:
+        return "light"
+    # A letter and digits are a catalog's number or a camera's name: M31, asi533.
+    numbered = {word for word, after in itertools.pairwise(parts) if after[0].isdigit()}
+    if any(word not in _NAME_WORDS and word not in _SETTINGS and word not in numbered for word in words):
+        return ""
+    if kinds in ({"dark", "flat"}, {DARK_FLAT}):
+        return DARK_FLAT
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def kind_by_path(path: Path) -> str:
+    """Return the kind that a file called a light, its folder ("02 Darks"), or else its name says; or nothing."""
+    name = kind_in_name(path.name)
+    folder = _FOLDERS.get("".join(filter(str.isalpha, path.absolute().parent.name.casefold())), "")
+    return name if name == "light" else folder or name
 
 
 def kind_by_cards(head: FileHead) -> str:
     """Return a frame's kind by its header; empty where it says none."""
-    words = (kind_in(head.get(keyword) or "") for keyword in ("IMAGETYP", "FRAME", "OBSTYPE", "FRAMETYP"))
-    return next(filter(None, words), "")
+    return next(filter(None, (kind_in(head.get(keyword) or "") for keyword in _KIND_CARDS)), "")
 
 
 def pattern_by_cards(head: FileHead) -> str:

@@ -15,7 +15,14 @@ from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS, kind_by_cards, kind_in, pattern_by_cards, wcs_place
+from zemosaic_stack_core.prepare.headers.kinds import (
+    KEPT_CARDS,
+    kind_by_cards,
+    kind_by_path,
+    pattern_by_cards,
+    wcs_place,
+)
+from zemosaic_stack_core.prepare.headers.sensor_facts import NO_SENSOR_FACTS, SensorFacts
 from zemosaic_stack_core.prepare.options import BAYER_PATTERNS
 
 _Image = npt.NDArray[np.float32]
@@ -31,11 +38,13 @@ class RawFrame:
     rows: int
     columns: int
     channels: int
-    # "light", "dark", "flat" or "bias": by IMAGETYP, FRAME or OBSTYPE, else by the file's name, else a light.
+    # "light", "dark", "flat", "bias" or "dark flat": by IMAGETYP, FRAME or OBSTYPE, else by the names
+    # of folder and file, else a light.
     kind: str = "light"
-    # Seconds.
-    exposure: float | None = None
-    filter: str = ""
+    # The header says it.
+    says_kind: bool = False
+    # The sensor's state.
+    facts: SensorFacts = NO_SENSOR_FACTS
     # DATE-OBS as written.
     date: str = ""
     # Colors of the first two pixels of the first two rows in the file ("RGGB"...); None: mono, or color already.
@@ -59,6 +68,11 @@ class RawFrame:
         return self.rows, self.columns
 
     @property
+    def exposure(self) -> float | None:
+        """Seconds; None where it is not known."""
+        return self.facts.exposure
+
+    @property
     def seconds(self) -> float:
         """Exposure time, NaN where it is not known."""
         return math.nan if self.exposure is None else self.exposure
@@ -80,15 +94,16 @@ def inspect_frame(file: FrameFile) -> RawFrame:
     head = head_of(file)
     source = probe_frame(head)
     pattern, problem = bayer_pattern(head, source)
+    kind = kind_by_cards(head)
     return RawFrame(
         path=head.path,
         name=head.name,
         rows=source.rows,
         columns=source.columns,
         channels=source.channels,
-        kind=kind_by_cards(head) or kind_in(head.path.name, whole_words=True) or "light",
-        exposure=source.observing.exposure,
-        filter=source.observing.filter or "",
+        kind=kind or kind_by_path(head.path) or "light",
+        says_kind=bool(kind),
+        facts=SensorFacts.of(head),
         date=head.get("DATE-OBS") or "",
         pattern=pattern,
         pattern_problem=problem,

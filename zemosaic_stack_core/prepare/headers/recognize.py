@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
-from zemosaic_stack_core.prepare.headers.kinds import kind_by_cards, pattern_by_cards, wcs_place
+from zemosaic_stack_core.prepare.headers.kinds import kind_by_cards, kind_by_path, pattern_by_cards, wcs_place
 
 # Pixels that aligned frames may lie apart by their WCS.
 _APART = 0.5
@@ -48,7 +48,8 @@ def recognize(frames: Sequence[FrameFile]) -> Recognized:
     if not headers:
         return Recognized(False, "no FITS header says otherwise")
     kinds = [kind_by_cards(head) for head in headers]
-    calibration = [kind for kind in kinds if kind not in ("", "light")]
+    said = [kind or kind_by_path(head.path) for head, kind in zip(headers, kinds, strict=True)]
+    calibration = [kind for kind in said if kind not in ("", "light")]
     if len(calibration) == len(heads):
         return Recognized(False, "calibration frames and no light: they make a master for calibration, as they are")
     planes = [head for head in headers if (head.get("ZNAXIS3", "NAXIS3") or "1") == "1"]

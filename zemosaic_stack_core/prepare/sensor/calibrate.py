@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,130 +14,211 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.cache import save_array
+from zemosaic_stack_core.prepare.headers.kinds import DARK_FLAT
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
+from zemosaic_stack_core.prepare.sensor.belonging import (
+    Fit,
+    Group,
+    fit_lines,
+    fitting_group,
+    group_calibration,
+    left_out_line,
+    mismatch,
+)
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.file_stamps import hash_text
 
 _Image = npt.NDArray[np.float32]
 
-# Relative difference of exposure times that are the same; timers are that good.
-_SAME_EXPOSURE = 0.02
 # Of a flat's typical response: such a pixel saw nothing.
 _DEAD = 0.1
+# Part of a flat's pixels that are all at its highest value.
+_SATURATED = 0.02
 _REJECTION = StackOptions(rejection="mad_clip", kappa_low=4.0, kappa_high=4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masters:
-    """The master frames of a set, as ``.npy`` files."""
+    """The master frames of a set, as ``.npy`` files: one per state of the sensor that a frame needs."""
 
-    bias: Path | None = None
-    # Exposure time, seconds, and master dark, bias included.
-    darks: tuple[tuple[float | None, Path], ...] = ()
-    # Filter and master flat, divided by its typical value (of each color of a mosaic).
-    flats: tuple[tuple[str, Path], ...] = ()
+    biases: tuple[Group, ...] = ()
+    # Bias included; those of the flats' exposure times only for flats.
+    darks: tuple[Group, ...] = ()
+    dark_flats: tuple[Group, ...] = ()
+    # Divided by their typical value (of each color of a mosaic).
+    flats: tuple[Group, ...] = ()
     # Darks of other exposure times may be scaled.
     scale_darks: bool = False
+    # Calibration frames may contradict what they calibrate.
+    trusts: bool = False
     # How many frames of each kind the masters were made of, for reports.
     counts: tuple[tuple[str, int], ...] = ()
+    # What the user should know: frames left out, facts that can't be compared.
+    lines: tuple[str, ...] = ()
 
-    def dark_for(self, frame: RawFrame) -> tuple[Path, float] | None:
+    def dark_for(self, frame: RawFrame) -> tuple[Fit, float] | None:
         """Return the dark for a frame and the factor of its current; None without darks, raise where none fits."""
         if not self.darks:
             return None
-        wanted = frame.exposure
-        for exposure, path in self.darks:
-            same = wanted is None or exposure is None
-            if same or abs((exposure or 0.0) - (wanted or 0.0)) <= _SAME_EXPOSURE * max(wanted or 0.0, 1e-9):
-                return path, 1.0
-        times = ", ".join(f"{exposure:g} s" for exposure, _ in self.darks if exposure is not None)
-        if not self.scale_darks:
-            raise InvalidInputError(
-                f"{frame.name}: exposure {wanted:g} s, darks of {times}; expected darks of that time, or --scale-darks"
-            )
-        if self.bias is None:
-            raise InvalidInputError(
-                f"{frame.name}: exposure {wanted:g} s, darks of {times}, no biases; expected biases to scale darks"
-            )
-        exposure, path = min(self.darks, key=lambda dark: abs(np.log((dark[0] or 1e-9) / (wanted or 1e-9))))
-        return path, (wanted or 0.0) / (exposure or 1.0)
+        fit = fitting_group(frame, self.darks, trusts=False)
+        if fit is not None:
+            return fit, 1.0
+        others = [group for group in self.darks if fitting_group(frame, [group], trusts=False, skip=("exposure",))]
+        if self.scale_darks and others:
+            return self._scaled(frame, others)
+        fit = fitting_group(frame, self.darks, trusts=True) if self.trusts else None
+        if fit is not None:
+            return fit, 1.0
+        if not others:
+            raise mismatch(frame, self.darks, ("exposure",))
+        raise InvalidInputError(
+            f"{frame.name}: exposure {frame.exposure:g} s, darks of {_times(others)}; expected darks of that time, "
+            "or --scale-darks"
+        )
 
-    def flat_for(self, frame: RawFrame) -> Path | None:
-        """Return the flat of a frame's filter; the only one where filters are not named; None where there are none."""
+    def _scaled(self, frame: RawFrame, darks: Sequence[Group]) -> tuple[Fit, float]:
+        """Return the dark of the nearest exposure time, and the factor of its current."""
+        wanted = frame.exposure or 0.0
+        if not self.biases:
+            raise InvalidInputError(
+                f"{frame.name}: exposure {wanted:g} s, darks of {_times(darks)}, no biases; "
+                "expected biases to scale darks"
+            )
+        dark = min(darks, key=lambda group: abs(np.log((group.facts.exposure or 1e-9) / (wanted or 1e-9))))
+        return Fit(group=dark), wanted / (dark.facts.exposure or 1.0)
+
+    def bias_for(self, frame: RawFrame) -> Fit | None:
+        """Return the bias for a frame; None without biases, raise where none fits."""
+        if not self.biases:
+            return None
+        fit = fitting_group(frame, self.biases, trusts=self.trusts)
+        if fit is None:
+            raise mismatch(frame, self.biases)
+        return fit
+
+    def flat_for(self, frame: RawFrame) -> Fit | None:
+        """Return the flat of a frame's filter and camera; None where there are none, raise where none fits."""
         if not self.flats:
             return None
-        named = dict(self.flats)
-        if frame.filter in named:
-            return named[frame.filter]
-        if len(named) == 1 and ("" in named or not frame.filter):
-            return next(iter(named.values()))
-        raise InvalidInputError(
-            f"{frame.name}: filter {frame.filter or 'not named'}, flats of {', '.join(sorted(named))}; "
-            "expected a flat of the same filter"
-        )
+        fit = fitting_group(frame, self.flats, trusts=self.trusts)
+        if fit is None:
+            raise mismatch(frame, self.flats)
+        return fit
+
+    def pedestal_of_flat(self, flat: RawFrame) -> Fit | None:
+        """Return the dark of a flat's exposure time, else the bias; None where there is neither."""
+        darks = [group for group in (*self.dark_flats, *self.darks) if group.facts.exposure is not None]
+        fit = fitting_group(flat, darks, trusts=False) if flat.exposure is not None else None
+        return fit or self.bias_for(flat)
+
+    def light_fits(self, frame: RawFrame) -> list[Fit]:
+        """Return everything that a light is calibrated with."""
+        dark = self.dark_for(frame)
+        fits = [None if dark is None else dark[0], self.flat_for(frame)]
+        if dark is None or dark[1] != 1.0:
+            fits.append(self.bias_for(frame))
+        return [fit for fit in fits if fit is not None]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All of them."""
+        return *self.biases, *self.darks, *self.dark_flats, *self.flats
 
     @property
     def signature(self) -> tuple[str, ...]:
         """Names of the master files, which hold the signatures of what they were made of."""
-        paths = [self.bias, *(path for _, path in self.darks), *(path for _, path in self.flats)]
-        return tuple(path.name for path in paths if path is not None)
+        return tuple(group.path.name for group in self.groups if group.path is not None)
 
 
-def make_masters(calibration: Sequence[RawFrame], folder: Path, *, scale_darks: bool, pattern: str | None) -> Masters:
-    """Combine calibration frames of one shape; masters made before of the same files are found again in the folder.
+def make_masters(
+    calibration: Sequence[RawFrame],
+    folder: Path,
+    *,
+    lights: Sequence[RawFrame],
+    scale_darks: bool = False,
+    trusts: bool = False,
+    pattern: str | None = None,
+) -> Masters:
+    """Combine the calibration frames that belong to lights; masters made before are found again in the folder.
 
-    With a Bayer `pattern` each color of a flat has its own level.
+    With a Bayer `pattern` each color of a flat has its own level. Raise where frames belong to no light.
 
     Notes
     -----
-    Outliers (cosmic rays, stars in twilight flats) are clipped at 4 robust deviations. Flats have the bias (or a dark
-    of their exposure time) subtracted and are brought to one level before they are combined.
+    Outliers (cosmic rays, stars in twilight flats) are clipped at 4 robust deviations. Flats have a dark of their
+    exposure time (or the bias) subtracted and are brought to one level before they are combined.
     """
-    biases, darks, flats = ([f for f in calibration if f.kind == kind] for kind in ("bias", "dark", "flat"))
-    bias = _combine(biases, folder, "bias") if biases else None
-    grouped: dict[float | None, list[RawFrame]] = {}
-    for dark in darks:
-        key = next((t for t in grouped if _same_time(t, dark.exposure)), dark.exposure)
-        grouped.setdefault(key, []).append(dark)
-    masters = tuple((exposure, _combine(group, folder, "dark")) for exposure, group in grouped.items())
-    by_filter: dict[str, list[RawFrame]] = {}
-    for flat in flats:
-        by_filter.setdefault(flat.filter, []).append(flat)
-    made = tuple(
-        (name, _combine_flats(group, folder, bias, masters, pattern)) for name, group in sorted(by_filter.items())
+    by_kind = {kind: [f for f in calibration if f.kind == kind] for kind in ("bias", "dark", DARK_FLAT, "flat")}
+    counts = (
+        ("bias", len(by_kind["bias"])),
+        ("dark", len(by_kind["dark"]) + len(by_kind[DARK_FLAT])),
+        ("flat", len(by_kind["flat"])),
     )
-    counts = (("bias", len(biases)), ("dark", len(darks)), ("flat", len(flats)))
-    return Masters(bias=bias, darks=masters, flats=made, scale_darks=scale_darks, counts=counts)
+    made = {kind: tuple(group_calibration(frames, kind)) for kind, frames in by_kind.items()}
+    plan = Masters(
+        biases=made["bias"],
+        darks=made["dark"],
+        dark_flats=made[DARK_FLAT],
+        flats=made["flat"],
+        scale_darks=scale_darks,
+        trusts=trusts,
+        counts=counts,
+    )
+    distinct = {(light.facts, light.shape, light.channels): light for light in lights}.values()
+    fits = [(light, fit) for light in distinct for fit in plan.light_fits(light)]
+    flats = {id(fit.group): fit.group for _, fit in fits if fit.group.kind == "flat"}
+    pedestals = [(flat, plan.pedestal_of_flat(flat)) for group in flats.values() for flat in group.frames]
+    fits += [(flat, fit) for flat, fit in pedestals if fit is not None]
+    used = {id(fit.group) for _, fit in fits}
+    lines = fit_lines(fits)
+    for groups in made.values():
+        # A bias that the dark holds already, and a dark flat of flats that are not there, belong all the same.
+        others = [group for group in groups if id(group) not in used]
+        if others and (len(others) < len(groups) or groups[0].kind == DARK_FLAT):
+            lines.append(left_out_line(others, list(distinct)))
+    kept = {kind: tuple(g for g in groups if id(g) in used) for kind, groups in made.items()}
+    plan = replace(
+        plan,
+        biases=tuple(_combine(group, folder) for group in kept["bias"]),
+        darks=tuple(_combine(group, folder) for group in kept["dark"]),
+        dark_flats=tuple(_combine(group, folder) for group in kept[DARK_FLAT]),
+        lines=tuple(lines),
+    )
+    return replace(plan, flats=tuple(_combine_flats(group, folder, plan, pattern) for group in kept["flat"]))
 
 
 def calibrate(frame: RawFrame, pixels: _Image, masters: Masters) -> _Image:
     """Return a frame without bias and dark current, divided by the flat; pixels that a flat calls dead are NaN."""
     found = masters.dark_for(frame)
-    bias = None if masters.bias is None else np.load(masters.bias, mmap_mode="r")
     image = pixels
     if found is not None:
-        path, factor = found
-        dark = np.load(path, mmap_mode="r")
+        dark, factor = _load(found[0]), found[1]
         if factor == 1.0:
             image = image - dark
         else:
-            assert bias is not None  # noqa: S101 - dark_for has made sure
+            bias = _load(masters.bias_for(frame))
             image = image - bias - np.float32(factor) * (dark - bias)
-    elif bias is not None:
-        image = image - bias
-    flat_path = masters.flat_for(frame)
-    if flat_path is not None:
-        flat = np.load(flat_path, mmap_mode="r")
+    elif masters.biases:
+        image = image - _load(masters.bias_for(frame))
+    flat_fit = masters.flat_for(frame)
+    if flat_fit is not None:
+        flat = _load(flat_fit)
         with np.errstate(divide="ignore", invalid="ignore"):
             image = np.where(flat > _DEAD, image / flat, np.float32(np.nan))
     return np.asarray(image, np.float32)
 
 
-def _same_time(first: float | None, second: float | None) -> bool:
-    """Return whether two exposure times are the same."""
-    if first is None or second is None:
-        return first is second
-    return abs(first - second) <= _SAME_EXPOSURE * max(first, second, 1e-9)
+def _load(fit: Fit | None) -> _Image:
+    """Return the pixels of a group's master."""
+    assert fit is not None  # noqa: S101 - the masters were made for these frames
+    assert fit.group.path is not None  # noqa: S101
+    image: _Image = np.load(fit.group.path, mmap_mode="r")
+    return image
+
+
+def _times(groups: Sequence[Group]) -> str:
+    """Return the exposure times of darks in words."""
+    return ", ".join(f"{g.facts.exposure:g} s" for g in groups if g.facts.exposure is not None)
 
 
 def _name(frames: Sequence[RawFrame], kind: str, *more: object) -> str:
@@ -146,34 +227,29 @@ def _name(frames: Sequence[RawFrame], kind: str, *more: object) -> str:
     return f"master-{kind}-{hash_text(text)[:16]}.npy"
 
 
-def _combine(frames: Sequence[RawFrame], folder: Path, kind: str) -> Path:
+def _combine(group: Group, folder: Path) -> Group:
     """Stack biases or darks."""
-    target = folder / _name(frames, kind)
+    target = folder / _name(group.frames, group.kind.replace(" ", "-"))
     if not target.exists():
-        save_array(target, stack([frame.source or frame.path for frame in frames], options=_REJECTION, maps=()).image)
-    return target
+        sources = [frame.source or frame.path for frame in group.frames]
+        save_array(target, stack(sources, options=_REJECTION, maps=()).image)
+    return replace(group, path=target)
 
 
-def _combine_flats(
-    flats: Sequence[RawFrame],
-    folder: Path,
-    bias: Path | None,
-    darks: Sequence[tuple[float | None, Path]],
-    pattern: str | None,
-) -> Path:
+def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | None) -> Group:
     """Stack flats at one level, and divide by their typical response."""
-    target = folder / _name(flats, "flat", bias and bias.name, [path.name for _, path in darks], pattern)
+    pedestals = [masters.pedestal_of_flat(flat) for flat in group.frames]
+    names = [fit and fit.group.path and fit.group.path.name for fit in pedestals]
+    target = folder / _name(group.frames, "flat", names, pattern)
     if target.exists():
-        return target
+        return replace(group, path=target)
     with TemporaryDirectory(dir=folder) as scratch:
         leveled = []
-        for index, flat in enumerate(flats):
-            exact = [path for exposure, path in darks if _same_time(exposure, flat.exposure) and exposure is not None]
-            dark = exact[0] if exact else bias
+        for index, (flat, pedestal) in enumerate(zip(group.frames, pedestals, strict=True)):
             with FilePool(1) as files:
                 pixels = flat.read_pixels(files)
-            if dark is not None:
-                pixels = pixels - np.load(dark)
+            if pedestal is not None:
+                pixels = pixels - _load(pedestal)
             level = float(np.nanmedian(pixels))
             if not level > 0:
                 raise InvalidInputError(f"{flat.name}: median {level:g} after bias or dark; expected light in a flat")
@@ -188,4 +264,35 @@ def _combine_flats(
     else:
         image = image / np.float32(np.nanmedian(image))
     save_array(target, image)
-    return target
+    return replace(group, path=target)
+
+
+def level_lines(masters: Masters, light: RawFrame, files: FilePool) -> list[str]:
+    """Return lines about levels that don't fit a light; raise where its unit is not that of a dark or bias.
+
+    A saturated flat shows no response; a dark brighter than its light is of another night or camera.
+    """
+    if not masters.groups:
+        return []
+    pixels = light.read_pixels(files)
+    lines, middle = [], float(np.nanmedian(pixels))
+    for group in (*masters.biases, *masters.darks):
+        level = _load(Fit(group=group))
+        if _is_unit(level) != _is_unit(pixels):
+            raise InvalidInputError(
+                f"{group.frames[0].name}: values up to {np.nanmax(level):.3g}, in {light.name} up to "
+                f"{np.nanmax(pixels):.3g}; expected one unit (0 to 1, or counts) in all frames"
+            )
+        if masters.dark_for(light) and float(np.nanmedian(level)) > middle:
+            lines.append(f"{group.line}: brighter ({np.nanmedian(level):.5g}) than {light.path.name} ({middle:.5g})")
+    for group in masters.flats:
+        flat = group.frames[0].read_pixels(files)
+        top = float(np.nanmax(flat))
+        if top > 0 and float(np.mean(flat >= top)) > _SATURATED:
+            lines.append(f"{group.line}: saturated ({100 * np.mean(flat >= top):.0f} % of the pixels are at {top:g})")
+    return lines
+
+
+def _is_unit(pixels: _Image) -> bool:
+    """Return whether values are of the range 0 to 1 that programs which process images use."""
+    return bool(np.nanmax(pixels) <= 1.5)
