@@ -166,11 +166,13 @@ def test_levels_that_do_not_fit_are_said(tmp_path: Path) -> None:
         folder = tmp_path / f"{light}-{dark}-{flat.max()}"
         paths = [save(folder / "l.fits", light, **LIGHT), save(folder / "d.fits", dark, **LIGHT | {"IMAGETYP": "Dark"})]
         paths.append(folder / "f.fits")
-        fits.PrimaryHDU(flat.astype(np.uint16), fits.Header([("IMAGETYP", "Flat")])).writeto(paths[-1])
+        fits.PrimaryHDU(flat.astype(np.uint16), fits.Header([("IMAGETYP", "Flat"), ("INSTRUME", "asi533")])).writeto(
+            paths[-1]
+        )
         frames = inspect_frames(paths, PrepareOptions())
         masters = make_masters(frames.calibration, folder, lights=frames.lights)
         with FilePool() as files:
-            return level_lines(masters, frames.lights[0], files)
+            return [*level_lines(masters, frames.lights[0], files), *masters.lines]
 
     slope = np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) + 20000.0
     assert lines(1000.0, 300.0, slope) == []

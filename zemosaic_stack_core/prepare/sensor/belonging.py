@@ -21,6 +21,8 @@ class Group:
     frames: tuple[RawFrame, ...]
     # Their master, where it was made.
     path: Path | None = None
+    # What is wrong with the frames all the same.
+    said: str = ""
 
     @property
     def facts(self) -> SensorFacts:

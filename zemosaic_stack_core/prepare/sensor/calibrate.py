@@ -182,9 +182,10 @@ def make_masters(
         biases=tuple(_combine(group, folder) for group in kept["bias"]),
         darks=tuple(_combine(group, folder) for group in kept["dark"]),
         dark_flats=tuple(_combine(group, folder) for group in kept[DARK_FLAT]),
-        lines=tuple(lines),
     )
-    return replace(plan, flats=tuple(_combine_flats(group, folder, plan, pattern) for group in kept["flat"]))
+    made_flats = tuple(_combine_flats(group, folder, plan, pattern) for group in kept["flat"])
+    lines += [f"{group.line}: {group.said}" for group in made_flats if group.said]
+    return replace(plan, flats=made_flats, lines=tuple(lines))
 
 
 def calibrate(frame: RawFrame, pixels: _Image, masters: Masters) -> _Image:
@@ -243,11 +244,13 @@ def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | 
     target = folder / _name(group.frames, "flat", names, pattern)
     if target.exists():
         return replace(group, path=target)
+    said = ""
     with TemporaryDirectory(dir=folder) as scratch:
         leveled = []
         for index, (flat, pedestal) in enumerate(zip(group.frames, pedestals, strict=True)):
             with FilePool(1) as files:
                 pixels = flat.read_pixels(files)
+            said = said or _saturated(pixels)
             if pedestal is not None:
                 pixels = pixels - _load(pedestal)
             level = float(np.nanmedian(pixels))
@@ -264,14 +267,11 @@ def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | 
     else:
         image = image / np.float32(np.nanmedian(image))
     save_array(target, image)
-    return replace(group, path=target)
+    return replace(group, path=target, said=said)
 
 
 def level_lines(masters: Masters, light: RawFrame, files: FilePool) -> list[str]:
-    """Return lines about levels that don't fit a light; raise where its unit is not that of a dark or bias.
-
-    A saturated flat shows no response; a dark brighter than its light is of another night or camera.
-    """
+    """Return a line about each dark that is brighter than a light; raise where its unit is not the light's."""
     if not masters.groups:
         return []
     pixels = light.read_pixels(files)
@@ -285,12 +285,14 @@ def level_lines(masters: Masters, light: RawFrame, files: FilePool) -> list[str]
             )
         if masters.dark_for(light) and float(np.nanmedian(level)) > middle:
             lines.append(f"{group.line}: brighter ({np.nanmedian(level):.5g}) than {light.path.name} ({middle:.5g})")
-    for group in masters.flats:
-        flat = group.frames[0].read_pixels(files)
-        top = float(np.nanmax(flat))
-        if top > 0 and float(np.mean(flat >= top)) > _SATURATED:
-            lines.append(f"{group.line}: saturated ({100 * np.mean(flat >= top):.0f} % of the pixels are at {top:g})")
     return lines
+
+
+def _saturated(pixels: _Image) -> str:
+    """Return how much of a flat is saturated, in words; empty where next to nothing is."""
+    top = float(np.nanmax(pixels))
+    part = float(np.mean(pixels >= top))
+    return f"saturated ({100 * part:.0f} % of its pixels are at {top:g})" if part > _SATURATED else ""
 
 
 def _is_unit(pixels: _Image) -> bool:
