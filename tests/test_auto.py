@@ -419,17 +419,6 @@ def test_what_a_tiles_file_and_meta_say(shaky, tmp_path, failures):
     assert header.get("ZSC_GWHY", "") == reason
 
 
-def test_the_workers_two_ways_to_a_tile(shaky, tmp_path):
-    frames = write_frames(tmp_path)
-    gpu, _ = shaky()
-    image, meta, used_gpu = zemosaic_worker._stack_master_tile_auto(frames, gpu=gpu, options=RULE)
-    assert (used_gpu, meta["backend"], meta["used_gpu"]) == (True, "cupy", True)
-    on_cpu, meta = zemosaic_worker._stack_master_tile_cpu(frames, options=RULE)
-    assert (meta["backend"], meta["used_gpu"], meta["gpu_attempts"]) == ("numpy", False, 0)
-    np.testing.assert_array_equal(image, on_cpu, strict=True)
-    np.testing.assert_array_equal(image, stack(frames, options=RULE).image, strict=True)
-
-
 def test_a_required_gpu_that_is_not_usable_is_said_before_the_frames_are_read():
     frame = UnreadableFrame(AssertionError("the frame was read for its statistics"))
     gpu = Phase3Gpu(is_required=True, check_health=lambda: GpuHealth(usable=False, reason="no card"))

@@ -10,9 +10,10 @@ import pytest
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.gpu.auto import stack_auto
-from zemosaic_stack_core.phase3 import _stack_master_tile_cpu
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.phase3 import StackSettings, create_master_tile
 from zemosaic_stack_core.stacking import workers as module
-from zemosaic_stack_core.stacking.limits import Limits
+from zemosaic_stack_core.stacking.limits import Limits, read_limits
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.stacking.workers import choose_workers
 
@@ -70,12 +71,17 @@ def test_what_is_no_number_of_threads(paths, workers):
 
 
 @pytest.mark.parametrize(("plan", "count"), [(None, 4), ({"cpu_workers": 1}, 1), (SimpleNamespace(cpu_workers=1), 1)])
-def test_a_plan_is_a_cap(machine, paths, plan, count):
+def test_a_plan_is_a_cap(machine, paths, plan, count, tmp_path):
     machine()
     caps = {"rows_per_chunk": 1} if plan is None else plan
     result, _ = stack_auto(open_frames(paths), gpu=None, plan=caps)
     assert result.facts.workers == count
-    _, meta = _stack_master_tile_cpu(paths, plan=caps)
+    _, meta = create_master_tile(
+        paths,
+        tmp_path / "tile.fits",
+        tile_id=1,
+        settings=StackSettings(options=StackOptions(), limits=read_limits(caps)),
+    )
     assert meta["details"]["workers"] == count
 
 

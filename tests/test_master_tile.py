@@ -212,6 +212,34 @@ def test_the_wcs_survives_with_its_distortion(tmp_path, shape):
         assert np.array_equal(found, expected), extension
 
 
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ({"PC1_1": -6e-4, "PC2_2": 6e-4}, {"PC1_2": 0.0, "PC2_1": 0.0, "CDELT1": 1.0, "CDELT2": 1.0}),
+        ({"CDELT1": -6e-4, "CDELT2": 6e-4}, {"PC1_1": 1.0, "PC1_2": 0.0, "PC2_1": 0.0, "PC2_2": 1.0}),
+        ({"CD1_1": -6e-4, "CD2_2": 6e-4}, {"CD1_2": 0.0, "CD2_1": 0.0}),
+        ({"CDELT1": -6e-4, "CDELT2": 6e-4, "CROTA2": 30.0}, {}),
+        ({"CD1_1": -6e-4, "CD1_2": 1e-5, "CD2_1": 0.0, "CD2_2": 6e-4, "CROTA2": 1.0}, {}),
+    ],
+    ids=["PC", "CDELT", "CD", "CROTA", "whole"],
+)
+def test_all_four_cards_of_the_matrix_are_there(tmp_path, given, added):
+    """ZeMosaic takes a tile only with all of CD, or all of PC and CDELT; what is absent has the standard's value."""
+    matrix = ("CD1", "CD2", "PC1", "PC2", "CDELT", "CROTA")
+    path = make_frames(tmp_path, 1)[0]
+    with fits.open(path, mode="update") as hdus:
+        header = hdus[0].header
+        for keyword in [keyword for keyword in header if keyword.startswith(matrix)]:
+            del header[keyword]
+        header.update(given)
+    before = wcs_of(path).all_pix2world([[3.0, 4.0]], 0)
+    write_master(tmp_path / "a.fits", make_result(count=1, paths=[path]))
+    header = fits.getheader(tmp_path / "a.fits")
+    assert {keyword: header[keyword] for keyword in header if keyword.startswith(matrix)} == given | added
+    np.testing.assert_array_equal(wcs_of(tmp_path / "a.fits").all_pix2world([[3.0, 4.0]], 0), before)
+    assert_valid(tmp_path / "a.fits")
+
+
 def test_a_color_tile_is_not_debayered_again(tmp_path):
     paths = make_frames(tmp_path, shape=(3, 7, 11), BAYERPAT="GRBG", ROWORDER="TOP-DOWN")
     write_master(tmp_path / "a.fits", make_result((7, 11, 3), paths=paths))

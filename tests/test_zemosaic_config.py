@@ -51,7 +51,7 @@ def test_an_empty_configuration_gives_the_librarys_defaults():
 
 
 def test_without_a_rule_the_worker_rejects_nothing():
-    assert translate_stacking_params(None).options == StackOptions(rejection="none")
+    assert translate_stacking_params(None).options == StackOptions(rejection="none", reference=0)
 
 
 def test_the_workers_names():
@@ -79,6 +79,7 @@ def test_the_workers_names():
         winsor_limits=(0.1, 0.2),
         radial_feather_fraction=0.5,
         radial_shape_power=3.0,
+        reference=0,  # where ZeMosaic puts it
     )
     assert not settings.use_gpu
     assert settings.ignored == ("something_else",)
@@ -89,6 +90,7 @@ def test_the_workers_names():
     [
         ("none", "none"),
         ("", "none"),
+        ("kappa", "kappa_sigma"),
         ("sigma_clip", "kappa_sigma"),
         ("winsor", "winsorized_sigma_clip"),
         ("winsorized", "winsorized_sigma_clip"),

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
     from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
     from zemosaic_stack_core.stacking.run import stack
-    from zemosaic_stack_core.zemosaic.drop_in import (
+    from zemosaic_stack_core.zemosaic.core import (
+        GPU_AVAILABLE,
         apply_tile_photometric_scaling,
         compute_tile_photometric_scaling,
         get_backend_module,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "GPU_AVAILABLE",
     "BackendUnavailableError",
     "FrameReadError",
     "FrameRecord",
@@ -65,21 +67,22 @@ __version__ = "0.1.0"
 
 # Where each name is that is imported when it is first asked for: the command line's ``--help`` needs no array library.
 _ON_DEMAND = {
+    "GPU_AVAILABLE": "zemosaic.core",
     "FrameRecord": "stacking.result",
     "ParallelCapabilities": "zemosaic.parallel_plan",
     "ParallelPlan": "zemosaic.parallel_plan",
     "Phase3Gpu": "gpu.phase3_gpu",
     "StackResult": "stacking.result",
-    "apply_tile_photometric_scaling": "zemosaic.drop_in",
+    "apply_tile_photometric_scaling": "zemosaic.core",
     "auto_tune_parallel_plan": "zemosaic.parallel_plan",
-    "compute_tile_photometric_scaling": "zemosaic.drop_in",
+    "compute_tile_photometric_scaling": "zemosaic.core",
     "detect_parallel_capabilities": "zemosaic.parallel_plan",
     "diagnose_gpu": "gpu.doctor",
-    "get_backend_module": "zemosaic.drop_in",
+    "get_backend_module": "zemosaic.core",
     "gpu_is_usable": "gpu.health",
     "stack": "stacking.run",
     "stack_auto": "gpu.auto",
-    "stack_core": "zemosaic.drop_in",
+    "stack_core": "zemosaic.core",
 }
 
 

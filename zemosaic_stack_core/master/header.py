@@ -108,6 +108,26 @@ def copy_cards(target: fits.Header, source: fits.Header, *, channels: int) -> in
     return copies.count(None)
 
 
+def complete_matrix(header: fits.Header) -> None:
+    """Write out the cards of a celestial WCS's matrix that are absent, with the values that the standard gives them.
+
+    ZeMosaic wants all four of ``CDi_j``, or all four of ``PCi_j`` with both ``CDELTi``.
+    """
+    if not all(str(header.get(f"CTYPE{axis}", "")).strip() for axis in (1, 2)):
+        return
+    pairs = [(row, column) for row in (1, 2) for column in (1, 2)]
+    if any(f"CD{row}_{column}" in header for row, column in pairs):
+        absent = {f"CD{row}_{column}": 0.0 for row, column in pairs}
+    elif any(f"CROTA{axis}" in header for axis in (1, 2)):
+        return  # the older way to say it, which allows no matrix beside it
+    else:
+        absent = {f"PC{row}_{column}": float(row == column) for row, column in pairs}
+        absent |= {f"CDELT{axis}": 1.0 for axis in (1, 2)}
+    for keyword, value in absent.items():
+        if keyword not in header:
+            header[keyword] = (value, "by default of the FITS standard")
+
+
 def _usable_card(card: fits.Card) -> fits.Card | None:
     """Return a standard copy of a card, or None where there is none."""
     from astropy.io import fits

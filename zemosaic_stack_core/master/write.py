@@ -16,6 +16,7 @@ from zemosaic_stack_core.master.frames_table import TABLE_UNITS, frames_table, t
 from zemosaic_stack_core.master.header import (
     add_exposure,
     add_tile,
+    complete_matrix,
     copy_cards,
     observing_header,
     reference_header,
@@ -105,6 +106,7 @@ def _primary_header(result: StackResult, extras: MasterExtras) -> fits.Header:
         source = reference_header(Path(source))
     header = _image_header(result.image.shape, ">f4", None, "")
     skipped = 0 if source is None else copy_cards(header, source, channels=result.channels)
+    complete_matrix(header)
     add_exposure(header, result)
     add_provenance(header, result)
     if skipped:

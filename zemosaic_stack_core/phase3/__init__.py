@@ -14,11 +14,10 @@ from zemosaic_stack_core.phase3.tile import (
     AfterStack,
     StackedTile,
     StackSettings,
-    _stack_master_tile_auto,
-    _stack_master_tile_cpu,
     create_master_tile,
 )
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameUse, TileOutcome, TileRecord
+from zemosaic_stack_core.zemosaic.master_tile import _stack_master_tile_auto, _stack_master_tile_cpu
 
 __all__ = [
     "AfterStack",

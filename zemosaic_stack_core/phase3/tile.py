@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame
-from zemosaic_stack_core.frames.group import FrameGroup, group_frames
+from zemosaic_stack_core.frames.group import group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.gpu.auto import stack_auto, stack_tile
+from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.header import observing_header
 from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
@@ -258,7 +258,8 @@ def create_master_tile(
     path : Path
         The file.
     meta : dict
-        As `_stack_master_tile_auto` gives it.
+        ``backend used_gpu gpu_attempts fallback_reason normalization weighting rejection combine reference frames_given
+        frames_used dropped notes details``, and ``result``, the whole `StackResult`.
 
     Raises
     ------
@@ -301,79 +302,3 @@ def _meta(tile: StackedTile, raw_frames: int) -> dict[str, Any]:
         "result": result,
         "details": asdict(result.facts),
     }
-
-
-def _stack_master_tile_auto(
-    frames: Sequence[object],
-    *,
-    gpu: Phase3Gpu | None,
-    options: StackOptions | None = None,
-    maps: Sequence[str] = ("coverage",),
-    plan: object = None,
-    workers: int | None = None,
-    tile_id: int | None = None,
-    pcb_tile: PcbTile | None = None,
-    progress: Progress | None = None,
-) -> tuple[npt.NDArray[np.float32], dict[str, Any], bool]:
-    """Stack a tile on the GPU where it is sane, else on the CPU; nothing is written.
-
-    Returns
-    -------
-    image : array of shape (row, column) or (row, column, channel), float32
-    meta : dict
-        ``backend used_gpu gpu_attempts fallback_reason normalization weighting rejection combine reference frames_given
-        frames_used dropped notes details``, and ``result``, the whole `StackResult`.
-    used_gpu : bool
-        Every band came from the GPU.
-    """
-    with ScratchFolder() as scratch:
-        group, dropped = _open(frames, scratch)
-        result, used_gpu = stack_auto(
-            group,
-            gpu=gpu,
-            options=options,
-            maps=maps,
-            plan=plan,
-            workers=workers,
-            tile_id=tile_id,
-            pcb_tile=pcb_tile,
-            progress=progress,
-        )
-    return result.image, _meta(StackedTile(result=result, dropped=dropped), len(frames)), used_gpu
-
-
-def _stack_master_tile_cpu(
-    frames: Sequence[object],
-    *,
-    options: StackOptions | None = None,
-    maps: Sequence[str] = ("coverage",),
-    plan: object = None,
-    workers: int | None = None,
-    tile_id: int | None = None,
-    pcb_tile: PcbTile | None = None,
-    progress: Progress | None = None,
-) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Stack a tile on the CPU; nothing is written. See `_stack_master_tile_auto`."""
-    image, meta, _ = _stack_master_tile_auto(
-        frames,
-        gpu=None,
-        options=options,
-        maps=maps,
-        plan=plan,
-        workers=workers,
-        tile_id=tile_id,
-        pcb_tile=pcb_tile,
-        progress=progress,
-    )
-    return image, meta
-
-
-def _open(frames: Sequence[object], scratch: ScratchFolder) -> tuple[FrameGroup, tuple[DroppedFrame, ...]]:
-    """Open arrays as they are; of files, drop the bad ones."""
-    from zemosaic_stack_core.frames.group import open_frames
-
-    if not all(isinstance(frame, (str, os.PathLike)) for frame in frames):
-        return open_frames(frames, scratch=scratch), ()
-    choice = choose_frames([Path(os.fspath(frame)) for frame in frames], scratch=scratch)  # type: ignore[call-overload]
-    _check_enough(choice.frames, choice.dropped, StackSettings(options=StackOptions()))
-    return group_frames(choice.frames), choice.dropped

@@ -79,6 +79,8 @@ _OF_PLAN = {
     "gpu_rows_per_chunk": "gpu_rows_per_chunk",
     "gpu_max_chunk_bytes": "gpu_chunk_bytes",
 }
+# What a plan that is a dict calls the rows of a chunk on the CPU, and the working set of a chunk on either, in MiB.
+_CPU_ROWS, _MEGABYTES = "cpu_rows_per_chunk", "max_chunk_mb"
 
 
 def read_limits(plan: object, *, workers: int | None = None, memory_limit: int | None = None) -> Limits:
@@ -88,7 +90,8 @@ def read_limits(plan: object, *, workers: int | None = None, memory_limit: int |
     ----------
     plan : ParallelPlan, mapping, object with attributes, Limits, or None
         ``cpu_workers``, ``max_chunk_bytes``, ``rows_per_chunk``, ``use_gpu``, ``gpu_rows_per_chunk`` and
-        ``gpu_max_chunk_bytes`` are read; what is absent or None, or a size of 0 and less, is no limit.
+        ``gpu_max_chunk_bytes`` are read, and where these have none ``cpu_rows_per_chunk`` and ``max_chunk_mb``; what is
+        absent or None, or a size of 0 and less, is no limit.
     workers, memory_limit : int, optional
         As of `Limits`.
 
@@ -107,12 +110,25 @@ def read_limits(plan: object, *, workers: int | None = None, memory_limit: int |
     else:
         use_gpu = setting(plan, "use_gpu")
         sizes = {ours: size_or_none(theirs, setting(plan, theirs)) for theirs, ours in _OF_PLAN.items()}
+        sizes["rows_per_chunk"] = sizes["rows_per_chunk"] or size_or_none(_CPU_ROWS, setting(plan, _CPU_ROWS))
+        chunk_bytes = _bytes_of_megabytes(setting(plan, _MEGABYTES))
+        for name in ("chunk_bytes", "gpu_chunk_bytes"):
+            sizes[name] = sizes[name] or chunk_bytes
         limits = Limits(use_gpu=use_gpu is None or bool(use_gpu), **sizes)
     return replace(
         limits,
         workers=limits.workers if workers is None else workers,
         memory_limit=limits.memory_limit if memory_limit is None else memory_limit,
     )
+
+
+def _bytes_of_megabytes(value: Any) -> int | None:
+    """Return a size in MiB, whole or not, as bytes; None for None and for 0 and less."""
+    try:
+        size = None if value is None else float(value) * 2**20
+        return None if size is None or size <= 0 else max(int(size), 1)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInputError(f"{_MEGABYTES} of the parallel plan is {value!r}; expected a number or None") from None
 
 
 def setting(settings: object, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from zemosaic_stack_core.zemosaic.parallel_plan import GPU_SWITCHES, allows_gpu
 # Other spellings that ZeMosaic's own code accepts; an empty setting is one that was never chosen.
 _REJECTION_ALIASES = {
     "": "none",
+    "kappa": "kappa_sigma",
     "sigma_clip": "kappa_sigma",
     "winsor": "winsorized_sigma_clip",
     "winsorized": "winsorized_sigma_clip",
     "linear_fit": "linear_fit_clip",
 }
 _NORMALIZATION_ALIASES = {"": "none", "linear": "linear_fit", "sky": "sky_mean"}
-_WEIGHTING_ALIASES = {"": "none", "unit": "none", "unity": "none"}
+_WEIGHTING_ALIASES = {"": "none", "unit": "none", "unity": "none", "noise_plus_fwhm": "noise_fwhm"}
 _COMBINE_ALIASES = {"": "mean", "average": "mean", "med": "median"}
 # Value of ZeMosaic's ``wsc_impl`` that asks for its older winsorized clip.
 _WSC_LEGACY = "legacy_quantile"
@@ -52,6 +53,8 @@ class TranslatedConfig:
     parallel: dict[str, Any]
     # False where a setting forbids the GPU.
     use_gpu: bool
+    # Bring the channels of a color tile to one median after the stack.
+    equalize_rgb: bool
     # What was asked for and can't be had, one line each.
     notes: tuple[str, ...]
     # Names of settings that mean nothing to a stack, sorted.
@@ -89,7 +92,8 @@ _WORKER_NAMES = _Names(
     "parsed_winsor_limits",
     "stack_final_combine",
 )
-_COMMON_NAMES = ("wsc_impl", "apply_radial_weight", "radial_feather_fraction", "radial_shape_power")
+_EQUALIZE = "poststack_equalize_rgb"
+_COMMON_NAMES = ("wsc_impl", "apply_radial_weight", "radial_feather_fraction", "radial_shape_power", _EQUALIZE)
 
 
 def read_zemosaic_config(path: str | Path) -> dict[str, Any]:
@@ -118,14 +122,18 @@ def translate_stacking_params(stacking_params: Mapping[str, Any] | None, zconfig
     """Translate the ``stacking_params`` that ZeMosaic's worker hands to a stacker, under the names of `_WORKER_NAMES`.
 
     Without ``stack_reject_algo`` nothing is rejected, as there. ``wsc_impl``, what belongs to the parallel plan and the
-    GPU's switches are taken from `zconfig`, the whole configuration.
+    GPU's switches are taken from `zconfig`, the whole configuration, which has the last word about
+    ``poststack_equalize_rgb``. The reference is frame 0, where ZeMosaic puts it.
     """
     params = {"stack_reject_algo": "none", **(stacking_params or {})}
     for name in ("wsc_impl", *_PARALLEL_KEYS):
         value = setting(zconfig, name)
         if value is not None:
             params.setdefault(name, value)
-    return _translate(params, _WORKER_NAMES)
+    if (equalize := setting(zconfig, _EQUALIZE)) is not None:
+        params[_EQUALIZE] = equalize
+    translated = _translate(params, _WORKER_NAMES)
+    return replace(translated, options=replace(translated.options, reference=0))
 
 
 def _translate(config: Mapping[str, Any], names: _Names) -> TranslatedConfig:
@@ -157,9 +165,15 @@ def _translate(config: Mapping[str, Any], names: _Names) -> TranslatedConfig:
         options=StackOptions(**chosen),
         parallel={name: config[name] for name in _PARALLEL_KEYS if config.get(name) is not None},
         use_gpu=allows_gpu(config),
+        equalize_rgb=is_on(config.get(_EQUALIZE)),
         notes=tuple(notes),
         ignored=tuple(sorted(str(name) for name in config if name not in known)),
     )
+
+
+def is_on(value: object) -> bool:
+    """Return whether a switch is on; ZeMosaic also writes them as text."""
+    return value.strip().lower() in ("1", "true", "yes", "on") if isinstance(value, str) else bool(value)
 
 
 def _read_methods(config: Mapping[str, Any], names: _Names) -> dict[str, Any]:

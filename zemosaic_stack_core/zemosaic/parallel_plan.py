@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,9 @@ RESERVED_MEMORY_FRACTION = 0.05
 GPU_SWITCHES = ("stack_use_gpu", "use_gpu_stack", "use_gpu", "use_gpu_phase5")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ParallelPlan:
-    """What of the machine a stack may use. Every size is a cap, never a floor.
+    """What of the machine a stack may use. Every size is a cap, never a floor. ZeMosaic sets attributes of it.
 
     Parameters
     ----------
@@ -52,14 +51,12 @@ class ParallelPlan:
     gpu_rows_per_chunk: int | None = None
     gpu_max_chunk_bytes: int | None = None
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("use_memmap", "use_gpu"):
-                checked: Any = bool(value)
-            else:
-                checked = size_or_none(field.name, value)
-            object.__setattr__(self, field.name, checked)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("use_memmap", "use_gpu"):
+            value = bool(value)
+        elif name in self.__dataclass_fields__:
+            value = size_or_none(name, value)
+        super().__setattr__(name, value)
 
 
 @dataclass(frozen=True)
@@ -161,14 +158,15 @@ def auto_tune_parallel_plan(
     kind : str
         Phase of the program the plan is for, such as ``"stack_master_tiles"``; every kind is planned alike.
     frame_shape : tuple of int or None
-        ``(row, column, ...)`` of the output; None where it is not known yet: then no rows are planned.
+        ``(row, column, ...)`` of the output; None or ``(0, 0)`` where it is not known yet: then no rows are planned.
     n_frames : int
         Frames of one stack.
     bytes_per_pixel : int
         Bytes of all channels of one pixel of one frame.
     config : mapping or object, optional
-        ZeMosaic's settings: ``parallel_autotune_enabled`` (True), ``parallel_target_cpu_load`` (0.95),
-        ``parallel_target_ram_fraction`` (0.9), ``parallel_gpu_vram_fraction`` (0.8), ``parallel_max_cpu_workers``
+        ZeMosaic's settings: ``parallel_autotune_enabled`` (True; False keeps the GPU off),
+        ``parallel_target_cpu_load`` (0.95), ``parallel_target_ram_fraction`` (0.9),
+        ``parallel_gpu_vram_fraction`` (0.8), ``parallel_max_cpu_workers``
         (0: no cap), and ``gpu_rows_per_chunk``, ``gpu_max_chunk_bytes``, ``rows_per_chunk``, ``max_chunk_bytes``,
         which go into the plan as caps; and ``stack_use_gpu``, ``use_gpu_stack``, ``use_gpu``, ``use_gpu_phase5``, of
         which the first that is there allows or forbids the GPU.
@@ -190,12 +188,14 @@ def auto_tune_parallel_plan(
     given = read_limits(config)
     workers = _workers(config, caps)
     n_frames = max(int(n_frames), 1)
+    if frame_shape is not None and min(frame_shape[:2], default=0) <= 0:
+        frame_shape = None
     row_bytes = max(frame_shape[1] * int(bytes_per_pixel) * n_frames, 1) if frame_shape else None
     height = frame_shape[0] if frame_shape else 0
     free = caps.ram_available_bytes * (1 - RESERVED_MEMORY_FRACTION)
     ram_budget = int(min(caps.ram_total_bytes * _fraction(config, "parallel_target_ram_fraction", 0.9), free))
     chunk_bytes = _smaller(max(ram_budget // workers, MIN_CHUNK_BYTES), given.chunk_bytes)
-    use_gpu = caps.gpu_available and allows_gpu(config)
+    use_gpu = caps.gpu_available and allows_gpu(config) and bool(_setting(config, "parallel_autotune_enabled", True))
     gpu_chunk_bytes = _smaller(_gpu_bytes(config, caps), given.gpu_chunk_bytes) if use_gpu else None
     return ParallelPlan(
         cpu_workers=workers,
