@@ -10,6 +10,8 @@ from samples import assert_same_bits, counts_of
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS
 
+pytestmark = pytest.mark.slow
+
 # Rules that look at the samples alone: for `noise_clip`, whose read noise is in the samples' own units, scaled
 # samples are other samples.
 SCALE_FREE = [rejection for rejection in REJECTIONS if rejection != "noise_clip"]
@@ -49,7 +51,6 @@ def run(cube, options, **arguments):
     return stack(list(cube), options=options, maps="all", workers=1, **arguments)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rejection", SCALE_FREE)
 @given(cube=cubes, parameters=rules, power=st.integers(-20, 20))
 @few
@@ -62,7 +63,6 @@ def test_scaling_by_a_power_of_two_scales_the_result(rejection, cube, parameters
         np.testing.assert_array_equal(getattr(scaled, name), getattr(plain, name), err_msg=name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rejection", REJECTIONS)
 @given(cube=cubes, parameters=rules, where=st.integers(0, 12), how=st.sampled_from(["nan", "inf", "mask", "weight"]))
 @few

@@ -23,6 +23,7 @@ def make_frames():
     return frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_per_chunk", [None, 1])
 @pytest.mark.parametrize("combine", COMBINATIONS)
 @pytest.mark.parametrize("rejection", REJECTIONS)

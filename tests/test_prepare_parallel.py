@@ -34,10 +34,10 @@ def refuses(number: int, _shared: None) -> int:
 def test_answers_come_in_the_order_of_the_tasks(workers: int) -> None:
     told: list[tuple[int, int]] = []
     answers = map_in_processes(
-        scaled, range(5), 10, pixels=1, workers=workers, progress=lambda *done: told.append(done)
+        scaled, range(3), 10, pixels=1, workers=workers, progress=lambda *done: told.append(done)
     )
-    assert answers == [0, 10, 20, 30, 40]
-    assert told == [(count, 5) for count in range(1, 6)]
+    assert answers == [0, 10, 20]
+    assert told == [(count, 3) for count in range(1, 4)]
 
 
 def test_small_frames_are_not_worth_a_process() -> None:
