@@ -84,8 +84,8 @@ class Task(NamedTuple):
 
     @property
     def is_empirical(self) -> bool:
-        """Whether the variance is that of the samples about their mean."""
-        return self.variance and not self.propagates
+        """Whether the variance is that of the samples about their mean; min and max have none."""
+        return self.variance and not self.propagates and self.combine in ("mean", "median")
 
     @property
     def sorts(self) -> bool:
@@ -103,7 +103,7 @@ def task_of(samples: Samples, options: StackOptions, maps: frozenset[str]) -> Ta
         is_normalized=samples.scale is not None,
         has_masks=samples.masks is not None,
         weights=weights,
-        propagates="variance" in maps and samples.variances is not None,
+        propagates="variance" in maps and samples.variances is not None and options.combine in ("mean", "median"),
         weight_map="weight_map" in maps,
         variance="variance" in maps,
         bounds="bounds" in maps,

@@ -101,7 +101,7 @@ class StackResult:
     coverage, rejected_low, rejected_high : array of the image's shape, int32, or None
         Samples combined, and excluded below and above; None unless asked for.
     weight_map, variance : array of the image's shape, float32, or None
-        Sum of the combined samples' weights, variance of the combined value (input units squared).
+        Sum of the combined samples' weights, variance of the combined value (input units squared; NaN of min and max).
     frames : tuple of FrameRecord
         One record per frame, in the order given.
     backend : str
