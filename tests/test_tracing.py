@@ -399,7 +399,6 @@ def test_types_that_would_be_promoted_are_refused(operation, message):
         traced(operation)
 
 
-@pytest.mark.xfail(strict=True, reason="found by compilers only, or by none: a comparison of u16 is one of i16")
 @pytest.mark.parametrize(
     "operation",
     [
@@ -467,7 +466,6 @@ def test_one_program_for_any_number_of_frames_and_any_kappas():
     assert misses() == before + 1
 
 
-@pytest.mark.xfail(strict=True, reason="threads that begin together compile the same program, each for itself")
 def test_threads_share_one_program():
     frames = list(np.random.default_rng(1).normal(size=(6, 64, 30)).astype(np.float32))
     host._compiled.cache_clear()

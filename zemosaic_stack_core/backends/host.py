@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Outputs = tuple[dict[str, Any], dict[str, Any]]
 
+# Threads that need a program at the same time let one of them compile it.
+_COMPILING = threading.Lock()
 ARRAYS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "bool": np.bool_}
 
 
@@ -58,7 +61,8 @@ def _run(function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
     from zemosaic_stack_core.backends.llvm import ALIGNMENT, LANES, scratch_bytes
 
     inputs = readable(np, inputs)
-    compiled = _compiled(function, task, layout_of(inputs))
+    with _COMPILING:
+        compiled = _compiled(function, task, layout_of(inputs))
     program, frames, pixels = compiled.program, inputs.frames, inputs.pixels
     room = max(pixels, LANES)
     given = [row for rows in inputs.rows.values() for row in rows] + list(inputs.whole.values())

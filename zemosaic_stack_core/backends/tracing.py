@@ -27,8 +27,16 @@ FLOATS = (F32, F64)
 # Types of samples as they are read; each is converted to float32 by one rounding at most.
 READ_TYPES = ("u8", "i16", "u16", I32, F32, F64)
 
-_ARITHMETIC = ("add", "sub", "mul", "div")
-_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+# Types that an operation takes; others would mean something else to each compiler, as u16 that is compared as i16.
+_NUMBERS = (F32, F64, I32)
+_TAKEN = {
+    **dict.fromkeys(("add", "sub", "mul", "neg", "min", "max", "lt", "le", "gt", "ge"), _NUMBERS),
+    **dict.fromkeys(("eq", "ne"), (*_NUMBERS, BOOL)),
+    **dict.fromkeys(("div", "sqrt", "abs", "round", "floor"), FLOATS),
+    **dict.fromkeys(("and", "or", "not"), (BOOL,)),
+    "half": (I32,),
+}
+_CASTS = {(F32, F64), (F64, F32), (I32, F64), (I32, F32), (F64, I32), (BOOL, I32), (BOOL, F64), (BOOL, F32)}
 
 
 class Line(NamedTuple):
@@ -164,6 +172,7 @@ class Recorder:
 
     def record(self, operation: str, dtype: str, *operands: Any) -> Symbol:
         """Return the value of an operation, which depends on nothing but its operands."""
+        _check_types(operation, dtype, operands)
         key = (operation, dtype, *(operand.number if isinstance(operand, Symbol) else operand for operand in operands))
         for _, known in self._open:
             if key in known:
@@ -228,6 +237,15 @@ class Recorder:
             )
         )
         return carried
+
+
+def _check_types(operation: str, dtype: str, operands: Sequence[Any]) -> None:
+    """Raise where an operation does not take such operands."""
+    of = operands[0].dtype if operands and isinstance(operands[0], Symbol) else ""
+    if operation in _TAKEN and of not in _TAKEN[operation]:
+        raise TypeError(f"{operation} of {of}; expected {' or '.join(_TAKEN[operation])}: see astype")
+    if operation == "cast" and (of, dtype) not in _CASTS and not (of in READ_TYPES and dtype == F32):
+        raise TypeError(f"{of} as {dtype}; expected what is read as f32 first, or numbers among each other")
 
 
 class TracingNamespace:

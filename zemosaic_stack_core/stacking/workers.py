@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from zemosaic_stack_core.backends import Backend
 from zemosaic_stack_core.frames.bands import BandReader
@@ -20,6 +20,8 @@ from zemosaic_stack_core.system.open_files import default_open_files
 
 # Below this many samples a thread costs more than it saves: starting one takes 0.1 ms, a core does 2**28 a second.
 WORTH_A_THREAD = 1 << 19
+# Seconds after which a wait for the threads is begun again.
+WAIT_S = 0.2
 
 
 def settle_limits(limits: Limits, group: FrameGroup, backend: Backend) -> Limits:
@@ -73,8 +75,11 @@ def compute_in_threads(
     counts = FrameCounts.zeros(len(job.group.sources), job.group.channels)
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="zemosaic-stack") as pool:
         try:
-            for future in [pool.submit(work) for _ in range(threads)]:
-                counts.add(future.result())
+            futures = {pool.submit(work) for _ in range(threads)}
+            while futures:  # with a time-out: on Windows Ctrl-C does not end a wait
+                ended, futures = wait(futures, timeout=WAIT_S, return_when=FIRST_EXCEPTION)
+                for future in ended:
+                    counts.add(future.result())
         except BaseException:  # Ctrl-C comes here, while this thread waits
             failed.set()
             raise
