@@ -192,7 +192,7 @@ def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
             hdus[0].header.update(cards)
     group = prepare_frames(paths, PrepareOptions(reference=paths[0]), cache_folder=tmp_path / "c", workers=1)
     assert group.alignment == "wcs"
-    assert "stars of 2 confirm it to 0.0" in group.why
+    assert "stars of 3 confirm it to 0.0" in group.why
     assert group.levels == "plane"  # the night's sky tilts
     first, second = (fits.getdata(path) for path in group.paths[:2])
     assert abs(float(np.nanmedian(second - first))) < 1.0  # of a sky of 400

@@ -9,8 +9,6 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from stars import list_stars
 
-from zemosaic_stack_core.prepare.align import wcs_offsets
-from zemosaic_stack_core.prepare.canvas.geometry import Affine
 from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, pixel_to_pixel, wcs_affine
 from zemosaic_stack_core.prepare.stars.detect import StarList
 
@@ -64,21 +62,6 @@ def test_the_nearest_affine_map_is_near() -> None:
     assert found.shift_at(200, 150) == pytest.approx((10, 20), abs=1e-3)
     border = border_points(header(10, 20), header(), ROWS, COLUMNS)
     assert np.ptp(border, axis=0) == pytest.approx((COLUMNS - 1, ROWS - 1), abs=0.01)
-
-
-def test_stars_confirm_a_wcs() -> None:
-    headers = [header(), header(15, -9, 4.0), header(300, 250)]
-    maps = [pixel_to_pixel(headers[0], other, sky()) for other in headers]
-    lists = [stars_at(points) for points in maps]
-    offsets = wcs_offsets(headers, lists, 0)
-    assert offsets == {1: pytest.approx(0.0, abs=0.05), 2: None}
-
-
-def test_stars_contradict_a_wcs() -> None:
-    headers = [header(), header(15, -9)]
-    moved = Affine(x0=4.0, y0=3.0)
-    lists = [stars_at(sky()), stars_at(moved(pixel_to_pixel(headers[0], headers[1], sky())))]
-    assert wcs_offsets(headers, lists, 0) == {1: pytest.approx(5.0, abs=0.05)}
 
 
 def test_headers_survive_as_text() -> None:

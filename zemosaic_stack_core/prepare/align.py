@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,22 +12,14 @@ import numpy as np
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.geometry import Affine, Canvas, corners_of, union_canvas
 from zemosaic_stack_core.prepare.canvas.resample import AffineMap, PixelMap
-from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, placed_wcs, wcs_affine
+from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, placed_wcs
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.fluxes import flux_ratios
 from zemosaic_stack_core.prepare.stars.match import refine_match
 from zemosaic_stack_core.prepare.stars.register import Place, rank_references, register_frames
-
-# Pixels that stars may be from where the WCS has them.
-_TRUSTED = 1.0
-# Stars that two frames must share, by their WCS, to check it.
-_ENOUGH_STARS = 10
-# Pixels from its border that a star must lie on the other frame to count as shared.
-_MARGIN = 5
-# What a match must show that starts from the WCS: stars, and their residual in pixels.
-_EVIDENCE = (6, 1.5)
+from zemosaic_stack_core.prepare.wcs_places import EVIDENCE, TRUSTED, WcsPlaces, adjusted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,8 +42,10 @@ class Placement:
             borders = []
             for index in used:
                 transform = self.places[index].transform
-                if self.alignment == "wcs":
-                    borders.append(border_points(self._header(index), self._header(self.reference), rows, columns))
+                place = self.places[index]
+                if self.alignment == "wcs" and not place.is_by_stars:
+                    border = border_points(self._header(index), self._header(self.reference), rows, columns)
+                    borders.append((place.correction or Affine())(border))
                 elif transform is not None:
                     borders.append(transform(corners_of(rows, columns)))
             canvas = union_canvas(borders, rows, columns)
@@ -66,7 +61,7 @@ class Placement:
         near = [self.reference, *sorted(used, key=lambda index: abs(index - self.reference))]
         for index in near:
             header, transform = self.frames[index].wcs_header, self.places[index].transform
-            if header is not None and transform is not None:
+            if header is not None and transform is not None and not self.places[index].is_by_stars:
                 cards = placed_wcs(header, transform.moved(canvas.x, canvas.y))
                 if cards is not None:
                     return cards
@@ -76,9 +71,13 @@ class Placement:
         """Return where the canvas's pixels lie on a frame; None where they are the frame's."""
         if self.alignment == "none":
             return None
-        if self.alignment == "wcs" and index != self.reference and canvas.wcs_header is not None:
-            return WcsMap(frame=self._header(index), canvas=canvas.wcs_header)
-        transform = self.places[index].transform or Affine()
+        place = self.places[index]
+        transform = place.transform or Affine()
+        is_by_wcs = self.alignment == "wcs" and not place.is_by_stars
+        if is_by_wcs and index != self.reference and canvas.wcs_header is not None:
+            to_canvas = Affine().moved(canvas.x, canvas.y)
+            correction = to_canvas.inverse().then(place.correction or Affine()).then(to_canvas)
+            return WcsMap(frame=self._header(index), canvas=canvas.wcs_header, correction=correction)
         return AffineMap(transform.moved(canvas.x, canvas.y).inverse())
 
     def spread(self, used: Sequence[int]) -> float:
@@ -93,9 +92,9 @@ def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options:
     if options.align == "none":
         places = (Place(transform=Affine()),) * len(frames)
         return Placement(alignment="none", why="asked for", reference=named or 0, frames=frames, places=places)
-    alignment, why, reference = _choose(frames, lists, options, named)
-    if alignment == "wcs":
-        places = _places_by_wcs(frames, lists, reference)
+    alignment, why, reference, looked = _choose(frames, lists, options, named)
+    if looked is not None:
+        reference, places = looked.reference, _places_by_wcs(looked, insists=options.align == "wcs")
     else:
         found = register_frames(
             lists,
@@ -105,6 +104,8 @@ def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options:
             reference=named,
         )
         reference, places = found.reference, found.places
+        if any(place.is_bridged for place in places):  # maps multiplied along a chain add up their errors
+            places = tuple(adjusted(places, lists, reference))
     return Placement(alignment=alignment, why=why, reference=reference, frames=frames, places=places)
 
 
@@ -123,78 +124,58 @@ def _named_reference(frames: Sequence[RawFrame], options: PrepareOptions) -> int
 
 def _choose(
     frames: Sequence[RawFrame], lists: Sequence[StarList], options: PrepareOptions, named: int | None
-) -> tuple[str, str, int]:
-    """Return the alignment, why, and the index of the reference."""
+) -> tuple[str, str, int, WcsPlaces | None]:
+    """Return the alignment, why, the index of the reference, and what the WCS says where it is taken."""
     reference = rank_references(lists)[0] if named is None else named
     lacking = [frame.name for frame in frames if frame.wcs_header is None]
     if options.align == "stars":
-        return "stars", "asked for", reference
+        return "stars", "asked for", reference, None
     if options.align == "wcs":
         if lacking:
             raise InvalidInputError(f"{lacking[0]}: no celestial WCS; expected one in every frame for --align wcs")
-        return "wcs", "asked for", reference
+        return "wcs", "asked for", reference, WcsPlaces.look(frames, lists, reference)
     if lacking:
-        return "stars", f"{len(lacking)} of {len(frames)} frames have no WCS", reference
+        return "stars", f"{len(lacking)} of {len(frames)} frames have no WCS", reference, None
+    if len(frames) > 1 and len({frame.wcs_place for frame in frames}) == 1:
+        return "stars", "all frames have the same WCS, which proves nothing", reference, None
+    looked = WcsPlaces.look(frames, lists, reference)
     if len(frames) == 1:
-        return "wcs", "one frame", reference
-    if len({frame.wcs_place for frame in frames}) == 1:
-        return "stars", "all frames have the same WCS, which proves nothing", reference
-    offsets = wcs_offsets([frame.wcs_header or "" for frame in frames], lists, reference)
-    known = {index: offset for index, offset in offsets.items() if offset is not None}
-    for index, offset in known.items():
-        if not offset <= _TRUSTED:
-            found = f"{offset:.1f} px off" if np.isfinite(offset) else "not confirmed by any star"
-            return "stars", f"the WCS of {frames[index].name} is {found}", reference
-    if not known:
-        return "wcs", "every frame has a WCS; frames share too few stars to check it", reference
-    silent = f", {len(offsets) - len(known)} share too few to say" if len(offsets) > len(known) else ""
-    median = float(np.median(list(known.values())))
-    why = f"every frame has a WCS; stars of {len(known)} confirm it to {median:.2f} px{silent}"
-    return "wcs", why, reference
+        return "wcs", "one frame", reference, looked
+    sound, off = looked.confirmed(), looked.contradicted()
+    if sound and reference not in sound and named is None:
+        reference = next(index for index in rank_references(lists) if index in sound)
+        looked = WcsPlaces.look(frames, lists, reference)
+        sound, off = looked.confirmed(), looked.contradicted()
+    if off and (reference not in sound or 2 * len(off) > len(frames)):
+        worst = min(off, key=lambda index: (off[index], index == reference))
+        found = f"{off[worst]:.1f} px off" if math.isfinite(off[worst]) else "not confirmed by any star"
+        return "stars", f"the WCS of {frames[worst].name} is {found}", reference, None
+    if not looked.apart:
+        return "wcs", "every frame has a WCS; frames share too few stars to check it", reference, looked
+    good = [apart for apart in looked.apart.values() if apart <= TRUSTED]
+    parts = [f"stars of {len(sound)} confirm it to {np.median(good):.2f} px"] if good else []
+    parts += [f"those of {len(off)} contradict it"] if off else []
+    silent = len(frames) - len(sound) - len(off)
+    parts += [f"{silent} share too few to say"] if silent else []
+    return "wcs", f"every frame has a WCS; {', '.join(parts)}", reference, looked
 
 
-def _places_by_wcs(frames: Sequence[RawFrame], lists: Sequence[StarList], reference: int) -> tuple[Place, ...]:
-    """Return the frames' places by their WCS, with what the stars say of them."""
-    target = frames[reference].wcs_header or ""
-    transforms = [
-        Affine() if index == reference else wcs_affine(frame.wcs_header or "", target, frame.rows, frame.columns)
-        for index, frame in enumerate(frames)
-    ]
-    ratios = flux_ratios(lists, transforms, reference, [frame.seconds for frame in frames])
-    places = []
-    for stars, transform, ratio in zip(lists, transforms, ratios, strict=True):
-        match = refine_match(stars, lists[reference], transform) if len(stars) else None
-        if match is not None and match.problem(*_EVIDENCE):
+def _places_by_wcs(looked: WcsPlaces, *, insists: bool) -> tuple[Place, ...]:
+    """Return the frames' places by their WCS, adjusted to their stars, unless that is insisted on."""
+    reference, lists = looked.reference, looked.lists
+    if insists:
+        reason = "its WCS can't be mapped to the reference's"
+        places = [Place(transform=one, reason="" if one is not None else reason) for one in looked.maps]
+    else:
+        places = adjusted(looked.places(), lists, reference, looked)
+    transforms = [place.transform for place in places]
+    ratios = flux_ratios(lists, transforms, reference, [frame.seconds for frame in looked.frames])
+    found = []
+    for stars, place, ratio in zip(lists, places, ratios, strict=True):
+        match = None
+        if place.transform is not None and len(stars):
+            match = refine_match(stars, lists[reference], place.transform)
+        if match is not None and match.problem(*EVIDENCE):
             match = None
-        places.append(Place(transform=transform, match=match, flux_ratio=ratio))
-    return tuple(places)
-
-
-def wcs_offsets(headers: Sequence[str], lists: Sequence[StarList], reference: int) -> dict[int, float | None]:
-    """Return how far each frame's stars lie from where its WCS has them, pixels, but the reference's.
-
-    They are compared with the reference's or those of the frame before it; None where too few are shared by either.
-    """
-    offsets: dict[int, float | None] = {}
-    for index, stars in enumerate(lists):
-        if index == reference:
-            continue
-        offsets[index] = None
-        for other in dict.fromkeys((reference, max(index - 1, 0))):
-            if offsets[index] is None and other != index:
-                expected = wcs_affine(headers[index], headers[other], stars.rows, stars.columns)
-                offsets[index] = _offset(stars, lists[other], expected)
-    return offsets
-
-
-def _offset(source: StarList, target: StarList, expected: Affine) -> float | None:
-    """Return how far stars are from where they should be; infinite where none fits, None where there are too few."""
-    on_target = source.count_on(target, expected, margin=_MARGIN)
-    on_source = target.count_on(source, expected.inverse(), margin=_MARGIN)
-    if min(on_target, on_source) < _ENOUGH_STARS:
-        return None
-    match = refine_match(source, target, expected)
-    if match is None or match.problem(*_EVIDENCE):
-        return float("inf")
-    middle = source.points[match.source]
-    return float(np.median(np.hypot(*(match.transform(middle) - expected(middle)).T)))
+        found.append(replace(place, match=match or place.match, flux_ratio=ratio))
+    return tuple(found)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _Places = npt.NDArray[np.float64]
 
+_NO_CORRECTION = Affine()
 # Pixels between nodes; a cubic spline between them is then good to 1e-5 pixel for any usual projection.
 _STEP = 24
 # Output rows whose nodes are mapped at once.
@@ -33,6 +34,8 @@ class WcsMap:
     # Headers of the frame and of the output grid.
     frame: str
     canvas: str
+    # What stars have moved the frame by, on the output grid.
+    correction: Affine = _NO_CORRECTION
 
     def places(self, start: int, stop: int, columns: int) -> tuple[_Places, _Places]:
         """Return x and y on the frame of output rows `start` to `stop`."""
@@ -53,18 +56,18 @@ class WcsMap:
         """Yield rows and the splines that hold there: those of fixed blocks, so that bands of any height agree."""
         for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
             rows = np.arange(max(start, block * _BLOCK), min(stop, (block + 1) * _BLOCK), dtype=np.float64)
-            yield rows, *_splines(self.frame, self.canvas, block, columns)
+            yield rows, *_splines(self, block, columns)
 
 
 @lru_cache(maxsize=4)
-def _splines(frame: str, canvas: str, block: int, columns: int) -> tuple[Any, Any]:
+def _splines(mapping: WcsMap, block: int, columns: int) -> tuple[Any, Any]:
     """Return cubic splines of x and y on the frame over a block of output rows, through nodes mapped by the WCS."""
     from scipy.interpolate import RectBivariateSpline
 
     rows = np.arange(block * _BLOCK - _STEP, (block + 1) * _BLOCK + 2 * _STEP, _STEP, dtype=np.float64)
     across = np.arange(-_STEP, columns + 2 * _STEP, _STEP, dtype=np.float64)
     grid = np.stack(np.broadcast_arrays(across[np.newaxis, :], rows[:, np.newaxis]), axis=-1).reshape(-1, 2)
-    places = pixel_to_pixel(canvas, frame, grid)
+    places = pixel_to_pixel(mapping.canvas, mapping.frame, mapping.correction.inverse()(grid))
     # Nodes that the projection can't reach are far outside.
     places = np.where(np.isfinite(places), places, -1e6).reshape(rows.size, across.size, 2)
     ky = min(3, across.size - 1)

@@ -39,7 +39,7 @@ def flux_ratios(
     usual = np.log([exposures[reference] / time for time in exposures]) if known else np.zeros(count)
     normal, right = np.diag(np.full(count, _USUAL**-2)), usual * _USUAL**-2
     linked = np.zeros(count, np.bool_)
-    for first, second in _pairs(lists, transforms, reference):
+    for first, second in overlapping_pairs(lists, transforms, reference):
         one, other = transforms[first], transforms[second]
         if one is None or other is None:
             continue
@@ -61,7 +61,9 @@ def flux_ratios(
     return [float(ratio) if is_linked else math.nan for ratio, is_linked in zip(ratios, linked, strict=True)]
 
 
-def _pairs(lists: Sequence[StarList], transforms: Sequence[Affine | None], reference: int) -> list[tuple[int, int]]:
+def overlapping_pairs(
+    lists: Sequence[StarList], transforms: Sequence[Affine | None], reference: int
+) -> list[tuple[int, int]]:
     """Return pairs of frames that overlap: each with its nearest, and with the reference."""
     centers: npt.NDArray[np.float64] = np.full((len(lists), 2), np.inf)
     for index, (stars, transform) in enumerate(zip(lists, transforms, strict=True)):

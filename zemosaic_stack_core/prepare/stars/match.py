@@ -26,6 +26,8 @@ _LEAST_ALIKE = 5
 _AFFINE_STARS = 15
 # The affine map must leave less than this part of the similarity's residual.
 _AFFINE_GAIN = 0.9
+# Times its error: such a star is seen in every frame of the same sky.
+_BRIGHT = 25.0
 # Brightest stars that asterisms are made of, one attempt after the other.
 _ASTERISMS = (40, 150)
 # Maps that are tried on all stars, per attempt.
@@ -236,6 +238,15 @@ def _with_evidence(pairs: _Pairs, transform: Affine, residual: float) -> StarMat
         flux_ratio=float(np.exp(np.median(log_ratio))),
         flux_scatter=1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))),
     )
+
+
+def must_be_seen(source: StarList, target: StarList, transform: Affine, *, margin: float) -> int:
+    """Return how many stars are so bright, and so far inside the other frame, that it must show them."""
+    if not len(source) or not len(target):
+        return 0
+    x, y = transform(source.points).T
+    inside = (x > margin) & (y > margin) & (x < target.columns - 1 - margin) & (y < target.rows - 1 - margin)
+    return int((inside & (source.flux > _BRIGHT * source.error)).sum())
 
 
 def chance_matches(first: int, second: int, area: float, radius: float) -> float:

@@ -42,6 +42,12 @@ class Place:
     reason: str = ""
     # What is worth knowing of a good match.
     note: str = ""
+    # Of a frame placed by WCS: what its stars move it by on the reference's grid; part of `transform`.
+    correction: Affine | None = None
+    # Its map goes by way of another frame.
+    is_bridged: bool = False
+    # Among frames placed by WCS, this one is not.
+    is_by_stars: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,6 +156,7 @@ class _Search:
                             transform=place.transform.then(onward.transform),
                             flux_ratio=place.flux_ratio * onward.flux_ratio,
                             note=f"matched by way of frame {via + 1}",
+                            is_bridged=True,
                         )
                         break
             if len(lost) == sum(places[i].transform is None for i in lost):

@@ -1,0 +1,193 @@
+"""Places by WCS, as far as stars confirm them: `WcsPlaces`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of, fit_affine
+from zemosaic_stack_core.prepare.canvas.wcs import pixel_to_pixel
+from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
+from zemosaic_stack_core.prepare.stars.adjust import Ties, adjust
+from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.fluxes import overlapping_pairs
+from zemosaic_stack_core.prepare.stars.match import StarMatch, find_match, must_be_seen, refine_match
+from zemosaic_stack_core.prepare.stars.register import Place
+
+_Values = npt.NDArray[np.float64]
+
+# Pixels that stars may be from where the WCS has them.
+TRUSTED = 1.0
+# Bright stars that two frames must share, by their WCS, to contradict it: fewer that don't match say nothing.
+_ENOUGH_STARS = 10
+# Pixels from its border that a star must lie on the other frame to count as shared.
+_MARGIN = 5
+# What a match must show that starts from the WCS: stars, and their residual in pixels.
+EVIDENCE = (6, 1.5)
+# What one must show that starts from nothing.
+_SURE = (8, 1.0)
+# Frames that a lost one is tried on.
+_TRIED = 5
+# Diagonals of a frame that a frame whose WCS no star confirms may be away from all others.
+_FAR = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class WcsPlaces:
+    """What the WCS of a set says on the reference's grid, and what stars say of that."""
+
+    frames: Sequence[RawFrame]
+    lists: Sequence[StarList]
+    reference: int
+    # Stars of each frame on the reference's grid by its WCS; None where that can't map it.
+    there: list[_Values | None] = field(default_factory=list)
+    # The nearest affine maps of the same.
+    maps: list[Affine | None] = field(default_factory=list)
+    # Pairs of frames whose stars match, and how far these are from where the WCS has them, pixels.
+    matches: dict[tuple[int, int], StarMatch] = field(default_factory=dict)
+    apart: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def look(cls, frames: Sequence[RawFrame], lists: Sequence[StarList], reference: int) -> WcsPlaces:
+        """Map all stars to the reference's grid, and match frames that overlap there."""
+        found = cls(frames, lists, reference)
+        target = frames[reference].wcs_header or ""
+        for frame, stars in zip(frames, lists, strict=True):
+            x, y = np.meshgrid(np.linspace(0, frame.columns - 1, 9), np.linspace(0, frame.rows - 1, 9))
+            grid = np.column_stack([x.reshape(-1), y.reshape(-1)])
+            mapped = pixel_to_pixel(frame.wcs_header or "", target, np.concatenate([grid, stars.points]))
+            usable = bool(np.isfinite(mapped).all())
+            found.there.append(mapped[len(grid) :] if usable else None)
+            found.maps.append(fit_affine(grid, mapped[: len(grid)]) if usable else None)
+        for pair in overlapping_pairs(lists, found.maps, reference):
+            found._compare(*pair)
+        return found
+
+    def _compare(self, first: int, second: int) -> None:
+        """Match two frames where their WCS has them, and note how far their stars are from there."""
+        one, other = self.maps[first], self.maps[second]
+        there, back = self.there[first], self.there[second]
+        if one is None or other is None or there is None or back is None:
+            return
+        source, target, expected = self.lists[first], self.lists[second], one.then(other.inverse())
+        match = refine_match(source, target, expected)
+        if match is None or match.problem(*EVIDENCE):
+            seen = min(
+                must_be_seen(source, target, expected, margin=_MARGIN),
+                must_be_seen(target, source, expected.inverse(), margin=_MARGIN),
+            )
+            if seen >= _ENOUGH_STARS:
+                self.apart[first, second] = math.inf
+            return
+        self.matches[first, second] = match
+        self.apart[first, second] = float(np.median(np.hypot(*(there[match.source] - back[match.target]).T)))
+
+    def confirmed(self) -> set[int]:
+        """Return the largest group of frames whose stars confirm that they are where their WCS has them."""
+        group = list(range(len(self.frames)))
+        for (first, second), apart in self.apart.items():
+            if apart <= TRUSTED:
+                old, new = group[second], group[first]
+                group = [new if one == old else one for one in group]
+        largest = max(set(group), key=lambda one: (group.count(one), group[self.reference] == one))
+        members = {index for index, one in enumerate(group) if one == largest}
+        return members if len(members) > 1 else set()
+
+    def contradicted(self) -> dict[int, float]:
+        """Return frames that stars contradict and none confirm, and how far they are off, pixels."""
+        off: dict[int, float] = {}
+        sound = {index for pair, apart in self.apart.items() if apart <= TRUSTED for index in pair}
+        for pair, apart in self.apart.items():
+            if apart > TRUSTED:
+                off |= {index: min(apart, off.get(index, math.inf)) for index in pair if index not in sound}
+        return off | {index: math.inf for index, place in enumerate(self.maps) if place is None}
+
+    def places(self) -> list[Place]:
+        """Return the frames' places: by WCS, by their stars where these contradict it; none where nothing fits."""
+        sound, off = self.confirmed(), self.contradicted()
+        places = [Place(transform=transform) for transform in self.maps]
+        if not sound:
+            sound = {self.reference}
+        for index in range(len(places)):
+            if index in sound or index == self.reference:
+                continue
+            found = self._by_stars(index, sound)
+            if found is not None:
+                places[index] = found
+            elif index in off:
+                places[index] = Place(reason="its stars contradict its WCS and match no other frame's")
+            elif self._is_far(index):
+                places[index] = Place(reason="its WCS puts it far from all others, and no star confirms that")
+            elif len(sound) > 1:
+                places[index] = replace(places[index], note="no star confirms its WCS")
+        return places
+
+    def _by_stars(self, index: int, sound: set[int]) -> Place | None:
+        """Return the place of a frame by stars that it shares with one whose WCS is confirmed, wherever they are."""
+        near = sorted(sound, key=lambda other: (other != self.reference, abs(other - index)))
+        for other in near[:_TRIED]:
+            onward = self.maps[other]
+            match = find_match(self.lists[index], self.lists[other]) if onward is not None else None
+            if match is None or onward is None or match.problem(*_SURE):
+                continue
+            transform, own = match.transform.then(onward), self.maps[index]
+            corners = corners_of(self.lists[index].rows, self.lists[index].columns)
+            away = math.inf if own is None else float(np.hypot(*(own(corners) - transform(corners)).T).max())
+            if away <= 2 * TRUSTED:
+                return Place(transform=own, match=match)
+            how_far = f"{away:.0f} px off" if math.isfinite(away) else "nowhere near"
+            note = f"its WCS is {how_far}: registered on its stars"
+            return Place(transform=transform, match=match, note=note, is_by_stars=True)
+        return None
+
+    def _is_far(self, index: int) -> bool:
+        """Return whether a frame lies far from all others by its WCS."""
+        stars = self.lists[index]
+        middle = [((stars.columns - 1) / 2, (stars.rows - 1) / 2)]
+        centers = [None if place is None else place(middle)[0] for place in self.maps]
+        own = centers[index]
+        others = [c for other, c in enumerate(centers) if c is not None and other != index]
+        if own is None or not others:
+            return False
+        return min(float(np.hypot(*(own - c))) for c in others) > _FAR * math.hypot(stars.rows, stars.columns)
+
+
+def adjusted(
+    places: Sequence[Place], lists: Sequence[StarList], reference: int, looked: WcsPlaces | None = None
+) -> list[Place]:
+    """Return the places with the corrections that make all overlaps agree; the reference stays.
+
+    `looked` is what the WCS says of frames placed by it; others are where their stars' maps put them.
+    """
+    maps = [place.transform for place in places]
+    by_wcs = [looked is not None and not place.is_by_stars for place in places]
+    ties = []
+    for first, second in overlapping_pairs(lists, maps, reference):
+        one, other = maps[first], maps[second]
+        if one is None or other is None:
+            continue
+        match = looked.matches.get((first, second)) if looked and by_wcs[first] and by_wcs[second] else None
+        match = match or refine_match(lists[first], lists[second], one.then(other.inverse()))
+        if match is None or match.problem(*EVIDENCE):
+            continue
+        ends = []
+        for index, which, transform in ((first, match.source, one), (second, match.target, other)):
+            there = looked.there[index] if looked is not None and by_wcs[index] else None
+            ends.append(transform(lists[index].points[which]) if there is None else there[which])
+        ties.append(Ties(first=first, second=second, one=ends[0], other=ends[1]))
+    if not ties:
+        return list(places)
+    rows, columns = lists[0].rows, lists[0].columns
+    middle = [((columns - 1) / 2, (rows - 1) / 2)]
+    centers = np.array([(Affine() if one is None else one)(middle)[0] for one in maps])
+    moves = adjust(ties, centers, math.hypot(rows, columns) / 2, reference, TRUSTED)
+    return [
+        place
+        if place.transform is None or index == reference
+        else replace(place, transform=place.transform.then(move), correction=move)
+        for index, (place, move) in enumerate(zip(places, moves, strict=True))
+    ]
