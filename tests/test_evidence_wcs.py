@@ -47,7 +47,7 @@ class Mosaic:
             header(x + dx, y + dy, turn + 0.03 * dt / max(error, 1e-9) * error)
             for (x, y), turn, (dx, dy, dt) in zip(grid, turns, off, strict=True)
         ]
-        low, high = np.array([-60.0, -60.0]), np.array(grid[-1]) + (COLUMNS + 60, ROWS + 60)
+        low, high = np.array([-60.0, -60.0]), np.add(grid[-1], (COLUMNS + 60, ROWS + 60))
         count = int(density * np.prod((high - low) / (COLUMNS, ROWS)))
         sky = random.uniform(low, high, (count, 2))
         flux = 2000 * np.exp(random.uniform(0, 4, count))
