@@ -148,6 +148,7 @@ def device():
     return namespace_backend(xp, device=xp.Device("device1"))
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("first", [1, 2, 3, 5, 99], ids="fails at {}".format)
 def test_four_threads_with_failures_have_the_cpus_bits(run_gpu, caplog, first):
