@@ -21,8 +21,8 @@ BOX = 16
 # Of a box's side: a sixteenth of it is missing at one side.
 _OFF_CENTER = 0.06
 _ROUNDS = 200
-# Data units: a round that changes no box by as much is the last.
-_DONE = 1e-3
+# Of the boxes' spread: a round that changes no box by as much is the last.
+_DONE = 1e-5
 # Robust standard deviations that a box may lie off the fit.
 _CLIP = 3.0
 # Of a frame's height and width; a slope that overlaps don't span is an extrapolation.
@@ -167,6 +167,8 @@ def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference
     present = np.isfinite(plane)
     count = present.sum(axis=0)
     shared = [present[index] & (count > 1) for index in range(len(plane))]
+    values = plane[present]
+    done = _DONE * float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
     fitted = [index for index in range(len(plane)) if shared[index].sum() >= 2 * design.shape[-1]]
     for round_ in range(_ROUNDS):
         before = adjusted.copy()
@@ -182,7 +184,7 @@ def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference
             gauge = coefficients[reference].copy()
             coefficients[fitted] -= gauge
             adjusted[fitted] -= design @ gauge
-        if round_ and float(np.nanmax(np.abs(adjusted - before), initial=0.0)) < _DONE:
+        if round_ and float(np.nanmax(np.abs(adjusted - before), initial=0.0)) <= done:
             break
 
 
@@ -196,7 +198,7 @@ def _fit_clipped(design: _Boxes, wanted: _Boxes) -> _Boxes:
         else:
             fit = np.asarray(np.linalg.lstsq(design[keep], wanted[keep], rcond=None)[0], np.float64)
         rest = wanted - design @ fit
-        spread = 1.4826 * float(np.median(np.abs(rest[keep]))) + 1e-12
+        spread = 1.4826 * float(np.median(np.abs(rest[keep]))) + np.finfo(np.float64).tiny
         now = np.abs(rest) <= _CLIP * spread
         if now.sum() < 2 * design.shape[-1] or np.array_equal(now, keep):
             break

@@ -28,6 +28,8 @@ _AFFINE_STARS = 15
 _AFFINE_GAIN = 0.9
 # Times its error: such a star is seen in every frame of the same sky.
 _BRIGHT = 25.0
+# Times the noise; half as bright ones are missed now and then.
+_CLEAR = 10.0
 # Brightest stars that asterisms are made of, one attempt after the other.
 _ASTERISMS = (40, 150)
 # Maps that are tried on all stars, per attempt.
@@ -50,8 +52,9 @@ class StarMatch:
     target: _Indices
     # Root mean square distance of partners, weighted as in the fit, pixels.
     residual: float
-    # Stars of the poorer list that lie on the other frame.
+    # Stars of the poorer list that the other frame must show, and those of them that have a partner.
     overlap: int
+    seen: int
     # Partners that two unrelated lists of these numbers would have.
     chance: float
     # Median of target over source flux, and the robust standard deviation of its natural logarithm.
@@ -71,8 +74,8 @@ class StarMatch:
             return f"matched stars lie {self.residual:.2f} px apart; expected at most {max_residual:g}"
         if self.stars < 3 + 4 * self.chance + 4 * math.sqrt(self.chance):
             return f"{self.stars} matched stars where chance alone gives {self.chance:.1f}"
-        if self.stars < 0.3 * self.overlap:
-            return f"only {self.stars} of {self.overlap} stars have a partner"
+        if self.seen < 0.3 * self.overlap:
+            return f"only {self.seen} of {self.overlap} stars have a partner"
         if self.flux_scatter > 0.7:
             return f"brightness of matched stars disagrees (scatter {self.flux_scatter:.2f} in the logarithm)"
         if not 0.2 < self.transform.scale < 5.0:
@@ -228,16 +231,34 @@ def _with_evidence(pairs: _Pairs, transform: Affine, residual: float) -> StarMat
     given, wanted = given[pairs.first], wanted[pairs.second]
     positive = (given > 0) & (wanted > 0)  # within a wider aperture a faint star's light may be none
     log_ratio = np.log(wanted[positive] / given[positive]) if positive.any() else np.zeros(1)
+    ratio = float(np.exp(np.median(log_ratio)))
+    overlap, seen = min(
+        _expected(source, target, transform, pairs.first, ratio),
+        _expected(target, source, transform.inverse(), pairs.second, 1 / ratio),
+    )
     return StarMatch(
         transform=transform,
         source=pairs.first,
         target=pairs.second,
         residual=residual,
-        overlap=min(on_target, on_source),
+        overlap=overlap,
+        seen=seen,
         chance=chance_matches(on_target, on_source, area, max(1.0, 3.0 * residual)),
-        flux_ratio=float(np.exp(np.median(log_ratio))),
+        flux_ratio=ratio,
         flux_scatter=1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))),
     )
+
+
+def _expected(
+    source: StarList, target: StarList, transform: Affine, partners: _Indices, ratio: float
+) -> tuple[int, int]:
+    """Return how many stars the other frame must show, by its noise, and how many of these have a partner there."""
+    most = slice(_MOST_COMPARED)
+    x, y = transform(source.points[most]).T
+    must = (x > _MARGIN) & (y > _MARGIN) & (x < target.columns - 1 - _MARGIN) & (y < target.rows - 1 - _MARGIN)
+    limit = float(np.median(target.error)) if len(target) else 0.0
+    must &= (source.flux[most] > _CLEAR * source.error[most]) & (source.flux[most] * ratio > _CLEAR * limit)
+    return int(must.sum()), int(must[partners].sum())
 
 
 def must_be_seen(source: StarList, target: StarList, transform: Affine, *, margin: float) -> int:

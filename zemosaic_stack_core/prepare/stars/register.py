@@ -166,7 +166,7 @@ class _Search:
         """Match one frame with another and judge the match."""
         source, target = self.lists[index], self.lists[via]
         match = refine_match(source, target, guess) if guess is not None else None
-        if match is None or match.stars < 12 or match.stars < 0.5 * match.overlap or self._problem(match):
+        if match is None or match.stars < 12 or match.seen < 0.5 * match.overlap or self._problem(match):
             match = find_match(source, target) or match
         if match is None:
             return Place(reason=f"no pattern of stars in common ({len(source)} and {len(target)} stars)")
