@@ -174,7 +174,7 @@ def detect_stars(image: _Image) -> StarList:
 
 
 def _without_steps(data: _Image) -> _Image:
-    """Return an image whose values are not further apart than a fifth of its noise: sep's mode of coarse ones is off."""
+    """Return an image whose values are not far apart, compared with its noise: sep's sky of coarse ones is off."""
     sample = np.sort(data[::7, ::7], axis=None)
     apart = np.diff(sample)
     step = float(apart[apart > 0].min(initial=np.inf))
