@@ -1,8 +1,8 @@
 """The worker: Phase 3 for ZeMosaic, and the command line ``zemosaic-worker`` (also ``python -m zemosaic_worker``).
 
 `create_master_tile`, `_stack_master_tile_cpu` and `_stack_master_tile_auto` live in `zemosaic_stack_core.phase3` and
-can be imported from here, under the names that ZeMosaic knows. They are loaded when they are first asked for, so that
-``zemosaic-worker --help`` needs none of what they need.
+can be imported from here. They are loaded when they are first asked for, so that ``zemosaic-worker --help`` needs none
+of what they need. This file stays in the repository: installed, it would hide ZeMosaic's own module of this name.
 """
 
 from __future__ import annotations

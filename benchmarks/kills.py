@@ -53,9 +53,12 @@ def write_plan(folder: Path, tiles: int, frames: int, shape: tuple[int, int]) ->
 
 def start(plan: Path, output: Path, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """Start a run in a process group of its own."""
-    command = [sys.executable, "-m", "zemosaic_worker", "run", str(plan), "-o", str(output), "--backend", "cpu", "-q"]
+    command = [sys.executable, "-m", "zemosaic_stack_core.command_line", "run", str(plan), "-o", str(output)]
     return subprocess.Popen(
-        [*command, *arguments], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1], start_new_session=True
+        [*command, "--backend", "cpu", "-q", *arguments],
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,
     )
 
 

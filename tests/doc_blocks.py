@@ -77,7 +77,7 @@ def write_commands(folder: Path) -> None:
     folder.mkdir()
     python = f'exec "{sys.executable}"'
     for name, script in (
-        ("zemosaic-worker", f'{python} -m zemosaic_worker "$@"'),
+        ("zemosaic-worker", f'{python} -m zemosaic_stack_core.command_line "$@"'),
         ("python", f'{python} "$@"'),
         ("dask", f'{python} -m dask "$@"'),
         ("sbatch", 'for job in 1 2; do SLURM_ARRAY_TASK_ID=$job SLURM_CPUS_PER_TASK=1 sh "$1"; done'),

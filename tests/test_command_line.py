@@ -187,7 +187,7 @@ def test_letters_that_the_console_does_not_have(monkeypatch: pytest.MonkeyPatch)
 def test_closed_streams_are_no_error(closed: str) -> None:
     if os.name != "posix":
         pytest.skip("needs a POSIX shell")
-    code = "import sys; from zemosaic_worker import main; sys.exit(main(['demo', sys.argv[1]]))"
+    code = "import sys; from zemosaic_stack_core.command_line import main; sys.exit(main(['demo', sys.argv[1]]))"
     done = subprocess.run(
         ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, code, __file__],
         capture_output=True,
@@ -353,7 +353,7 @@ def test_logging_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 def test_help_imports_nothing_big() -> None:
     code = (
-        "import sys; from zemosaic_worker import main; main(['stack', '--help']); "
+        "import sys; from zemosaic_stack_core.command_line import main; main(['stack', '--help']); "
         "big = {'astropy', 'rich', 'PIL', 'scipy', 'cupy', 'distributed', 'asyncio'}; "
         "sys.exit(', '.join(sorted(big & set(sys.modules))) or 0)"
     )
@@ -373,7 +373,7 @@ def test_the_worker_offers_phase_3() -> None:
 
 def test_python_m() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "zemosaic_worker", "stack"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "zemosaic_stack_core.command_line", "stack"], capture_output=True, text=True, check=False
     )
     assert done.returncode == ExitCode.BAD_INPUT
     assert done.stderr.startswith("zemosaic-worker stack: the following arguments are required: FRAMES, -o/--output")

@@ -24,7 +24,7 @@ from zemosaic_stack_core.errors import ZemosaicError
 __all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
 
 # Modules of this package that are commands, in the order in which ``--help`` lists them.
-COMMANDS = ("stack", "run", "demo", "explain", "replay", "doctor")
+COMMANDS = ("stack", "run", "demo", "explain", "replay", "doctor", "plug-in")
 
 PROGRAM = "zemosaic-worker"
 _DESCRIPTION = "Combine aligned astronomical frames into master images, the same bits on CPU and GPU."
@@ -41,10 +41,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", **verbose)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        importlib.import_module(f".{name}", __name__).add_parser(subparsers)
+        _module(name).add_parser(subparsers)
         # Before the command or behind it; not given behind it, it must not undo what was given before.
         subparsers.choices[name].add_argument("-v", "--verbose", default=argparse.SUPPRESS, **verbose)
     return parser
+
+
+def _module(command: str) -> Any:
+    """Return the module of a command."""
+    return importlib.import_module(f".{command.replace('-', '_')}", __name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
-    command = importlib.import_module(f".{arguments.command}", __name__)
+    command = _module(arguments.command)
     try:
         with logs(arguments), term_is_interrupt():
             code = int(command.run(arguments))

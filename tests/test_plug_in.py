@@ -1,0 +1,355 @@
+"""Ours in ZeMosaic's place: a stand-in folder of our own writing, plugged in, run, and restored byte by byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zemosaic_stack_core.command_line import main
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.stacking.run import stack
+from zemosaic_stack_core.zemosaic import plug_files
+from zemosaic_stack_core.zemosaic.plug_in import PLUGS
+
+ROOT = Path(__file__).parents[1]
+STAND_IN = Path(__file__).parent / "zemosaic" / "stand_in"
+SETTINGS = {
+    "stack_norm_method": "linear_fit",
+    "stack_weight_method": "noise_variance",
+    "stack_reject_algo": "winsorized_sigma_clip",
+    "stack_kappa_low": 3.0,
+    "stack_kappa_high": 3.0,
+    "parsed_winsor_limits": (0.05, 0.05),
+    "stack_final_combine": "mean",
+    "poststack_equalize_rgb": False,
+    "apply_radial_weight": False,
+    "radial_feather_fraction": 0.8,
+    "radial_shape_power": 2.0,
+}
+OPTIONS = StackOptions(
+    normalization="linear_fit", weighting="noise_variance", rejection="winsorized_sigma_clip", reference=0
+)
+# Runs the stand-in's mosaic over groups of frames and keeps the tiles.
+RUN = """
+import json, sys
+import numpy as np
+{start}
+{package}import zemosaic_worker
+groups, settings = json.loads(sys.argv[1])
+settings["parsed_winsor_limits"] = tuple(settings["parsed_winsor_limits"])
+made = zemosaic_worker.run_hierarchical_mosaic(groups, settings)
+np.save(sys.argv[2], np.stack([tile for tile, _ in made]))
+print(json.dumps([[meta.get("backend", meta.get("by")), used_gpu] for _, (meta, used_gpu) in made]))
+{package}import grid_mode
+tile, rejected, weight_sum = grid_mode.stack_tile([np.full((2, 3, 3), value, np.float32) for value in (1, 2, 3)])
+assert float(tile[0, 0, 0]) == 2.0 and float(weight_sum[0, 0, 0]) == 3.0, (tile, weight_sum)
+print(grid_mode.stack_core.__module__, zemosaic_worker.zemosaic_align_stack.align_images_in_group.__module__)
+"""
+
+
+@pytest.fixture(params=["side by side", "package"])
+def zemosaic(request, tmp_path):
+    """Copy the stand-in in one of ZeMosaic's two layouts; give its folder and that of its modules."""
+    folder = tmp_path / "ZeMosaic"
+    code = folder
+    if request.param == "package":
+        code = folder / "src" / "zemosaic"
+    shutil.copytree(STAND_IN, code)
+    if request.param == "package":
+        (code / "__init__.py").write_text("")
+        for path in code.glob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            for stem in PLUGS:
+                text = text.replace(f"from {stem} import", f"from zemosaic.{stem} import")
+                text = text.replace(f"\nimport {stem}\n", f"\nfrom zemosaic import {stem}\n")
+            path.write_text(text, encoding="utf-8")
+    return folder, code
+
+
+def contents(folder):
+    """Return every file and its bytes, but for what Python compiles."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(tmp_path_factory):
+    """Make a folder with this package alone, as it is installed: without the modules beside it in the repository."""
+    site = tmp_path_factory.mktemp("site")
+    try:
+        (site / "zemosaic_stack_core").symlink_to(ROOT / "zemosaic_stack_core", target_is_directory=True)
+    except OSError as error:
+        pytest.skip(f"no symbolic links here ({error})")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(site))
+        patch.setenv("PYTHONWARNINGS", "")
+        yield
+
+
+def python(*arguments, cwd):
+    """Run Python in a folder."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def run_it(code, tmp_path, start=""):
+    """Run the stand-in's mosaic of two tiles; return tiles, who made them, whose grid mode, and the frames."""
+    is_package = (code / "__init__.py").exists()
+    groups, frames = [], []
+    for tile in range(2):
+        generator = np.random.default_rng(tile)
+        cube = 1000 + 25.0 * np.arange(6)[:, None, None, None] + generator.normal(0, 8, (6, 20, 24, 3))
+        frames.append(list(cube.astype(np.float32)))
+        groups.append([str(tmp_path / f"{tile}_{index}.npy") for index in range(6)])
+        for path, frame in zip(groups[-1], frames[-1], strict=True):
+            np.save(path, frame)
+    program = tmp_path / "program.py"
+    program.write_text(RUN.format(start=start, package="from zemosaic " if is_package else ""), encoding="utf-8")
+    where = code.parent if is_package else code
+    script = f"import sys; sys.path.insert(0, {str(where)!r}); exec(open({str(program)!r}).read())"
+    done = python("-c", script, json.dumps([groups, SETTINGS]), tmp_path / "tiles.npy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made, whose = done.stdout.splitlines()
+    return np.load(tmp_path / "tiles.npy"), json.loads(made), whose.split(), frames
+
+
+def test_plugged_in_it_is_our_kernel_and_taken_out_it_is_theirs(zemosaic, tmp_path, capsys):
+    folder, code = zemosaic
+    before = contents(folder)
+    theirs, made, whose, frames = run_it(code, tmp_path)
+    assert made == [["its own", False]] * 2
+    assert main(["plug-in", str(folder)]) == 0
+    assert "ours is in place in parallel_utils, zemosaic_align_stack," in capsys.readouterr().out
+    once = contents(folder)
+    assert main(["plug-in", str(folder)]) == 0
+    assert contents(folder) == once
+    assert main(["plug-in", str(folder), "--check"]) == 0
+    assert "GPU: " in capsys.readouterr().out.splitlines()[-1]
+    tiles, made, whose, _ = run_it(code, tmp_path)
+    assert [backend for backend, _ in made] == ["numpy"] * 2
+    assert whose[0] == "zemosaic_stack_core.zemosaic.core"
+    assert whose[1].endswith("zemosaic_align_stack")
+    for tile, given in zip(tiles, frames, strict=True):
+        np.testing.assert_array_equal(tile, stack(given, options=OPTIONS).image)
+        # Two tiles side by side have the levels that their references have.
+        assert np.median(tile) == pytest.approx(np.median(given[0]), abs=2)
+    assert np.abs(theirs[0] - tiles[0]).max() > 10
+    assert main(["plug-in", str(folder), "--remove"]) == 0
+    assert contents(folder) == before
+    assert main(["plug-in", str(folder), "--check"]) == 1
+
+
+def test_without_touching_files(zemosaic, tmp_path):
+    folder, code = zemosaic
+    before = contents(folder)
+    start = (
+        "sys.path.append(sys.path.pop(0))\n"
+        "from zemosaic_stack_core.zemosaic import plug_in\nplug_in.install()\nplug_in.install()"
+    )
+    tiles, made, whose, frames = run_it(code, tmp_path, start)
+    assert [backend for backend, _ in made] == ["numpy"] * 2
+    assert whose[0] == "zemosaic_stack_core.zemosaic.core"
+    for tile, given in zip(tiles, frames, strict=True):
+        np.testing.assert_array_equal(tile, stack(given, options=OPTIONS).image)
+    assert contents(folder) == before
+
+
+def test_the_name_clash(zemosaic):
+    """In ZeMosaic's own folder, where a module has our package's name."""
+    folder, code = zemosaic
+    if (code / "__init__.py").exists():
+        pytest.skip("in a package no module has the name of ours")
+    ours = "from zemosaic_stack_core.zemosaic.drop_in import gpu_stack_from_paths"
+    assert "is not a package" in python("-c", ours, cwd=code).stderr
+    plug_files.put_in(folder)
+    for line in (
+        ours,
+        "from zemosaic_stack_core.gpu.auto import Phase3Gpu",
+        "from zemosaic_stack_core import stack_core",
+    ):
+        assert python("-c", line, cwd=code).stderr == ""
+    assert python("-c", "from zemosaic_worker import run_hierarchical_mosaic", cwd=code).stderr == ""
+    alone = python("zemosaic_worker.py", cwd=code)
+    assert (alone.stdout, alone.stderr) == ("program, stacker of zemosaic_stack_core.zemosaic.master_tile\n", "")
+
+
+def test_a_package_that_is_gone_leaves_zemosaics_own(zemosaic):
+    folder, code = zemosaic
+    if (code / "__init__.py").exists():
+        pytest.skip("one layout is enough")
+    plug_files.put_in(folder)
+    helper = code / plug_files.HELPER
+    helper.write_text(helper.read_text(encoding="utf-8").replace(str(ROOT), "/gone"), encoding="utf-8")
+    alone = python("zemosaic_worker.py", cwd=code)
+    assert alone.stdout == "program, stacker of __main__\n"
+    assert "ZeMosaic's own stackers are used; plug in again" in alone.stderr
+
+
+def test_an_update_of_zemosaic_is_seen_and_plugged_in_again(zemosaic):
+    folder, code = zemosaic
+    plug_files.put_in(folder)
+    worker = code / "zemosaic_worker.py"
+    newer = (STAND_IN / "zemosaic_worker.py").read_bytes() + b"# newer\n"
+    worker.write_bytes(newer)
+    found = plug_files.look(folder)
+    assert not found.is_in_place
+    assert found.lines()[-1] == "ZeMosaic's own in zemosaic_worker, as after an update of ZeMosaic: plug in again"
+    assert plug_files.put_in(folder).is_in_place
+    plug_files.take_out(folder)
+    assert worker.read_bytes() == newer
+    plug_files.put_in(folder)
+    worker.write_bytes(newer)
+    plug_files.take_out(folder)
+    assert sorted(path.name for path in code.iterdir() if "zsc" in path.name or path.suffix == ".zemosaic") == []
+
+
+def test_killed_at_any_moment_it_is_whole(zemosaic, monkeypatch):
+    """At each file that is written or renamed."""
+    folder, code = zemosaic
+    before = contents(folder)
+    real = Path.replace
+
+    def put_in(renames):
+        """Die at a rename; return whether there were fewer."""
+        left = iter(range(renames))
+
+        def dying(path, target):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return real(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", dying)
+            try:
+                plug_files.put_in(folder)
+            except KeyboardInterrupt:
+                return False
+        return True
+
+    for renames in range(2 + 2 * len(PLUGS)):
+        assert not put_in(renames)
+        now = contents(folder)
+        for stem in PLUGS:
+            name = (code / f"{stem}.py").relative_to(folder).as_posix()
+            assert before[name] in (now[name], now.get(f"{name}.zemosaic")), (renames, name)
+        plug_files.take_out(folder)
+        assert contents(folder) == before
+    assert put_in(99)
+    assert plug_files.look(folder).is_in_place
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("zconfig=settings[", "sharpen=1, zconfig=settings[", "calls gpu_stack_from_paths: got an unexpected keyword"),
+        ("stacked, _ = zemosaic", "stacked, _, _ = zemosaic", "takes 3 values from stack_winsorized_sigma_clip, which"),
+        (
+            "tile_id=tile_id,\n        logger",
+            "tile_id=tile_id, night=1,\n        logger",
+            "calls _stack_master_tile_auto",
+        ),
+        (
+            'kind="global", frame_shape',
+            'sort="global", frame_shape',
+            "calls auto_tune_parallel_plan: missing",
+        ),
+        ("def run_hier", "def run_hier(:\n\ndef run_hier", "can't be read"),
+    ],
+)
+def test_a_call_that_ours_can_not_take_is_named_and_nothing_is_touched(zemosaic, old, new, message, capsys):
+    folder, code = zemosaic
+    worker = code / "zemosaic_worker.py"
+    text = worker.read_text(encoding="utf-8")
+    assert old in text
+    worker.write_text(text.replace(old, new), encoding="utf-8")
+    before = contents(folder)
+    assert main(["plug-in", str(folder)]) == 2
+    assert "zemosaic_worker.py line" in capsys.readouterr().err or message == "can't be read"
+    with pytest.raises(InvalidInputError, match=message):
+        plug_files.put_in(folder)
+    assert contents(folder) == before
+    assert plug_files.look(folder).unknown
+
+
+def test_a_name_that_ours_has_not(zemosaic):
+    folder, code = zemosaic
+    grid = code / "grid_mode.py"
+    grid.write_text(grid.read_text(encoding="utf-8").replace("stack_core\nexcept", "stack_core, wishes\nexcept"))
+    if (code / "__init__.py").exists():
+        assert plug_files.put_in(folder).is_in_place  # its own module keeps its own names
+    else:
+        with pytest.raises(InvalidInputError, match=r"grid_mode\.py line 6 imports wishes from zemosaic_stack_core"):
+            plug_files.put_in(folder)
+
+
+def test_what_is_not_zemosaic(tmp_path, capsys):
+    for folder in (tmp_path, ROOT, tmp_path / "none"):
+        assert main(["plug-in", str(folder)]) == 2
+        assert f"{folder}: not ZeMosaic; expected a folder with zemosaic_worker.py" in capsys.readouterr().err
+
+
+def test_its_own_file_that_is_lost_or_changed_is_said(zemosaic):
+    folder, code = zemosaic
+    plug_files.put_in(folder)
+    kept = code / "parallel_utils.py.zemosaic"
+    own = kept.read_bytes()
+    kept.write_bytes(own + b"#")
+    with pytest.raises(InvalidInputError, match="changed since it was put aside"):
+        plug_files.take_out(folder)
+    assert plug_files.look(folder).plugged == tuple(PLUGS)
+    kept.unlink()
+    with pytest.raises(InvalidInputError, match=r"parallel_utils\.py\.zemosaic: missing; expected ZeMosaic's own"):
+        plug_files.take_out(folder)
+
+
+def test_the_wheel_hides_no_module_of_zemosaics():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py-modules" not in project["tool"]["setuptools"]
+    assert project["project"]["scripts"]["zemosaic-worker"] == "zemosaic_stack_core.command_line:main"
+
+
+@pytest.mark.slow
+def test_a_real_checkout(tmp_path):
+    """Plug in, make two tiles through its worker, run its tests of Phase 3, remove."""
+    checkout = os.environ.get("ZEMOSAIC_CHECKOUT")
+    if not checkout:
+        pytest.skip("ZEMOSAIC_CHECKOUT is not set to a checkout of ZeMosaic")
+    folder = tmp_path / "checkout"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    before = contents(folder)
+    found = plug_files.put_in(folder)
+    where, package = (found.code.parent, "from zemosaic ") if found.is_package else (found.code, "")
+    script = textwrap.dedent(f"""
+        import logging, types
+        import numpy as np
+        {package}import zemosaic_worker as worker
+        settings = {SETTINGS!r} | dict(winsor_pool_workers=1, winsor_max_frames_per_pass=0, parallel_plan=None,
+            progress_callback=lambda *a, **k: None, zconfig=types.SimpleNamespace(), pcb_tile=lambda *a, **k: None,
+            func_id_log_base="mastertile", logger=logging.getLogger())
+        for tile_id in (1, 2):
+            frames = list(np.random.default_rng(tile_id).normal(1000, 9, (6, 20, 24, 3)).astype(np.float32))
+            image, meta, used_gpu = worker._stack_master_tile_auto(frames, tile_id=tile_id, **settings)
+            assert image.shape == (20, 24, 3) and "rgb_equalization" in meta
+        """)
+    done = python("-c", f"import sys; sys.path.insert(0, {str(where)!r})\n{script}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    tests = sorted((folder / "tests").glob("test_create_master_tile*.py"))
+    tests += sorted((folder / "tests").glob("test_parallel_utils.py"))
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=folder)
+    assert done.returncode == 0, done.stdout
+    plug_files.take_out(folder)
+    assert contents(folder) == before

@@ -1,0 +1,6 @@
+"""``python -m zemosaic_stack_core.command_line``: the command ``zemosaic-worker``."""
+
+from zemosaic_stack_core.command_line import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
