@@ -245,7 +245,7 @@ def test_masked_arrays_and_ccddata_bring_their_mask() -> None:
     mask[2, 3] = True
     given = np.zeros_like(mask)
     given[8, 1] = True
-    frames = [np.ma.masked_array(values, mask), CCDData(values, unit="adu", mask=mask), CCDData(values, unit="adu")]
+    frames = [np.ma.masked_array(values, mask), CCDData(values, unit="", mask=mask), CCDData(values, unit="")]
     with BandReader(open_frames([*frames, np.ma.masked_array(values)], [given, None, None, None])) as reader:
         band = reader.read(0, ROWS, reader.allocate(ROWS))
     np.testing.assert_array_equal(band.masks[0], (mask | given)[None])

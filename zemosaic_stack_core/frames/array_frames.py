@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.host_arrays import ArrayImage, is_array, shape_of, to_host
-from zemosaic_stack_core.frames.masks import ArrayMask, array_mask
+from zemosaic_stack_core.frames.containers import Contents
+from zemosaic_stack_core.frames.file_frames import check_plane
+from zemosaic_stack_core.frames.host_arrays import ArrayImage, shape_of, to_host
+from zemosaic_stack_core.frames.masks import MaskSource, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool, handed_out_dtype
+from zemosaic_stack_core.frames.scratch import ScratchFolder
+
+# An image with more channels than this, and at least as many as rows or columns, is a cube whose planes come first.
+MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,8 @@ class ArrayFrame(ArrayImage):
 
     # The type handed out.
     dtype: np.dtype[Any]
+    # Keeps the folder of what was computed while this record lives.
+    scratch: ScratchFolder | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path | None:
@@ -50,31 +59,60 @@ class ArrayFrame(ArrayImage):
             np.copyto(out, rows.transpose(2, 0, 1) if self.is_color else rows[None], casting="unsafe")
 
 
-def array_frame(item: object, name: str) -> tuple[ArrayFrame, ArrayMask | None]:
-    """Return a frame in memory, called `name`, and the mask it brings, if any; nothing is copied.
+def array_frame(held: Contents, name: str, scratch: ScratchFolder) -> tuple[ArrayFrame, list[MaskSource]]:
+    """Return a frame in memory, called `name`, and the masks that it brings; nothing is copied.
 
-    `item` is an array, a masked array, or an object with ``data`` and ``mask``. Raise `InvalidInputError` unless it has
-    real numbers along 2 or 3 axes, none of length 0.
+    A dask array is computed into `scratch`, block by block, each once. Raise `InvalidInputError` unless it has real
+    numbers along 2 or 3 axes, none of length 0.
     """
-    mask: object = None
-    if isinstance(item, np.ma.MaskedArray):
-        mask = item.mask if item.mask is not np.ma.nomask else None
-        item = item.data
-    elif not is_array(item) and is_array(getattr(item, "data", None)):  # astropy's CCDData, NDData
-        mask = getattr(item, "mask", None)
-        item = cast("Any", item).data
-    if not is_array(item):
-        raise InvalidInputError(f"{name} is {type(item).__name__}; expected an array or the path of a file")
-    shape = shape_of(item)
+    shape = shape_of(held.array)
     if len(shape) not in (2, 3) or not all(shape):
         raise InvalidInputError(f"{name} has shape {shape}; expected (row, column) or (row, column, channel), none 0")
-    frame = ArrayFrame(name, item, _dtype_of(item, name))
-    if mask is None:
-        return frame, None
-    own = array_mask(mask, f"mask of {name}")
-    if (own.rows, own.columns) != shape[:2] or own.channels not in (1, frame.channels):
-        raise InvalidInputError(f"{own.name} has shape {shape_of(mask)}; expected {shape}")
-    return frame, own
+    if len(shape) == 3 and shape[2] > MOST_CHANNELS and shape[2] >= min(shape[:2]):
+        raise InvalidInputError(
+            f"{name} has shape {shape}, which is {shape[2]} channels; expected (row, column, channel) "
+            "(numpy.moveaxis(cube, 0, -1) makes that of planes first)"
+        )
+    dtype = _dtype_of(held.array, name)
+    array = held.array
+    if hasattr(array, "compute") and hasattr(array, "chunks"):
+        array = _computed(array, dtype, name, scratch)
+        dtype = array.dtype
+    frame = ArrayFrame(name, array, dtype, scratch)
+    masks: list[MaskSource] = []
+    for mask in held.masks:
+        own = array_mask(mask, f"mask of {name}")
+        if (own.rows, own.columns) != shape[:2] or own.channels not in (1, frame.channels):
+            raise InvalidInputError(f"{own.name} has shape {shape_of(mask)}; expected {shape}")
+        masks.append(own)
+    return frame, masks
+
+
+def array_plane(array: object, frame: ArrayFrame, name: str, scratch: ScratchFolder) -> ArrayFrame:
+    """Return what goes with every sample of a frame, as a source of rows called `name`; raise where it does not fit."""
+    plane, _ = array_frame(Contents(array), name, scratch)
+    check_plane(plane, frame)
+    return plane
+
+
+def _computed(array: Any, dtype: np.dtype[Any], name: str, scratch: ScratchFolder) -> npt.NDArray[Any]:
+    """Return a dask array's values, on disk; what it masks is NaN, which makes whole numbers float32."""
+    if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
+        dtype = np.dtype(np.float32)
+
+    def blocks() -> Iterator[npt.NDArray[Any]]:
+        start = 0
+        for rows in array.chunks[0]:
+            block = array[start : start + rows].compute()
+            start += rows
+            if isinstance(block, np.ma.MaskedArray):
+                if dtype.kind != "f" and np.ma.is_masked(block):
+                    raise InvalidInputError(f"{name} is masked and its _meta is not; expected a masked _meta")
+                block = np.where(np.ma.getmaskarray(block), np.nan, block.data) if dtype.kind == "f" else block.data
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, that is, missing
+                yield to_host(block, name).astype(dtype, order="C")
+
+    return np.memmap(scratch.store(blocks(), name), dtype, "r", shape=shape_of(array))
 
 
 def _dtype_of(array: object, name: str) -> np.dtype[Any]:

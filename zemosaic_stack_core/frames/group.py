@@ -28,13 +28,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame
+from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame, array_plane
+from zemosaic_stack_core.frames.containers import Contents, contents_of, made_alike
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.frames.variances import FileVariances, kind_of_variances
+from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_variances
 from zemosaic_stack_core.system.open_files import OpenFiles
 
 # One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
@@ -54,8 +55,8 @@ class FrameGroup:
     channels: int
     # Whether the stack has a channel axis.
     is_color: bool
-    # Variances of the samples in an extension of each frame's file.
-    variances: FileVariances | None = None
+    # Variances of the samples that the frames bring.
+    variances: FrameVariances | None = None
     # Names of the extensions that are read.
     given: PlanesGiven = NO_PLANES
 
@@ -104,8 +105,9 @@ def open_frames(
     """Open the frames of one stack; arrays are neither copied nor transferred.
 
     A frame is a file, by name, `FileHead` or `FileFrame`, or an array of shape ``(row, column)`` or
-    ``(row, column, channel)``, of NumPy or any other array-API library. A masked array, or an object with ``data`` and
-    ``mask`` like astropy's ``CCDData``, brings its mask. `masks` has one boolean array (or None) per frame, True marks
+    ``(row, column, channel)``, of NumPy or any other array-API library, or holds one: masked arrays, astropy's
+    ``CCDData`` and quantities, xarray's ``DataArray``. Masks and uncertainties that come with it count, units are
+    converted to that of the first one. `masks` has one boolean array (or None) per frame, True marks
     a missing sample. The extensions are those of `PlanesGiven`; every file must have them. Compressed frames are
     decoded to `scratch`, by default a folder that lives as long as the frames. Raise `FrameReadError` where a file is
     no frame, and `InvalidInputError` for no frames, an object that is no image, other shapes, masks that don't fit.
@@ -119,23 +121,23 @@ def open_frames(
     given = PlanesGiven(mask_extension=mask_extension, dq_bits=dq_bits, variance_extension=variance_extension)
     scratch = ScratchFolder() if scratch is None else scratch
     opened: list[_Opened] = []
+    first: tuple[Contents, str] | None = None
     with OpenFiles() as files:
         for index, item in enumerate(frames):
             if isinstance(item, (str, os.PathLike, FileHead, FileFrame)):
                 frame = _open_file(item, given, scratch, files)
             else:
-                frame = _open_array(item, f"frame {index}", given)
+                name = f"frame {index}"
+                held = contents_of(item, name)
+                first = (held, name) if first is None else first
+                frame = _open_array(made_alike(held, first[0], (name, first[1])), name, given, scratch)
             if opened:
                 check_same_shape(frame.source, opened[0].source)
             if masks is not None and masks[index] is not None:
                 frame.masks.append(_given_mask(masks[index], frame.source))
             opened.append(frame)
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
-    if variance_extension is None:
-        return replace(group, given=given)
-    planes = tuple(frame.variances for frame in opened if frame.variances is not None)
-    kinds = tuple(kind_of_variances(plane, variance_extension) for plane in planes)
-    return replace(group, given=given, variances=FileVariances(planes, kinds))
+    return replace(group, given=given, variances=_variances(opened))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,9 @@ class _Opened:
 
     source: FrameSource
     masks: list[MaskSource]
-    variances: FileFrame | None = None
+    # Its samples' variances, and what they are.
+    variances: FileFrame | ArrayFrame | None = None
+    kind: str = ""
 
 
 def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: ScratchFolder, files: OpenFiles) -> _Opened:
@@ -161,15 +165,32 @@ def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: Scratch
     masks: list[MaskSource] = []
     if given.mask_extension is not None:
         masks.append(FileMask(plane(given.mask_extension), given.dq_bits))
-    return _Opened(source, masks, None if given.variance_extension is None else plane(given.variance_extension))
+    if given.variance_extension is None:
+        return _Opened(source, masks)
+    variances = plane(given.variance_extension)
+    return _Opened(source, masks, variances, kind_of_variances(variances, given.variance_extension))
 
 
-def _open_array(item: object, name: str, given: PlanesGiven) -> _Opened:
+def _open_array(held: Contents, name: str, given: PlanesGiven, scratch: ScratchFolder) -> _Opened:
     """Open a frame in memory."""
-    source, mask = array_frame(item, name)
+    source, masks = array_frame(held, name, scratch)
+    if held.uncertainty is not None:
+        plane = array_plane(held.uncertainty, source, f"uncertainty of {name}", scratch)
+        return _Opened(source, masks, plane, held.kind)
     if given.variance_extension is not None:
         raise InvalidInputError(f"{name} is an array; expected a file with {given.variance_extension}")
-    return _Opened(source, [] if mask is None else [mask])
+    return _Opened(source, masks)
+
+
+def _variances(opened: Sequence[_Opened]) -> FrameVariances | None:
+    """Return the variances that the frames bring, None without any; raise where only some do."""
+    planes = [frame.variances for frame in opened if frame.variances is not None]
+    if not planes:
+        return None
+    lacking = next((frame.source.name for frame in opened if frame.variances is None), None)
+    if lacking is not None:
+        raise InvalidInputError(f"{lacking} has no variances and others have; expected them with all frames or none")
+    return FrameVariances(tuple(planes), tuple(frame.kind for frame in opened))
 
 
 def _given_mask(mask: object, source: FrameSource) -> ArrayMask:

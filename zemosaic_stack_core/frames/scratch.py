@@ -16,7 +16,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import FileIO
@@ -113,6 +113,15 @@ class ScratchFolder:
             target.unlink()
             raise FrameReadError(f"{name}: {written} decoded bytes; expected {size}")
         return target, replace(image.layout, stored=stored)
+
+    def store(self, blocks: Iterable[np.ndarray[Any, np.dtype[Any]]], name: str) -> Path:
+        """Write arrays one after the other; return the file."""
+        target = self._new_file(name)
+        with _removed_on_error(target), _disk_errors(name, target.parent), target.open("xb") as out:
+            for block in blocks:
+                _check_room(target, block.nbytes)
+                out.write(block.data)
+        return target
 
     def transpose(self, path: Path, layout: PixelLayout, name: str) -> tuple[Path, PixelLayout]:
         """Rewrite an array from Fortran to C order, a few rows at a time; return the file of rows and its layout."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.pixel_rows import FilePool
@@ -28,11 +29,11 @@ _KINDS_OF_NAME = {
 
 
 @dataclass(frozen=True)
-class FileVariances:
-    """Variances in a FITS extension of each frame's own file."""
+class FrameVariances:
+    """Variances that each frame brings, in an extension of its file or in memory."""
 
-    # The extension of each frame, and what it holds: see `kind_of_variances`.
-    planes: tuple[FileFrame, ...]
+    # What goes with each frame, and what that holds: see `kind_of_variances`.
+    planes: tuple[FileFrame | ArrayFrame, ...]
     kinds: tuple[str, ...]
 
     @property
@@ -98,7 +99,7 @@ class DetectorVariances:
 
 # Hands out the variances of a frame's samples in a chunk; `is_checked` says that all of them are known to be finite
 # numbers of at least 0.
-VarianceSource = FileVariances | DetectorVariances | PlaneStack
+VarianceSource = FrameVariances | DetectorVariances | PlaneStack
 
 
 def kind_of_variances(plane: FileFrame, extension: str) -> str:

@@ -136,6 +136,8 @@ def _planes(result: StackResult, extras: MasterExtras, wcs: fits.Header) -> Iter
             stored = ">f4" if array.dtype.kind == "f" else _integer_type(len(result.frames))
             header = _image_header(array.shape, stored, name, comment)
             copy_cards(header, wcs, channels=result.channels)
+            if name == "VARIANCE":
+                header["UTYPE"] = ("VarianceUncertainty", "what astropy's CCDData takes it for")
             yield header, bands_of_planes(array, stored)
 
 

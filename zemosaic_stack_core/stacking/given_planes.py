@@ -78,7 +78,9 @@ def variance_source(variances: object | None, group: FrameGroup, options: StackO
     if variances is not None:
         sources.append(("variances", plane_stack(variances, group, "variances")))
     if group.variances is not None:
-        sources.append((f"variance_extension {group.given.variance_extension!r}", group.variances))
+        extension = group.given.variance_extension
+        name = "uncertainties of frames" if extension is None else f"variance_extension {extension!r}"
+        sources.append((name, group.variances))
     if options.errors == "detector":
         model = DetectorVariances(options.gain, options.read_noise, options.sensitivity)
         sources.append(("errors 'detector'", model))

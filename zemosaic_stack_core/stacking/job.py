@@ -123,6 +123,7 @@ def make_job(
         raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
     per_frame, per_sample = split_weights(request.weights, group)
     arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
+    arrays["variances"] |= group.variances is not None and group.given.variance_extension is None
     arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
     if options.radial_feather_fraction is not None:
         per_sample = with_radial_weight(per_sample, group, options)

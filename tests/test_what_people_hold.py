@@ -1,0 +1,187 @@
+"""What people hold in memory, handed to `stack` as it is: each is right, or refused in a line that says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
+from astropy.utils.masked import Masked
+
+from zemosaic_stack_core import InvalidInputError, StackOptions, stack
+
+da = pytest.importorskip("dask.array", reason="dask is an extra")
+
+ROWS, COLUMNS, N = 11, 13, 4
+PLAIN = StackOptions(rejection="none")
+
+
+def make() -> tuple[Any, Any]:
+    """Return frames and a mask of each."""
+    rng = np.random.default_rng(5)
+    frames = rng.integers(100, 1000, (N, ROWS, COLUMNS)).astype(np.float32)
+    return frames, rng.random(frames.shape) < 0.2
+
+
+FRAMES, MASKS = make()
+EXPECTED = stack(list(FRAMES), masks=list(MASKS), options=PLAIN).image
+
+
+def masked_dask(frame: Any, mask: Any, chunks: Any = (4, 5)) -> Any:
+    return da.from_array(np.ma.MaskedArray(frame, mask), chunks=chunks, asarray=False)
+
+
+WITH_MASK = {
+    "numpy masked": np.ma.MaskedArray,
+    "numpy masked uint16": lambda frame, mask: np.ma.MaskedArray(frame.astype(np.uint16), mask),
+    "Masked": Masked,
+    "Masked quantity": lambda frame, mask: Masked(frame * u.adu, mask),
+    "CCDData": lambda frame, mask: CCDData(frame, mask=mask, unit="adu"),
+    "NDData": lambda frame, mask: NDData(frame, mask=mask),
+    "NDData of a masked array": lambda frame, mask: NDData(np.ma.MaskedArray(frame, mask)),
+    "NDData of Masked": lambda frame, mask: NDData(Masked(frame, mask)),
+    "dask masked": masked_dask,
+    "dask masked, one chunk": lambda frame, mask: masked_dask(frame, mask, -1),
+    "dask masked uint16": lambda frame, mask: masked_dask(frame.astype(np.uint16), mask),
+    "CCDData, mask in dask": lambda frame, mask: NDData(da.from_array(frame), mask=mask),
+}
+
+
+@pytest.mark.parametrize("make_one", WITH_MASK.values(), ids=WITH_MASK)
+def test_a_mask_counts(make_one):
+    frames = [make_one(frame.copy(), mask.copy()) for frame, mask in zip(FRAMES, MASKS, strict=True)]
+    result = stack(frames, options=PLAIN, rows_per_chunk=3)
+    np.testing.assert_array_equal(result.image, EXPECTED)
+    assert sum(frame.missing[0] for frame in result.frames) == np.count_nonzero(MASKS)
+
+
+def test_a_frame_without_a_mask_has_mask_false_or_none():
+    for mask in (None, False, np.ma.nomask):
+        result = stack([NDData(frame, mask=mask) for frame in FRAMES], options=PLAIN)
+        np.testing.assert_array_equal(result.image, stack(list(FRAMES), options=PLAIN).image)
+
+
+def test_units_are_converted_to_that_of_the_first_frame():
+    frames = [FRAMES[0] * u.Jy, FRAMES[1] * 1000 * u.mJy, CCDData(FRAMES[2] * 1e6, unit=u.uJy), FRAMES[3] * u.Jy]
+    result = stack(frames, options=PLAIN)
+    np.testing.assert_allclose(result.image, stack(list(FRAMES), options=PLAIN).image, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (lambda frame: frame * u.electron, "frame 1 has the unit electron; expected adu as in frame 0"),
+        (lambda frame: CCDData(frame, unit="s"), "frame 1 has the unit s; expected adu as in frame 0"),
+        (lambda frame: frame, "frame 1 has the unit none; expected adu as in frame 0"),
+    ],
+)
+def test_units_that_do_not_convert_are_refused(other, says):
+    with pytest.raises(InvalidInputError, match=says):
+        stack([CCDData(FRAMES[0], unit="adu"), other(FRAMES[1])])
+
+
+UNCERTAINTIES = {
+    "deviations": lambda variance: StdDevUncertainty(np.sqrt(variance)),
+    "variances": VarianceUncertainty,
+    "inverse": lambda variance: InverseVariance(1 / variance),
+    "other unit": lambda variance: StdDevUncertainty(np.sqrt(variance) * 1000, unit=u.mJy),
+}
+
+
+@pytest.mark.parametrize("kind", UNCERTAINTIES.values(), ids=UNCERTAINTIES)
+@pytest.mark.parametrize("combine", ["mean", "median"])
+def test_uncertainties_are_propagated(kind, combine):
+    variances = np.random.default_rng(1).uniform(4, 100, FRAMES.shape)
+    frames = [CCDData(frame, unit="Jy", uncertainty=kind(one)) for frame, one in zip(FRAMES, variances, strict=True)]
+    options = StackOptions(rejection="none", combine=combine)
+    found = stack(frames, options=options, maps="variance")
+    expected = stack(list(FRAMES), options=options, variances=variances, maps="variance")
+    np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-5)
+    assert found.given.arrays == ("variances",)
+
+
+def test_uncertainties_are_weights_and_follow_the_unit():
+    variances = np.random.default_rng(1).uniform(4, 100, FRAMES.shape)
+    factors, frame_units = (1, 1e3, 1, 1e3), (u.Jy, u.mJy, u.Jy, u.mJy)
+    frames = [
+        CCDData(frame * factor, unit=unit, uncertainty=StdDevUncertainty(np.sqrt(one) * factor))
+        for frame, one, factor, unit in zip(FRAMES, variances, factors, frame_units, strict=True)
+    ]
+    options = StackOptions(rejection="none", weighting="inverse_variance")
+    found = stack(frames, options=options)
+    np.testing.assert_allclose(found.image, stack(list(FRAMES), options=options, variances=variances).image, rtol=1e-5)
+
+
+def test_uncertainties_that_cannot_be_used_are_refused():
+    good = CCDData(FRAMES[0], unit="adu", uncertainty=StdDevUncertainty(np.ones_like(FRAMES[0])))
+    unknown = CCDData(FRAMES[0], unit="adu", uncertainty=UnknownUncertainty(np.ones_like(FRAMES[0])))
+    with pytest.raises(InvalidInputError, match="frame 0 has an uncertainty of type UnknownUncertainty; expected"):
+        stack([unknown, unknown])
+    with pytest.raises(InvalidInputError, match="frame 0 has an uncertainty and frame 1 has none; expected"):
+        stack([good, CCDData(FRAMES[1], unit="adu")])
+    with pytest.raises(InvalidInputError, match="variances and uncertainties of frames; expected one source"):
+        stack([good, good], variances=np.ones((2, 1, 1)))
+
+
+def test_cubes_of_planes_first_are_refused():
+    cube = np.zeros((6, 20, 30), np.float32)
+    with pytest.raises(InvalidInputError, match=r"frame 0 has shape \(6, 20, 30\), which is 30 channels; .*moveaxis"):
+        stack([cube, cube])
+    assert stack([np.moveaxis(cube, 0, -1)] * 2).image.shape == (20, 30, 6)
+
+
+@pytest.mark.parametrize("normalization", ["none", "additive"])
+def test_a_dask_frame_is_computed_once(normalization):
+    calls = []
+
+    def block(values: Any) -> Any:
+        calls.append(values.shape)
+        return values
+
+    frames = [da.from_array(frame, chunks=-1).map_blocks(block, meta=np.empty((0, 0), np.float32)) for frame in FRAMES]
+    options = StackOptions(rejection="none", normalization=normalization)
+    result = stack(frames, options=options, rows_per_chunk=2)
+    assert calls == [(ROWS, COLUMNS)] * N
+    np.testing.assert_array_equal(result.image, stack(list(FRAMES), options=options).image)
+
+
+def test_dask_frames_keep_their_16_bits_and_their_channels():
+    frames = np.random.default_rng(0).integers(0, 60000, (N, ROWS, COLUMNS, 3)).astype(np.uint16)
+    result = stack([da.from_array(frame, chunks=(4, 6, 2)) for frame in frames], options=PLAIN)
+    np.testing.assert_array_equal(result.image, stack(list(frames), options=PLAIN).image)
+
+
+def test_dask_blocks_that_are_masked_unawares_are_refused():
+    frame = da.from_array(FRAMES[0].astype(np.uint16), chunks=-1)
+    hidden = frame.map_blocks(lambda block: np.ma.MaskedArray(block, MASKS[0]), meta=np.empty((0, 0), np.uint16))
+    with pytest.raises(InvalidInputError, match="frame 0 is masked and its _meta is not; expected a masked _meta"):
+        stack([hidden])
+
+
+class TestXarray:
+    """Frames with names of axes and coordinates."""
+
+    @pytest.fixture
+    def xarray(self) -> Any:
+        return pytest.importorskip("xarray", reason="xarray is not installed")
+
+    def test_its_data_are_the_frame(self, xarray):
+        frames = xarray.DataArray(FRAMES, dims=("time", "y", "x"), coords={"x": np.arange(COLUMNS), "time": range(N)})
+        result = stack(frames, options=PLAIN)
+        np.testing.assert_array_equal(result.image, stack(list(FRAMES), options=PLAIN).image)
+        lazy = stack(frames.chunk({"y": 3}), options=PLAIN)
+        np.testing.assert_array_equal(lazy.image, result.image)
+
+    def test_other_axes_are_refused(self, xarray):
+        first = xarray.DataArray(FRAMES[0], dims=("y", "x"))
+        other = xarray.DataArray(FRAMES[1], dims=("x", "y"))
+        with pytest.raises(InvalidInputError, match=r"frame 1 has the axes \('x', 'y'\); .*transpose\('y', 'x'\)"):
+            stack([first, other])
+
+    def test_other_coordinates_are_refused(self, xarray):
+        first = xarray.DataArray(FRAMES[0], dims=("y", "x"), coords={"x": np.arange(COLUMNS)})
+        other = first.assign_coords(x=np.arange(COLUMNS) + 1)
+        with pytest.raises(InvalidInputError, match="frame 1 has other coordinates along 'x' than frame 0; expected"):
+            stack([first, other])
