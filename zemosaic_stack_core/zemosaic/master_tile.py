@@ -122,7 +122,8 @@ def _stack_master_tile_auto(
         Where each frame has light; it is missing elsewhere.
     reference_index : int or None
         The frame whose level the tile has.
-    stack_norm_method, stack_weight_method, stack_reject_algo, stack_kappa_low, stack_kappa_high, parsed_winsor_limits,
+    stack_norm_method, stack_weight_method, stack_reject_algo, stack_kappa_low, stack_kappa_high, parsed_winsor_limits
+        ZeMosaic's settings.
     stack_final_combine, apply_radial_weight, radial_feather_fraction, radial_shape_power
         ZeMosaic's settings.
     poststack_equalize_rgb : bool or None

@@ -96,7 +96,8 @@ def look(folder: str | os.PathLike[str]) -> Folder:
     with suppress(OSError, ValueError):
         marker = json.loads((code / MARKER).read_text(encoding="utf-8"))
     is_package = (code / "__init__.py").is_file()
-    sources = {path: _own_file(path).read_bytes() for path in sorted(code.glob("*.py")) if path.name != HELPER}
+    paths = sorted([*code.glob("*.py"), *code.glob("core/**/*.py")])
+    sources = {path: _own_file(path).read_bytes() for path in paths if path.name != HELPER}
     return Folder(
         code=code.resolve(),
         is_package=is_package,
