@@ -207,3 +207,13 @@ def test_the_gpu_of_the_machine(monkeypatch):
         600,
     )
     assert not detect_parallel_capabilities(probe_gpu=False).gpu_available
+
+
+def test_a_plan_that_is_a_dict_with_its_own_keys():
+    limits = read_limits({"cpu_rows_per_chunk": 64, "gpu_rows_per_chunk": 32, "max_chunk_mb": 1.5})
+    assert (limits.rows_per_chunk, limits.gpu_rows_per_chunk) == (64, 32)
+    assert (limits.chunk_bytes, limits.gpu_chunk_bytes) == (3 << 19, 3 << 19)
+    own = read_limits({"rows_per_chunk": 8, "cpu_rows_per_chunk": 64, "gpu_max_chunk_bytes": 10, "max_chunk_mb": 0})
+    assert (own.rows_per_chunk, own.chunk_bytes, own.gpu_chunk_bytes) == (8, None, 10)
+    with pytest.raises(InvalidInputError, match="max_chunk_mb of the parallel plan is 'much'; expected a number"):
+        read_limits({"max_chunk_mb": "much"})

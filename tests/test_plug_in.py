@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
-from zemosaic_stack_core.zemosaic import plug_files
-from zemosaic_stack_core.zemosaic.plug_in import PLUGS
+from zemosaic_stack_core.zemosaic import drop_in, plug_files
+from zemosaic_stack_core.zemosaic.plug_in import PLUGS, RUN, install, plug
+from zemosaic_stack_core.zemosaic.run_state import RUN_GPU
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = Path(__file__).parent / "zemosaic" / "stand_in"
@@ -39,7 +42,7 @@ OPTIONS = StackOptions(
     normalization="linear_fit", weighting="noise_variance", rejection="winsorized_sigma_clip", reference=0
 )
 # Runs the stand-in's mosaic over groups of frames and keeps the tiles.
-RUN = """
+PROGRAM = """
 import json, sys
 import numpy as np
 {start}
@@ -116,7 +119,7 @@ def run_it(code, tmp_path, start=""):
         for path, frame in zip(groups[-1], frames[-1], strict=True):
             np.save(path, frame)
     program = tmp_path / "program.py"
-    program.write_text(RUN.format(start=start, package="from zemosaic " if is_package else ""), encoding="utf-8")
+    program.write_text(PROGRAM.format(start=start, package="from zemosaic " if is_package else ""), encoding="utf-8")
     where = code.parent if is_package else code
     script = f"import sys; sys.path.insert(0, {str(where)!r}); exec(open({str(program)!r}).read())"
     done = python("-c", script, json.dumps([groups, SETTINGS]), tmp_path / "tiles.npy", cwd=tmp_path)
@@ -292,6 +295,39 @@ def test_a_name_that_ours_has_not(zemosaic):
     else:
         with pytest.raises(InvalidInputError, match=r"grid_mode\.py line 6 imports wishes from zemosaic_stack_core"):
             plug_files.put_in(folder)
+
+
+def test_a_script_that_python_can_not_read_is_no_call(zemosaic):
+    folder, code = zemosaic
+    (code / "old_notes.py").write_text("print 'zemosaic_worker'\n", encoding="utf-8")
+    assert plug_files.put_in(folder).is_in_place
+
+
+def test_a_run_begins_with_a_gpu_of_its_own():
+    """One that was switched off in the last run is tried again; what runs within a run is of that run."""
+    logger = logging.getLogger()
+    before = RUN_GPU.of_run(logger)
+    seen = []
+
+    def run(again):
+        seen.append(RUN_GPU.of_run(logger))
+        return module[RUN](False) if again else "mosaic"
+
+    module = {RUN: run}
+    plug("zemosaic.zemosaic_worker", module)
+    assert module[RUN](True) == "mosaic"
+    assert seen[0] is seen[1]
+    assert len({id(state) for state in (before, seen[0], RUN_GPU.of_run(logger))}) == 3
+    assert module["_stack_master_tile_auto"] is drop_in._stack_master_tile_auto
+
+
+def test_it_is_installed_before_the_worker(monkeypatch):
+    module = ModuleType("zemosaic_worker")
+    module.run_hierarchical_mosaic = print
+    monkeypatch.setitem(sys.modules, "zemosaic_worker", module)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    with pytest.raises(InvalidInputError, match=r"zemosaic_worker is imported already; expected plug_in\.install"):
+        install()
 
 
 def test_what_is_not_zemosaic(tmp_path, capsys):

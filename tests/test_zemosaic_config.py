@@ -50,6 +50,18 @@ def test_an_empty_configuration_gives_the_librarys_defaults():
     assert translate_config({}).options == StackOptions()
 
 
+def test_zemosaics_other_name_of_a_weight():
+    assert translate_stacking_params({"stack_weight_method": "noise_plus_fwhm"}).options.weighting == "noise_fwhm"
+
+
+@pytest.mark.parametrize("value", [True, 1, "true", "On"])
+def test_the_configuration_has_the_last_word_about_colors(value):
+    assert translate_stacking_params({"poststack_equalize_rgb": value}).equalize_rgb
+    off = translate_stacking_params({"poststack_equalize_rgb": value}, {"poststack_equalize_rgb": "false"})
+    assert not off.equalize_rgb
+    assert off.ignored == ()
+
+
 def test_without_a_rule_the_worker_rejects_nothing():
     assert translate_stacking_params(None).options == StackOptions(rejection="none", reference=0)
 
