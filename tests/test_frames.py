@@ -144,7 +144,9 @@ def test_float64_beyond_float32_is_missing(tmp_path: Path) -> None:
 def test_first_image_extension_when_the_primary_is_empty(tmp_path: Path) -> None:
     values = stored_values("f4")
     table = fits.BinTableHDU.from_columns([fits.Column("A", "PJ()", array=np.array([[1, 2], [3]], object))])
-    hdus = fits.HDUList([fits.PrimaryHDU(), table, fits.ImageHDU(), fits.ImageHDU(values), fits.ImageHDU(values + 1)])
+    hdus = fits.HDUList(
+        [fits.PrimaryHDU(), table, fits.ImageHDU(), fits.ImageHDU(values), fits.ImageHDU(values + 1, name="WHT")]
+    )
     hdus.writeto(tmp_path / "a.fits")
     np.testing.assert_array_equal(read_one(tmp_path / "a.fits")[0], values)
 

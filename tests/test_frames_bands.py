@@ -19,6 +19,7 @@ import zemosaic_stack_core
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.frames.planes import PlanesGiven
 from zemosaic_stack_core.system import open_files
 from zemosaic_stack_core.system.open_files import MAX_OPEN_FILES, default_open_files
 
@@ -263,9 +264,9 @@ def test_mask_extension(tmp_path: Path, dtype: str) -> None:
     for bits, expected in ((None, quality != 0), (64 | 2, quality == 64), (2, quality > 99)):
         if bits is not None and dtype == "f4":
             with pytest.raises(InvalidInputError, match=r"a\.fits\[dq\]: values of type float; expected whole numbers"):
-                open_frames([tmp_path / "a.fits"], mask_extension="dq", dq_bits=bits)
+                open_frames([tmp_path / "a.fits"], None, PlanesGiven(mask_extension="dq", dq_bits=bits))
             continue
-        group = open_frames([tmp_path / "a.fits"], mask_extension="dq", dq_bits=bits)
+        group = open_frames([tmp_path / "a.fits"], None, PlanesGiven(mask_extension="dq", dq_bits=bits))
         with BandReader(group) as reader:
             buffers = reader.allocate(4)
             for start in range(0, ROWS, 4):
@@ -281,7 +282,7 @@ def test_high_bits_of_a_wide_mask_extension(tmp_path: Path) -> None:
     quality = np.full((ROWS, COLUMNS), 2**30 + 1, "i4")
     quality[0, 0] = 2**30
     fits.HDUList([fits.PrimaryHDU(frame(0)), fits.ImageHDU(quality, name="DQ")]).writeto(tmp_path / "a.fits")
-    with BandReader(open_frames([tmp_path / "a.fits"], mask_extension="DQ", dq_bits=1)) as reader:
+    with BandReader(open_frames([tmp_path / "a.fits"], None, PlanesGiven(mask_extension="DQ", dq_bits=1))) as reader:
         mask = reader.read(0, 1, reader.allocate(1)).masks[0]
     assert mask is not None
     assert mask[0, 0].tolist() == [False] + [True] * (COLUMNS - 1)

@@ -76,6 +76,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="CSV",
         help="a table with the columns file and weight; multiplied with what --weighting gives",
     )
+    parser.add_argument(
+        "--image-extension", metavar="NAME", help="FITS extension with each frame's image: SCI, SCI,2 or its number"
+    )
     parser.add_argument("--mask-extension", metavar="NAME", help="FITS extension of each frame, nonzero where missing")
     parser.add_argument("--dq-bits", type=int, metavar="BITS", help="only these bits of the mask extension count")
     parser.add_argument(
@@ -120,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = _check_outputs(arguments, paths)
     policy = raw_policy(arguments)
     with FilePool() as files:
-        heads = [read_head(path, files=files) for path in paths]
+        heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
         for line in (*wanted.lines, *_odd_frames(paths, heads)):
             say(line)
         are_raw = _are_raw(arguments, policy, heads, files)
@@ -232,14 +235,15 @@ def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, frames: 
 def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: ScratchFolder) -> FrameGroup:
     """Open the frames that are stacked."""
     from zemosaic_stack_core.frames.group import open_frames
+    from zemosaic_stack_core.frames.planes import PlanesGiven
 
-    group = open_frames(
-        frames,
+    given = PlanesGiven(
+        image_extension=arguments.image_extension,
         mask_extension=arguments.mask_extension,
         dq_bits=arguments.dq_bits,
         variance_extension=arguments.variance_extension,
-        scratch=scratch,
     )
+    group = open_frames(frames, None, given, scratch=scratch)
     if group.channels > _MOST_CHANNELS:
         say(
             f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "

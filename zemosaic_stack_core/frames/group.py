@@ -24,6 +24,7 @@ whose last axis always is the channel) an image of 3 or 4 channels is recognized
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -96,10 +97,8 @@ def group_frames(sources: Sequence[FrameSource], masks: Sequence[Sequence[MaskSo
 def open_frames(
     frames: Sequence[object],
     masks: Sequence[object] | None = None,
+    given: PlanesGiven = NO_PLANES,
     *,
-    mask_extension: str | None = None,
-    dq_bits: int | None = None,
-    variance_extension: str | None = None,
     scratch: ScratchFolder | None = None,
 ) -> FrameGroup:
     """Open the frames of one stack; arrays are neither copied nor transferred.
@@ -108,7 +107,7 @@ def open_frames(
     ``(row, column, channel)``, of NumPy or any other array-API library, or holds one: masked arrays, astropy's
     ``CCDData`` and quantities, xarray's ``DataArray``. Masks and uncertainties that come with it count, units are
     converted to that of the first one. `masks` has one boolean array (or None) per frame, True marks
-    a missing sample. The extensions are those of `PlanesGiven`; every file must have them. Compressed frames are
+    a missing sample. The extensions are those `given`; every file must have them. Compressed frames are
     decoded to `scratch`, by default a folder that lives as long as the frames. Raise `FrameReadError` where a file is
     no frame, and `InvalidInputError` for no frames, an object that is no image, other shapes, masks that don't fit.
     """
@@ -116,9 +115,10 @@ def open_frames(
         raise InvalidInputError(f"frames is {os.fspath(frames)!r}; expected a sequence of frames")
     if masks is not None and len(masks) != len(frames):
         raise InvalidInputError(f"{len(masks)} masks for {len(frames)} frames; expected one (or None) per frame")
-    if dq_bits is not None and mask_extension is None:
-        raise InvalidInputError(f"dq_bits is {dq_bits!r} without mask_extension; expected the name of the extension")
-    given = PlanesGiven(mask_extension=mask_extension, dq_bits=dq_bits, variance_extension=variance_extension)
+    if given.dq_bits is not None and not given.mask_extension:
+        raise InvalidInputError(
+            f"dq_bits is {given.dq_bits!r} without mask_extension; expected the name of the extension"
+        )
     scratch = ScratchFolder() if scratch is None else scratch
     opened: list[_Opened] = []
     first: tuple[Contents, str] | None = None
@@ -137,6 +137,7 @@ def open_frames(
                 frame.masks.append(_given_mask(masks[index], frame.source))
             opened.append(frame)
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
+    _warn_of_unused(opened, given)
     return replace(group, given=given, variances=_variances(opened))
 
 
@@ -156,19 +157,46 @@ def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: Scratch
     if isinstance(item, FileFrame):
         source = item
     else:
-        head = item if isinstance(item, FileHead) else read_head(item, files=files)
-        source = probe_frame(head, scratch=scratch)
+        if not isinstance(item, FileHead):
+            item = read_head(item, extension=given.image_extension, files=files)
+        elif given.image_extension is not None and item.extension != given.image_extension:
+            item = read_head(item.path, name=item.name, extension=given.image_extension, files=files)
+        source = probe_frame(item, scratch=scratch)
+    version = (source.extension or "").partition(",")[2]
 
     def plane(extension: str) -> FileFrame:
-        return probe_plane(source, read_head(source.path, extension=extension, files=files))
+        name = f"{extension},{version}" if version and "," not in extension else extension
+        return probe_plane(source, read_head(source.path, extension=name, files=files))
 
-    masks: list[MaskSource] = []
-    if given.mask_extension is not None:
-        masks.append(FileMask(plane(given.mask_extension), given.dq_bits))
-    if given.variance_extension is None:
+    mask, variance = given.mask_extension, given.variance_extension
+    # As astropy's CCDData writes them.
+    if mask is None and "MASK" in source.beside:
+        mask = "MASK"
+    if variance is None and "UNCERT" in source.beside:
+        variance = "UNCERT"
+    masks: list[MaskSource] = [FileMask(plane(mask), given.dq_bits)] if mask else []
+    if not variance:
         return _Opened(source, masks)
-    variances = plane(given.variance_extension)
-    return _Opened(source, masks, variances, kind_of_variances(variances, given.variance_extension))
+    variances = plane(variance)
+    return _Opened(source, masks, variances, kind_of_variances(variances, variance))
+
+
+def _warn_of_unused(opened: Sequence[_Opened], given: PlanesGiven) -> None:
+    """Warn, once for all frames, of planes of the first file that nothing uses and nobody declined."""
+    source = opened[0].source
+    beside = source.beside if isinstance(source, FileFrame) else ()
+    advice = []
+    if given.mask_extension is None and "DQ" in beside:
+        advice.append("mask_extension='DQ' with dq_bits (1 is DO_NOT_USE of JWST)")
+    errors = next((name for name in ("ERR", "VARIANCE") if name in beside), None)
+    if given.variance_extension is None and errors and opened[0].variances is None:
+        advice.append(f"variance_extension={errors!r}")
+    if advice:
+        warnings.warn(
+            f"{source.name}: not used are planes beside its image, {', '.join(beside)}; "
+            f"{' and '.join(advice)} would use them ('' for none)",
+            stacklevel=4,
+        )
 
 
 def _open_array(held: Contents, name: str, given: PlanesGiven, scratch: ScratchFolder) -> _Opened:
@@ -177,7 +205,7 @@ def _open_array(held: Contents, name: str, given: PlanesGiven, scratch: ScratchF
     if held.uncertainty is not None:
         plane = array_plane(held.uncertainty, source, f"uncertainty of {name}", scratch)
         return _Opened(source, masks, plane, held.kind)
-    if given.variance_extension is not None:
+    if given.variance_extension:
         raise InvalidInputError(f"{name} is an array; expected a file with {given.variance_extension}")
     return _Opened(source, masks)
 

@@ -7,7 +7,7 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import FileIO
@@ -26,6 +26,11 @@ GZIP_MAGIC = b"\x1f\x8b"
 NPY_MAGIC = b"\x93NUMPY"
 # Of a gzip file, headers are looked for up to here, bytes: one that claims to be farther in may be a bomb.
 _MOST_INFLATED = 1 << 26
+# How the names of extensions begin that go with another image, as astropy, HST, JWST and this program call them.
+_PLANES = (
+    *("MASK", "DQ", "UNCERT", "ERR", "SIGMA", "STD", "IVAR", "INVVAR", "VAR", "WHT", "WEIGHT", "CON", "CTX", "AREA"),
+    *("ALPHA", "COVERAGE", "REJLO", "REJHI", "PSF"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +50,10 @@ class FileHead:
     start: bytes = b""
     # Why the file is no frame; empty where it may be one.
     problem: str = ""
-    # EXTNAME of the image that was looked for; None for the first one.
+    # EXTNAME[,EXTVER] or number of the image that was looked for; None for the file's only one.
     extension: str | None = None
+    # EXTNAME of the images that come after it in a file without an extension asked for.
+    beside: tuple[str, ...] = ()
     # What the headers tell of the exposure.
     observing: ObservingFacts = NO_FACTS
 
@@ -95,8 +102,9 @@ def read_head(
 ) -> FileHead:
     """Return a file's head; a file that can't be read has one with a problem.
 
-    `name` is what messages call it, by default the path; `extension` is the ``EXTNAME`` of the image to look for
-    instead of the first one; `files` keeps the file open.
+    `name` is what messages call it, by default the path; `extension` is the ``EXTNAME``, ``EXTNAME,EXTVER`` or number
+    of the image to look for; `files` keeps the file open. Without an extension the image is that of the primary HDU,
+    else the only SCI, else the only image that is no plane of another one; several have a problem.
     """
     empty = FileHead(name=os.fspath(path) if name is None else name, path=Path(path), extension=extension)
     try:
@@ -112,8 +120,12 @@ def head_of(file: FrameFile) -> FileHead:
 
 
 def has_name(header: FitsHeader, extension: str | None) -> bool:
-    """Return whether an HDU has this EXTNAME, in any case; None is any name."""
-    return extension is None or (header.get("EXTNAME") or "").upper() == extension.upper()
+    """Return whether an HDU has this EXTNAME, in any case, and EXTVER where that is given; None is any name."""
+    if extension is None:
+        return True
+    name, _, version = extension.partition(",")
+    is_named = (header.get("EXTNAME") or "").upper() == name.strip().upper()
+    return is_named and version.strip() in ("", (header.get("EXTVER") or "1").strip())
 
 
 def is_compressed(header: FitsHeader) -> bool:
@@ -158,36 +170,72 @@ def _read_open(file: FileIO, empty: FileHead) -> FileHead:
     if start.startswith(NPY_MAGIC):
         return replace(empty, size=size, start=start, observing=ObservingFacts(size=size))
     headers: list[FitsHeader] = []
-    has_image, problem, magic = False, "", b""
-    if start.startswith(GZIP_MAGIC):
-        magic = GZIP_MAGIC
-        # What is wrong with it is found where it is inflated.
-        with suppress(FrameReadError, OSError, EOFError, zlib.error):
-            file.seek(0)
-            has_image = _collect(headers, _inflated_reader(file), _MOST_INFLATED, empty)
-    else:
-        try:
-            has_image = _collect(headers, _plain_reader(file, start, size, empty.name), size, empty)
-        except FrameReadError as error:
-            problem = str(error)
+    images: list[int] = []
+    problem, magic = "", b""
+    try:
+        if start.startswith(GZIP_MAGIC):
+            magic = GZIP_MAGIC
+            # What is wrong with it is found where it is inflated, and so is which of several images is meant.
+            with suppress(FrameReadError, OSError, EOFError, zlib.error):
+                file.seek(0)
+                images = _collect(headers, _inflated_reader(file), _MOST_INFLATED, empty, only_first=True)
+        else:
+            is_one = empty.extension is not None and "," in empty.extension
+            reader = _plain_reader(file, start, size, empty.name)
+            images = _collect(headers, reader, size, empty, only_first=is_one)
+        image = _choose(headers, images, empty)
+    except FrameReadError as error:
+        problem, image = str(error), None
+    beside = [headers[index].get("EXTNAME") or "" for index in images if image is not None and index > image]
+    chosen = headers if image is None else headers[: image + 1]
     return replace(
         empty,
         size=size,
-        headers=tuple(headers),
-        has_image=has_image,
+        headers=tuple(chosen),
+        has_image=image is not None,
         start=magic,
         problem=problem,
-        observing=observing_facts(headers, size),
+        beside=tuple(name.upper() for name in beside if empty.extension is None or "SCI" in empty.extension.upper()),
+        observing=observing_facts(chosen, size),
     )
 
 
-def _collect(headers: list[FitsHeader], read_at: ReadAt, size: int, empty: FileHead) -> bool:
-    """Append the headers up to that of the image; return whether there is one."""
-    for header in walk_headers(read_at, size, empty.name):
-        headers.append(header)
-        if has_name(header, empty.extension) and (is_compressed(header) or is_plain_image(header, empty.name)):
-            return True
-    return False
+def _collect(headers: list[FitsHeader], read_at: ReadAt, size: int, empty: FileHead, *, only_first: bool) -> list[int]:
+    """Append the headers of a file, up to its first image where only that is wanted; return which are of images."""
+    images: list[int] = []
+    try:
+        for header in walk_headers(read_at, size, empty.name):
+            headers.append(header)
+            if is_compressed(header) or is_plain_image(header, empty.name):
+                images.append(len(headers) - 1)
+                if only_first and has_name(header, empty.extension):
+                    break
+    except FrameReadError:
+        if not any(has_name(headers[index], empty.extension) for index in images):
+            raise  # what comes after the image may be damaged
+    return images
+
+
+def _choose(headers: Sequence[FitsHeader], images: Sequence[int], empty: FileHead) -> int | None:
+    """Return which header is the image's, None without one; raise where there are several to choose from."""
+    if empty.extension is not None and empty.extension.isdecimal():
+        return int(empty.extension) if int(empty.extension) in images else None
+    named = [index for index in images if has_name(headers[index], empty.extension)]
+    if empty.extension is None and named and named[0] > 0:
+        science = [index for index in named if has_name(headers[index], "SCI")]
+        named = science or [index for index in named if not is_plane_name(headers[index].get("EXTNAME"))] or named[:1]
+    if len(named) > 1 and named[0] > 0:
+        found = [f"{one} {headers[one].get('EXTNAME') or ''},{headers[one].get('EXTVER') or 1}" for one in named[:4]]
+        raise FrameReadError(
+            f"{empty.name}: {len(named)} images (HDU {'; '.join(found)}{'; ...' if len(named) > 4 else ''}); "
+            "expected one, or the name or number of one, such as image_extension='SCI,2'"
+        )
+    return named[0] if named else None
+
+
+def is_plane_name(name: str | None) -> bool:
+    """Return whether an extension of this name goes with another image."""
+    return (name or "").upper().startswith(_PLANES)
 
 
 def _plain_reader(file: FileIO, start: bytes, size: int, name: str) -> ReadAt:

@@ -16,7 +16,9 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 class PlanesGiven:
     """Masks, weights and variances of single samples: the FITS extensions they are in, and those given as arrays."""
 
-    # EXTNAME of each frame's file.
+    # EXTNAME of each frame's file; that of the image with EXTVER, if need be ("SCI,2").
+    image_extension: str | None = None
+    # None: MASK and UNCERT, where astropy's CCDData wrote the file; an empty name: none.
     mask_extension: str | None = None
     # Bits of the mask that count; None for all.
     dq_bits: int | None = None

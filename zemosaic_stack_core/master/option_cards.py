@@ -21,6 +21,7 @@ ZSC_UNNO    on_unnormalizable                               ZSC_WGHT    weightin
 ZSC_RADF    radial_feather_fraction (or "null")             ZSC_RADP    radial_shape_power
 ZSC_RADL    radial_floor                                    ZSC_GROW    grow_radius
 ZSC_GRSZ    grow_min_size                                   ZSC_ERRS    errors
+ZSC_IEXT    extension with the frames' images
 ZSC_MASK    extension that masked the frames                ZSC_DQB     its bits that count
 ZSC_VEXT    extension with the frames' variances            ZSC_ARRS    planes given as arrays
 ZSC_SIGN    signature of inputs and options (by caller)     ZSC_SKIP    unusable cards of the reference left out
@@ -78,6 +79,7 @@ _OPTION_CARDS = {
 
 # Keyword, field of `PlanesGiven`, and comment.
 _PLANE_CARDS = (
+    ("ZSC_IEXT", "image_extension", "extension of each frame with its image"),
     ("ZSC_MASK", "mask_extension", "extension of each frame that masks it"),
     ("ZSC_DQB", "dq_bits", "its bits that count"),
     ("ZSC_VEXT", "variance_extension", "extension of each frame with variances"),

@@ -83,13 +83,7 @@ def open_master(
     options, given = tile.result.options, tile.result.given
     backend = backend or numpy_backend()
     paths = [_find_frame(str(path), row, verifies_sha256=verifies_sha256) for row in tile.rows]
-    group = open_frames(
-        paths,
-        mask_extension=given.mask_extension,
-        dq_bits=given.dq_bits,
-        variance_extension=given.variance_extension,
-        scratch=scratch,
-    )
+    group = open_frames(paths, None, given, scratch=scratch)
     expected = tile.result.image.shape
     if group.shape != expected:
         raise FrameReadError(f"{paths[0]}: a frame of shape {group.shape}; expected {expected}, as {path} has")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends import N_SLOTS, Backend
 from zemosaic_stack_core.backends.inputs import TYPES
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.masks import ArrayMask
@@ -123,7 +124,8 @@ def make_job(
         raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
     per_frame, per_sample = split_weights(request.weights, group)
     arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
-    arrays["variances"] |= group.variances is not None and group.given.variance_extension is None
+    if group.variances is not None and any(isinstance(plane, ArrayFrame) for plane in group.variances.planes):
+        arrays["variances"] = True
     arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)
     if options.radial_feather_fraction is not None:
         per_sample = with_radial_weight(per_sample, group, options)

@@ -17,6 +17,7 @@ from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
+from zemosaic_stack_core.frames.planes import PlanesGiven
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers
 from zemosaic_stack_core.stacking.clusters import RejectedFlags
@@ -36,6 +37,7 @@ def stack(
     weights: object | None = None,
     masks: Sequence[object] | None = None,
     variances: object | None = None,
+    image_extension: str | None = None,
     mask_extension: str | None = None,
     dq_bits: int | None = None,
     variance_extension: str | None = None,
@@ -65,8 +67,12 @@ def stack(
         One per frame, of its shape or (row, column); True marks a missing sample.
     variances : array, optional
         Variances of the samples as read, input units squared, broadcastable to (frame, row, column[, channel]).
+    image_extension : str, optional
+        Name of the FITS extension with the image of each file, with its ``EXTVER`` (``"SCI,2"``) where there are
+        several, or its number. By default the image is that of the primary HDU, else the only SCI, else the only one.
     mask_extension : str, optional
         Name of the FITS extension with the mask of each file, e.g. ``"MASK"`` or ``"DQ"``: a nonzero value is missing.
+        By default MASK and UNCERT count, where a file has them (astropy's ``CCDData`` writes them); ``""`` for none.
     dq_bits : int, optional
         Only these bits of the mask extension count; by default all.
     variance_extension : str, optional
@@ -126,9 +132,13 @@ def stack(
     request = StackRequest(
         options=chosen, maps=check_maps(maps), weights=weights, variances=variances, exposures=exposures
     )
-    group = open_frames(
-        frames, masks, mask_extension=mask_extension, dq_bits=dq_bits, variance_extension=variance_extension
+    given = PlanesGiven(
+        image_extension=image_extension,
+        mask_extension=mask_extension,
+        dq_bits=dq_bits,
+        variance_extension=variance_extension,
     )
+    group = open_frames(frames, masks, given)
     return stack_group(group, request, resolved, limits, progress=progress)
 
 
