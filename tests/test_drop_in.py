@@ -292,6 +292,14 @@ def test_stack_core_on_the_gpu(gpu):
 
     given = [cupy.asarray(frame) for frame in frames]
     np.testing.assert_array_equal(stack_core(given, None, config, "gpu")[0], on_cpu[0])
+    weights = [np.full(frame.shape, 1.0 + index, np.float32) for index, frame in enumerate(frames)]
+    weights[3][:2] = 0.0
+    for combine in ("mean", "median"):
+        config = {"rejection_algorithm": "kappa_sigma", "final_combine_method": combine}
+        on_cpu = stack_core(frames, weights, config)
+        on_gpu = stack_core(given, [cupy.asarray(weight) for weight in weights], config, "gpu")
+        np.testing.assert_array_equal(on_gpu[0], on_cpu[0], strict=True)
+        np.testing.assert_array_equal(on_gpu[2], on_cpu[2], strict=True)
     assert get_backend_module("gpu") is sys.modules["cupy"]
 
 

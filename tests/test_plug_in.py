@@ -96,7 +96,9 @@ def installed(tmp_path_factory):
     except OSError as error:
         pytest.skip(f"no symbolic links here ({error})")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(site))
+        emulation = sys.modules.get("cupyemu")
+        folders = [site] if emulation is None else [site, Path(emulation.__file__).parent]
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
         patch.setenv("PYTHONWARNINGS", "")
         yield
 
@@ -167,6 +169,19 @@ def test_without_touching_files(zemosaic, tmp_path):
     for tile, given in zip(tiles, frames, strict=True):
         np.testing.assert_array_equal(tile, stack(given, options=OPTIONS).image)
     assert contents(folder) == before
+
+
+@pytest.mark.gpu
+def test_plugged_in_on_emulated_cupy(zemosaic, tmp_path):
+    """The whole way: its worker, its threads, our Mode C with a real health check, CuPy."""
+    if "cupyemu" not in sys.modules:
+        pytest.skip("the emulation of CuPy is not loaded (-p cupyemu)")
+    folder, code = zemosaic
+    plug_files.put_in(folder)
+    tiles, made, _, frames = run_it(code, tmp_path, "import cupyemu")
+    assert made == [["cupy", True]] * 2
+    for tile, given in zip(tiles, frames, strict=True):
+        np.testing.assert_array_equal(tile, stack(given, options=OPTIONS).image)
 
 
 def test_the_name_clash(zemosaic):

@@ -18,7 +18,7 @@ import pytest
 import zemosaic_stack_core
 from conftest import cupy_unusable
 from zemosaic_stack_core.backends import cupy_backend
-from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.errors import GPUStackingError, InvalidInputError
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import StackOptions
@@ -200,6 +200,51 @@ def test_an_abort_is_not_the_gpus_failure(run_gpu):
         tile(make_frames(), pcb_tile=pcb)
     gpu = run.of_run(logging.getLogger())
     assert (gpu.attempts, gpu.hard_disabled) == (1, False)
+
+
+@pytest.fixture
+def one_attempt(monkeypatch):
+    """Give `gpu_stack_from_paths` a device."""
+    failing = Failing(device())
+    failing.release = lambda: None
+    monkeypatch.setattr(drop_in, "cupy_backend", lambda: failing)
+    monkeypatch.setattr(drop_in, "gpu_is_usable", lambda logger=None: True)
+    drop_in.reset_phase3_gpu_runtime_stats()
+    yield failing
+    drop_in.reset_phase3_gpu_runtime_stats()
+
+
+PARAMS = {name: value for name, value in AUTO.items() if name.startswith(("stack_", "poststack_"))}
+
+
+@pytest.mark.gpu
+def test_the_names_of_one_attempt_let_one_tile_at_a_time_on_the_device(one_attempt, caplog):
+    frames = make_frames()
+    frames[4] = frames[4][:10]
+    with caplog.at_level("INFO"), ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: drop_in.gpu_stack_from_paths(frames, PARAMS), range(4)))
+    assert (one_attempt.opened, one_attempt.most) == (4, 1)
+    expected, _, _ = tile(frames[:4] + frames[5:], parallel_plan={"use_gpu": False})
+    for image, meta in made:
+        np.testing.assert_array_equal(image, expected, strict=True)
+        assert {"weight_method", "weight_stats", "rgb_equalization"} <= set(meta)
+    lines = [record.message for record in caplog.records]
+    assert sum(line.startswith("[P3] 1 of 9 frames are left out: frame 4") for line in lines) == 4
+    assert "[P3][GPU] Using GPU stacker for Phase 3 (mode=auto)" in lines
+    figures = drop_in.get_phase3_gpu_runtime_stats()
+    assert figures["p3_gpu_last_frames"] == 8
+    shares = [figures[f"p3_gpu_last_{step}_share_pct"] for step in ("upload", "compute", "download")]
+    assert sum(shares) == pytest.approx(100)
+
+
+@pytest.mark.gpu
+def test_an_abort_passes_through_one_attempt(one_attempt):
+    def pcb(key, **fields):
+        raise RuntimeError(f"aborted at {key}")
+
+    with pytest.raises(RuntimeError, match="aborted at phase3_stack_progress") as caught:
+        drop_in.gpu_stack_from_paths(make_frames(), PARAMS, pcb_tile=pcb)
+    assert not isinstance(caught.value, GPUStackingError)
 
 
 @pytest.mark.gpu
