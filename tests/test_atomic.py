@@ -55,7 +55,7 @@ def test_a_failing_rename_leaves_the_old_file_and_nothing_else(tmp_path, monkeyp
 def test_an_existing_file_is_refused_before_anything_is_written(tmp_path):
     path = tmp_path / "out.bin"
     path.write_bytes(b"old")
-    with pytest.raises(InvalidInputError, match=r"out\.bin: the file exists; expected a new name, or overwrite"):
+    with pytest.raises(InvalidInputError, match=r"out\.bin: the file exists; expected a new name, or --overwrite"):
         check_output(path)
     with pytest.raises(InvalidInputError), atomic_output(path):
         pytest.fail("the block must not run")

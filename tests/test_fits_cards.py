@@ -103,7 +103,7 @@ def test_every_path_reads_the_same_name(tmp_path: Path) -> None:
     assert read_first_header(paths[0])["OBJECT"] == name
     assert read_head(paths[0]).get("OBJECT") == name
     assert probe_frame(paths[0]).observing.object == name
-    assert inspect_frame(paths[0]).filter == "H'a"
+    assert inspect_frame(paths[0]).facts.filter == "H'a"
     assert inspect_frame(paths[0]).cards.to_astropy()["OBJECT"] == name
     assert "(R'G)" in recognize(paths).why
     result = stack(paths)

@@ -133,7 +133,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: (raw := gzip.compress(good()))[:200] + bytes(50) + raw[250:],
         "damaged gzip data .*; expected a whole file",
     ),
-    "fz damaged": (damaged_fz, "damaged compressed image .*; expected a whole file"),
+    "fz damaged": (damaged_fz, "damaged compressed image: .*; expected a whole file"),
     "fz cut off": (
         lambda: written(fits.PrimaryHDU(), fits.CompImageHDU(VALUES.astype("i2")))[:-2880],
         r"\d+ bytes of pixels; expected \d+ \(is the file cut off\?\)",

@@ -178,7 +178,9 @@ def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Output
             raise InvalidInputError(f"{path}: one of the frames; expected another name for the master")
         if not path.resolve().parent.is_dir():
             raise InvalidInputError(f"{path}: there is no folder {path.parent}; expected one to write in")
-        check_output(path, overwrite=arguments.overwrite)
+        # A picture whose master is gone is replaced.
+        is_left = path == outputs.picture and not os.path.lexists(outputs.master)
+        check_output(path, overwrite=arguments.overwrite or is_left)
     return outputs
 
 
@@ -298,9 +300,10 @@ def _write(
 
         columns = frames_columns(prepared, [frame.name for frame in result.frames])
         extras = replace(extras, columns=columns, history=history_lines(prepared))
+    is_new = not os.path.lexists(outputs.master)
     write_master(outputs.master, result, extras, overwrite=arguments.overwrite)
     if outputs.picture is not None:
-        save_preview(outputs.picture, result.image, overwrite=arguments.overwrite)
+        save_preview(outputs.picture, result.image, overwrite=arguments.overwrite or is_new)
 
 
 def _show_forecast(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup) -> int:

@@ -168,7 +168,9 @@ def read_header(read_at: ReadAt, size: int, name: str, offset: int = 0) -> FitsH
         end = _end_card(block)
         if end >= 0:
             return FitsHeader(b"".join([*blocks, block[:end]]), position + (end // BLOCK + 1) * BLOCK)
-        if not block.isascii() or b"\0" in block:
+        # A letter that is not ASCII stands in many a value; no keyword has one.
+        keys = b"".join([block[at : at + 8] for at in range(0, len(block), CARD)])
+        if not keys.isascii() or b"\0" in keys:
             raise FrameReadError(
                 f"{name}: no END card before byte {position}, which is not text; expected END (cut off?)"
             )
@@ -182,9 +184,10 @@ def read_header(read_at: ReadAt, size: int, name: str, offset: int = 0) -> FitsH
 
 def _end_card(block: bytes) -> int:
     """Return where the END card begins, -1 without one."""
-    at = block.find(b"END     ")
+    end = b"END     " if b"END     " in block else b"END\0\0\0\0\0"
+    at = block.find(end)
     while at > 0 and at % CARD:
-        at = block.find(b"END     ", at + 1)
+        at = block.find(end, at + 1)
     return at
 
 

@@ -64,7 +64,9 @@ def _expand(argument: str) -> list[Path]:
 def _frames_in(folder: Path) -> list[Path]:
     """Return the frames of a folder; hidden files are not among them."""
     try:
-        found = [p for p in folder.iterdir() if p.name.casefold().endswith(FRAME_SUFFIXES) and p.name[0] != "."]
+        with os.scandir(folder) as entries:
+            named = [one for one in entries if one.name.casefold().endswith(FRAME_SUFFIXES) and one.name[0] != "."]
+            found = [folder / one.name for one in named if not one.is_dir()]
     except OSError as error:
         raise FrameReadError(f"{folder}: {error.strerror}; expected a readable folder") from None
     if not found:

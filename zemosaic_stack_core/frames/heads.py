@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.astropy_reads import open_fits
 from zemosaic_stack_core.fits.cards import FIRST_READ, FitsHeader, ReadAt, axis_lengths, parse_real, walk_headers
 from zemosaic_stack_core.fits.observing import NO_FACTS, ObservingFacts, observing_facts
 from zemosaic_stack_core.system.open_files import OpenFiles
@@ -82,9 +83,7 @@ class FileHead:
         """Return the image's header as astropy reads it; that of a compressed image is the one it was made of."""
         if not is_compressed(self.headers[-1]):
             return self.headers[-1].to_astropy()
-        from astropy.io import fits
-
-        with fits.open(self.path, lazy_load_hdus=True) as hdus:
+        with open_fits(self.path, self.name, "a compressed image", lazy_load_hdus=True) as hdus:
             header: fits.Header = hdus[len(self.headers) - 1].header.copy()
         return header
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.astropy_reads import astropy_reads
 from zemosaic_stack_core.fits.observing import parse_date
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.master.tile import TileFacts
@@ -42,6 +43,8 @@ _MOSAIC = _names("BAYERPAT XBAYROFF YBAYROFF COLORTYP")  # a viewer would debaye
 # A keyword and a value, or text without a value; a line without these astropy takes for a keyword.
 _STANDARD_CARD = re.compile(r"(?=[A-Z0-9_-]{1,8} *= ).{8}= |HIERARCH [ -~]+= |COMMENT |HISTORY | {8}")
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
+# Normalizations that multiply a frame.
+_SCALING = _names("linear_fit multiplicative additive_scaling")
 _KAPPA_RULES = _names("kappa_sigma mad_clip winsorized_sigma_clip winsorized_quantile linear_fit_clip noise_clip")
 # Cards of one axis or one column each, numbered.
 _AXIS_STEMS = _names("CTYPE CRVAL CRPIX CDELT CUNIT CROTA CNAME")
@@ -59,18 +62,13 @@ def reference_header(path: Path) -> fits.Header | None:
     if not head.headers:
         found = head.problem.partition("; expected")[0] or f"{path}: damaged gzip data"
         raise FrameReadError(f"{found}; expected a FITS header to take the observing cards from")
-    from astropy.io import fits
-
-    primary = head.headers[0].to_astropy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is wrong with a card is dealt with card by card
-        try:
-            if len(head.headers) == 1 or not head.has_image:
-                return primary
-            header = head.image_header()
-            header.extend(primary, strip=True, unique=True, update=False)
-        except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:
-            raise FrameReadError(f"{path}: {error}; expected a FITS header to take the observing cards from") from error
+    # What is wrong with a card is dealt with card by card.
+    with astropy_reads(str(path), "a FITS header to take the observing cards from"):
+        primary = head.headers[0].to_astropy()
+        if len(head.headers) == 1 or not head.has_image:
+            return primary
+        header = head.image_header()
+        header.extend(primary, strip=True, unique=True, update=False)
     return header
 
 
@@ -176,7 +174,8 @@ def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
 def add_exposure(header: fits.Header, result: StackResult) -> None:
     """Add NCOMBINE, EXPTIME, EXPTOTAL, DATE-OBS, DATE-END and DATE-AVG, of the frames that are in the image.
 
-    EXPTIME is the mean exposure of the frames whose exposure is known, EXPTOTAL their sum. DATE-OBS is the earliest
+    EXPTIME is the exposure that the counts are of: the reference's where frames were brought to its flux, otherwise the
+    mean of those that are known. EXPTOTAL is the sum of what was exposed. DATE-OBS is the earliest
     start, DATE-END the latest end, DATE-AVG the mean of the middles. What no frame tells is left out.
     STACKCNT and LIVETIME say NCOMBINE and EXPTOTAL again, in Siril's words.
     """
@@ -184,6 +183,9 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
     used = [frame for frame in result.frames if _is_combined(frame, pixels)]
     known = [frame.observing for frame in used if frame.observing is not None]
     exposures = [facts.exposure for facts in known if facts.exposure is not None]
+    filters = list(dict.fromkeys(facts.filter for facts in known if facts.filter))
+    if len(filters) > 1:
+        header["FILTER"] = (",".join(filters)[:60], "filters of the frames")
     starts = [facts.start for facts in known if facts.start is not None]
     ends = [facts.end for facts in known if facts.end is not None]
     middles = [facts.middle for facts in known if facts.middle is not None]
@@ -191,15 +193,24 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
     header["STACKCNT"] = (len(used), "frames with a sample in the image")
     if exposures:
         total = sum(exposures)
-        header["EXPTIME"] = (total / len(exposures), "[s] exposure time of a frame (mean)")
+        mean = _reference_exposure(result) or total / len(exposures)
+        header["EXPTIME"] = (mean, "[s] exposure time that the counts are of (mean)")
         header["EXPTOTAL"] = (total, f"[s] sum of the exposure times of {len(exposures)} frames")
         header["LIVETIME"] = (total, "[s] sum of the exposure times")
         if "EXPOSURE" in header:
-            header["EXPOSURE"] = (total / len(exposures), "[s] exposure time of a frame (mean)")
+            header["EXPOSURE"] = (mean, "[s] exposure time that the counts are of (mean)")
     if starts:
         header["DATE-OBS"] = (_date_text(min(starts)), "start of the first exposure")
         header["DATE-END"] = (_date_text(max(ends + starts)), "end of the last exposure")
         header["DATE-AVG"] = (_date_text(_mean(middles)), "mean of the middles of the exposures")
+
+
+def _reference_exposure(result: StackResult) -> float | None:
+    """Return the exposure of the frame that all others were scaled to; None where none was, or it is not known."""
+    if result.reference is None or result.options.normalization not in _SCALING:
+        return None
+    facts = result.frames[result.reference].observing
+    return None if facts is None else facts.exposure
 
 
 def _is_combined(frame: FrameRecord, pixels: int) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import FrameReadError, ZemosaicError
+from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.astropy_reads import open_fits
 from zemosaic_stack_core.fits.cards import read_first_header
 from zemosaic_stack_core.master.frames_table import read_frames_table
 from zemosaic_stack_core.master.option_cards import read_options, read_planes_given
@@ -33,16 +34,9 @@ def read_master(path: str | os.PathLike[str]) -> MasterTile:
     FrameReadError
         Not a file that astropy can read, or not a master of this program.
     """
-    from astropy.io import fits
-
     source = Path(path)
-    try:
-        with fits.open(source, memmap=True) as hdus:
-            return _read_hdus(hdus, source)
-    except ZemosaicError:
-        raise
-    except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
-        raise FrameReadError(f"{source}: {error}; expected a master tile written by zemosaic-stack-core") from error
+    with open_fits(source, str(source), "a master tile written by zemosaic-stack-core", memmap=True) as hdus:
+        return _read_hdus(hdus, source)
 
 
 def read_signature(path: str | os.PathLike[str]) -> str:

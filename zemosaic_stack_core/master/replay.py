@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.backends import Backend, numpy_backend
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.fits.astropy_reads import astropy_reads
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.option_cards import ALGORITHM
@@ -79,7 +80,8 @@ def open_master(
     master was made by another version of the numeric definition.
     """
     tile = read_master(path)
-    _check_can_be_made_again(path, tile)
+    with astropy_reads(str(path), "a master tile written by zemosaic-stack-core"):
+        _check_can_be_made_again(path, tile)
     options, given = tile.result.options, tile.result.given
     backend = backend or numpy_backend()
     paths = [_find_frame(str(path), row, verifies_sha256=verifies_sha256) for row in tile.rows]

@@ -21,6 +21,11 @@ PREPARED_FOLDER = "prepared"
 _LOGGER = logging.getLogger(__name__)
 _MASTER = re.compile(r"master_tile_\d{3,}\.fits")
 
+# Windows, macOS, NAS devices; and what begins with "@".
+_SYSTEM_FOLDERS = frozenset(
+    ("$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found", "#recycle", "#snapshot")
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileSpec:
@@ -86,8 +91,8 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
     path : path
         A JSON file ``{"tiles": [{"id": 1, "frames": ["a.fits", ...]}, ...]}``: frames are files, folders or patterns,
         relative to the plan's folder; ``id`` is by default the position, from 1; ``name`` is optional. Or a folder:
-        each of its sub-folders, in natural order, is a tile, numbered from 1; hidden ones and the tiles of an earlier
-        run are not.
+        each of its sub-folders, in natural order, is a tile, numbered from 1; hidden ones, those of the system, those
+        without frames and the tiles of an earlier run are not.
     output : path, optional
         The output folder, which is not a tile even where it lies in the plan's folder.
 
@@ -115,26 +120,44 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
 def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[TileSpec]:
     """Return the tiles of a folder of folders."""
     try:
-        entries = [entry for entry in source.iterdir() if entry.name[0] != "."]
+        entries = [entry for entry in source.iterdir() if not _is_system(entry.name)]
     except OSError as error:
         raise FrameReadError(f"{source}: {error.strerror}; expected a readable folder") from None
     if output is not None:
         _refuse_output_in_a_tile(source, Path(output))
     target = None if output is None else Path(os.path.realpath(output))
-    folders = []
+    folders, empty = [], []
     for entry in sorted(filter(Path.is_dir, entries), key=natural_key):
         if target is not None and Path(os.path.realpath(entry)) in (target, target / PREPARED_FOLDER):
             continue
         if _is_output(entry):
             _LOGGER.warning("%s: holds the tiles of an earlier run; left out of the plan", entry)
             continue
+        if _is_empty(entry):
+            empty.append(entry.name)
+            continue
         folders.append(entry)
+    if empty and folders:
+        _LOGGER.warning("%s: %d folders without frames left out, as %s", source, len(empty), empty[0])
     if not folders:
         has_frames = any(entry.name.casefold().endswith(FRAME_SUFFIXES) for entry in entries)
         found = "frames, but no folder of frames" if has_frames else "no folder in this folder"
         one = "; for a single tile: zemosaic-worker stack" if has_frames else ""
         raise InvalidInputError(f"{source}: {found}; expected one for each tile, with its frames{one}")
     return [_tile(number, folder.name, [os.fspath(folder)]) for number, folder in enumerate(folders, start=1)]
+
+
+def _is_system(name: str) -> bool:
+    """Return whether a folder is hidden, or one of those that systems and storage devices put everywhere."""
+    return name.startswith((".", "@")) or name.casefold() in _SYSTEM_FOLDERS
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return whether a folder that can be read has no frames."""
+    try:
+        return not any(entry.name.casefold().endswith(FRAME_SUFFIXES) for entry in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _refuse_output_in_a_tile(source: Path, output: Path) -> None:

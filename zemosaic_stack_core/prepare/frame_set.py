@@ -54,6 +54,9 @@ class FrameSet:
                 f"{binned[0].path.name}: binned {binned[0].facts.binning} and Bayer pattern {binned[0].pattern}; "
                 "most cameras mix the colors then (--bayer-pattern none takes the frames as mono)"
             )
+        sip = [frame for frame in self.lights if frame.has_unnamed_sip]
+        if sip:
+            lines.append(f"SIP coefficients without -SIP in CTYPE are used ({len(sip)} frames, as {sip[0].path.name})")
         unnamed = [frame for frame in self.lights if frame.facts.filter is None]
         if 0 < len(unnamed) < len(self.lights):
             lines.append(f"{len(unnamed)} of {len(self.lights)} lights name no filter, as {unnamed[0].path.name}")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
 
+_LOGGER = logging.getLogger(__name__)
+# Of a file system that has no such thing, as some network ones; a full disk or a broken one says something else.
+_NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _PREFIX, _SUFFIX = ".zsc-", ".tmp"
 _NO_FILE_FITS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -25,7 +30,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     if target.is_dir():
         raise InvalidInputError(f"{target}: a folder; expected the name of a file to write")
     if not overwrite and os.path.lexists(target):
-        raise InvalidInputError(f"{target}: the file exists; expected a new name, or overwrite")
+        raise InvalidInputError(f"{target}: the file exists; expected a new name, or --overwrite")
     folder = _folder_of(target)
     if not folder.is_dir():
         raise OutputError(f"{target}: {folder} is not a folder; expected one to write in")
@@ -51,7 +56,12 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         with temporary.open("x+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in _NO_FLUSH:
+                    raise
+                _say_unflushed(folder)
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
         temporary.replace(target)
         _sync_folder(folder)
@@ -63,6 +73,12 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     finally:
         with suppress(OSError):  # renamed: it is gone; never made: there is nothing
             temporary.unlink()
+
+
+@cache
+def _say_unflushed(folder: Path) -> None:
+    """Say once of a folder that what is written there is not known to be on the disk."""
+    _LOGGER.warning("%s: the file system can't flush; what is written may be lost where the power fails", folder)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:

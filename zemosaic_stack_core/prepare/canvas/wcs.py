@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.fits.astropy_reads import quiet_astropy
 from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of, fit_affine
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 
@@ -80,8 +80,7 @@ def parse_wcs(header: str) -> WCS:
     from astropy.io import fits
     from astropy.wcs import WCS
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_astropy():
         return WCS(fits.Header.fromstring(header), naxis=2)
 
 
@@ -133,7 +132,8 @@ def placed_wcs(header: str, to_canvas: Affine) -> str | None:
         wcs.wcs.crpix = place
         if wcs.sip is not None:
             wcs.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, place)
-        return str(wcs.to_header(relax=True).tostring(padding=False, endcard=False))
+        with quiet_astropy():
+            return str(wcs.to_header(relax=True).tostring(padding=False, endcard=False))
     if wcs.sip is not None or wcs.cpdis1 is not None or wcs.cpdis2 is not None:
         return None
     plain = WCS(naxis=2)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.errors import FrameReadError
+from zemosaic_stack_core.fits.astropy_reads import quiet_astropy
 from zemosaic_stack_core.fits.cards import NO_HEADER, FitsHeader
 from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
@@ -71,6 +72,12 @@ class RawFrame:
     def exposure(self) -> float | None:
         """Seconds; None where it is not known."""
         return self.facts.exposure
+
+    @property
+    def has_unnamed_sip(self) -> bool:
+        """Whether the WCS has SIP coefficients that its CTYPE does not name: they are used."""
+        header = self.wcs_header or ""
+        return "A_ORDER =" in header and "-SIP" not in header
 
     @property
     def seconds(self) -> float:
@@ -144,16 +151,15 @@ def shift_pattern(pattern: str, x: int, y: int, *, flipped: bool = False) -> str
 
 def _wcs_text(head: FileHead) -> str | None:
     """Return the header as text where it has a celestial WCS that works."""
-    from astropy.wcs import WCS, WcsError
+    from astropy.wcs import WCS
 
     if not head.headers or "CTYPE1" not in head.headers[-1] or "CRVAL1" not in head.headers[-1]:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_astropy():
             header = head.image_header()
             wcs = WCS(header, naxis=2)
             works = wcs.has_celestial and np.all(np.isfinite(wcs.wcs_pix2world([[0.0, 0.0]], 0)))
-    except (WcsError, ValueError, KeyError, TypeError):
+    except (FrameReadError, ValueError, KeyError, TypeError, OSError, RuntimeError, AttributeError):
         return None
     return header.tostring(sep="", endcard=False, padding=False) if works else None
