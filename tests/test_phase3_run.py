@@ -92,7 +92,9 @@ def test_one_bad_tile_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_tile_without_frames_fails_alone(tmp_path: Path) -> None:
     plan = write_night(tmp_path / "night", tiles=2)
-    (plan / "empty").mkdir()
+    (plan / "no frame").mkdir()
+    (plan / "no frame" / "a.fits").write_bytes(b"")
+    (plan / "empty").mkdir()  # no tile
     assert run(plan, tmp_path / "out") == 1
     assert outcomes(tmp_path / "out") == ["failed", "done_cpu", "done_cpu"]
 
@@ -203,7 +205,7 @@ def test_quiet_says_only_errors_and_the_log_file_gets_all(tmp_path: Path, capsys
     plan = write_night(tmp_path / "night", tiles=2)
     (plan / "tile_1" / "light_3.fits").write_bytes(b"no")
     for path in (plan / "tile_2").iterdir():
-        path.unlink()
+        path.write_bytes(b"")
     assert run(plan, tmp_path / "out", "--quiet", "--log-file", str(tmp_path / "log")) == 1
     said = capsys.readouterr()
     assert said.out == ""
