@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,11 +18,13 @@ import pytest
 
 from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.gpu.health import GpuHealth
+from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
-from zemosaic_stack_core.zemosaic import drop_in, plug_files
+from zemosaic_stack_core.zemosaic import drop_in, master_tile, plug_files
 from zemosaic_stack_core.zemosaic.plug_in import PLUGS, RUN, install, plug
-from zemosaic_stack_core.zemosaic.run_state import RUN_GPU
+from zemosaic_stack_core.zemosaic.run_state import RUN_GPU, RunGpu
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = Path(__file__).parent / "zemosaic" / "stand_in"
@@ -334,6 +337,20 @@ def test_a_run_begins_with_a_gpu_of_its_own():
     assert seen[0] is seen[1]
     assert len({id(state) for state in (before, seen[0], RUN_GPU.of_run(logger))}) == 3
     assert module["_stack_master_tile_auto"] is drop_in._stack_master_tile_auto
+
+
+@pytest.mark.parametrize(("allowed", "tried"), [(True, True), (False, False)])
+def test_where_zemosaic_does_not_allow_the_gpu_it_is_not_tried(monkeypatch, allowed, tried):
+    """Its worker has a state of its own; `hard_disabled` is ours to know, `allowed` is not."""
+    asked = []
+    health = GpuHealth(usable=False, reason="no card")
+    run = RunGpu(partial(Phase3Gpu, check_health=lambda: asked.append(1) or health))
+    monkeypatch.setattr(master_tile, "RUN_GPU", run)
+    module = {RUN: print, "_P3_GPU_STATE": {"allowed": allowed, "hard_disabled": False}}
+    plug("zemosaic_worker", module)
+    frames = [np.full((4, 5, 3), value, np.float32) for value in (1, 2, 3)]
+    _, meta, used_gpu = module["_stack_master_tile_auto"](frames, parallel_plan={"cpu_workers": 1}, **SETTINGS)
+    assert (bool(asked), used_gpu, meta["backend"]) == (tried, False, "numpy")
 
 
 def test_it_is_installed_before_the_worker(monkeypatch):

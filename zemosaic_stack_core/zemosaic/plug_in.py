@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import zemosaic_stack_core
 from zemosaic_stack_core.errors import GPUStackingError, InvalidInputError
+from zemosaic_stack_core.stacking.limits import read_limits, setting
 from zemosaic_stack_core.zemosaic import drop_in, parallel_plan
 from zemosaic_stack_core.zemosaic.run_state import RUN_GPU, begin_run
 
@@ -52,6 +54,8 @@ PLUGS: dict[str, dict[str, Any]] = {
 WORKER = "zemosaic_worker"
 # The function of ZeMosaic's worker that is one run, by which its folder is known.
 RUN = "run_hierarchical_mosaic"
+# What of it we take the place of, and its state of the GPU, whose "allowed" is the program's to say.
+_AUTO, _STATE = "_stack_master_tile_auto", "_P3_GPU_STATE"
 
 
 def plug(name: str, namespace: MutableMapping[str, Any]) -> None:
@@ -61,6 +65,21 @@ def plug(name: str, namespace: MutableMapping[str, Any]) -> None:
         namespace[ours] = value
     if stem == WORKER and callable(run := namespace.get(RUN)):
         namespace[RUN] = _begins_a_run(run)
+    if stem == WORKER and isinstance(state := namespace.get(_STATE), dict):
+        namespace[_AUTO] = _where_allowed(namespace[_AUTO], state)
+
+
+def _where_allowed(stacker: Callable[..., Any], state: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return our stacker, kept off the GPU where ZeMosaic's own state says that it is not allowed."""
+
+    @functools.wraps(stacker)
+    def wrapped(*args: Any, **given: Any) -> Any:
+        if not state.get("allowed", True):
+            plan = given.get("parallel_plan") or setting(given.get("zconfig"), "parallel_plan")
+            given["parallel_plan"] = replace(read_limits(plan), use_gpu=False)
+        return stacker(*args, **given)
+
+    return wrapped
 
 
 def _begins_a_run(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ except Exception:
     _p3_gpu_stack_from_paths = None
 
 logger = logging.getLogger("ZeMosaicWorker")
-_P3_GPU_STATE = {"hard_disabled": False}
+_P3_GPU_STATE = {"allowed": True, "hard_disabled": False}
 
 
 def _stack_master_tile_cpu(
