@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -52,9 +51,9 @@ import numpy as np
 {package}import zemosaic_worker
 groups, settings = json.loads(sys.argv[1])
 settings["parsed_winsor_limits"] = tuple(settings["parsed_winsor_limits"])
-made = zemosaic_worker.run_hierarchical_mosaic(groups, settings)
-np.save(sys.argv[2], np.stack([tile for tile, _ in made]))
-print(json.dumps([[meta.get("backend", meta.get("by")), used_gpu] for _, (meta, used_gpu) in made]))
+paths = zemosaic_worker.run_hierarchical_mosaic(groups, settings, sys.argv[2])
+made = [zemosaic_worker.MADE[tile_id] for tile_id in range(len(paths))]
+print(json.dumps([paths, [[meta.get("backend", meta.get("by")), used_gpu] for meta, used_gpu in made]]))
 {package}import grid_mode
 tile, rejected, weight_sum = grid_mode.stack_tile([np.full((2, 3, 3), value, np.float32) for value in (1, 2, 3)])
 assert float(tile[0, 0, 0]) == 2.0 and float(weight_sum[0, 0, 0]) == 3.0, (tile, weight_sum)
@@ -127,10 +126,11 @@ def run_it(code, tmp_path, start=""):
     program.write_text(PROGRAM.format(start=start, package="from zemosaic " if is_package else ""), encoding="utf-8")
     where = code.parent if is_package else code
     script = f"import sys; sys.path.insert(0, {str(where)!r}); exec(open({str(program)!r}).read())"
-    done = python("-c", script, json.dumps([groups, SETTINGS]), tmp_path / "tiles.npy", cwd=tmp_path)
+    done = python("-c", script, json.dumps([groups, SETTINGS]), tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    made, whose = done.stdout.splitlines()
-    return np.load(tmp_path / "tiles.npy"), json.loads(made), whose.split(), frames
+    answer, whose = done.stdout.splitlines()
+    paths, made = json.loads(answer)
+    return [np.load(path) for path in paths], made, whose.split(), frames
 
 
 def test_plugged_in_it_is_our_kernel_and_taken_out_it_is_theirs(zemosaic, tmp_path, capsys):
@@ -390,9 +390,59 @@ def test_the_wheel_hides_no_module_of_zemosaics():
     assert project["project"]["scripts"]["zemosaic-worker"] == "zemosaic_stack_core.command_line:main"
 
 
+# Two tiles through ZeMosaic's own function, with the keywords that it has of those recorded.
+TWO_TILES = """
+import inspect, json, sys
+import numpy as np
+from pathlib import Path
+from astropy.io import fits
+from astropy.wcs import WCS
+{package}import zemosaic_worker
+keywords = json.loads(sys.argv[1])
+keywords["parsed_winsor_limits"] = tuple(keywords["parsed_winsor_limits"])
+parameters = inspect.signature(zemosaic_worker.create_master_tile).parameters
+if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    keywords = {{name: value for name, value in keywords.items() if name in parameters}}
+header = fits.Header(dict(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=315.4, CRVAL2=68.16, CRPIX1=80.0, CRPIX2=60.0,
+    CD1_1=-0.00066, CD1_2=0.0, CD2_1=0.0, CD2_2=0.00066, NAXIS1=160, NAXIS2=120, EXPTIME=10.0))
+y, x = np.mgrid[:120, :160]
+for tile_id in (1, 2):
+    generator = np.random.default_rng(tile_id)
+    stars = generator.uniform(10, 110, (40, 2)) * [1, 1.35]
+    light = sum(3000 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 6) for row, column in stars)
+    group = []
+    for index in range(5):
+        frame = (1200 + light + generator.normal(0, 10, light.shape))[..., None].repeat(3, axis=2).astype(np.float32)
+        path = Path(sys.argv[2], f"frame_{{tile_id}}_{{index}}.npy")
+        np.save(path, frame)
+        group.append(dict(path_preprocessed_cache=str(path), path_raw=f"{{index}}.fit", wcs=WCS(header), header=header))
+    (path, wcs), retry_groups = zemosaic_worker.create_master_tile(
+        seestar_stack_group_info=group, tile_id=tile_id, output_temp_dir=sys.argv[2],
+        progress_callback=lambda key, prog=None, lvl=None, **fields: None, **keywords)
+    assert path and Path(path).is_file(), retry_groups
+print(zemosaic_worker._stack_master_tile_auto.__module__)
+"""
+
+
+def make_two_tiles(found, folder):
+    """Make two tiles through ZeMosaic's `create_master_tile`; return whose stacker it called."""
+    where, package = (found.code.parent, "from zemosaic ") if found.is_package else (found.code, "")
+    recorded = json.loads((STAND_IN.parent / "create_master_tile.json").read_text(encoding="utf-8"))["keywords"]
+    folder.mkdir()
+    script = f"import sys; sys.path.insert(0, {str(where)!r})\n{TWO_TILES.format(package=package)}"
+    done = python("-c", script, json.dumps(recorded), folder, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_its_own_create_master_tile_calls_ours(zemosaic, tmp_path):
+    found = plug_files.put_in(zemosaic[0])
+    assert make_two_tiles(found, tmp_path / "tiles") == "zemosaic_stack_core.zemosaic.master_tile"
+
+
 @pytest.mark.slow
 def test_a_real_checkout(tmp_path):
-    """Plug in, make two tiles through its worker, run its tests of Phase 3, remove."""
+    """Plug in, make two tiles through its `create_master_tile`, run its tests of Phase 3, remove."""
     checkout = os.environ.get("ZEMOSAIC_CHECKOUT")
     if not checkout:
         pytest.skip("ZEMOSAIC_CHECKOUT is not set to a checkout of ZeMosaic")
@@ -400,23 +450,9 @@ def test_a_real_checkout(tmp_path):
     shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns("__pycache__", ".git"))
     before = contents(folder)
     found = plug_files.put_in(folder)
-    where, package = (found.code.parent, "from zemosaic ") if found.is_package else (found.code, "")
-    script = textwrap.dedent(f"""
-        import logging, types
-        import numpy as np
-        {package}import zemosaic_worker as worker
-        settings = {SETTINGS!r} | dict(winsor_pool_workers=1, winsor_max_frames_per_pass=0, parallel_plan=None,
-            progress_callback=lambda *a, **k: None, zconfig=types.SimpleNamespace(), pcb_tile=lambda *a, **k: None,
-            func_id_log_base="mastertile", logger=logging.getLogger())
-        for tile_id in (1, 2):
-            frames = list(np.random.default_rng(tile_id).normal(1000, 9, (6, 20, 24, 3)).astype(np.float32))
-            image, meta, used_gpu = worker._stack_master_tile_auto(frames, tile_id=tile_id, **settings)
-            assert image.shape == (20, 24, 3) and "rgb_equalization" in meta
-        """)
-    done = python("-c", f"import sys; sys.path.insert(0, {str(where)!r})\n{script}", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    tests = sorted((folder / "tests").glob("test_create_master_tile*.py"))
-    tests += sorted((folder / "tests").glob("test_parallel_utils.py"))
+    assert make_two_tiles(found, tmp_path / "tiles") == "zemosaic_stack_core.zemosaic.master_tile"
+    names = ("test_create_master_tile*.py", "test_parallel_utils.py", "test_gpu_cpu_parity.py")
+    tests = [path for name in names for path in sorted((folder / "tests").glob(name))]
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=folder)
     assert done.returncode == 0, done.stdout
     plug_files.take_out(folder)

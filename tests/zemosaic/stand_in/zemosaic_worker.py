@@ -4,6 +4,7 @@ import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,7 +81,13 @@ def _stack_master_tile_auto(image_descriptors, *, poststack_equalize_rgb, logger
     return image, meta, False
 
 
-def create_master_tile(*, seestar_stack_group_info, tile_id, progress_callback, zconfig, parallel_plan, **settings):
+# What became of each tile, by number: metadata, and whether the GPU made it.
+MADE = {}
+
+
+def create_master_tile(
+    *, seestar_stack_group_info, tile_id, output_temp_dir, progress_callback, parallel_plan, zconfig=None, **settings
+):
     frames = [np.load(info["path_preprocessed_cache"]) for info in seestar_stack_group_info]
     frames = zemosaic_align_stack.align_images_in_group(frames)
 
@@ -113,10 +120,13 @@ def create_master_tile(*, seestar_stack_group_info, tile_id, progress_callback, 
         tile_id=tile_id,
         logger=logger,
     )
-    return (master_tile_stacked_HWC, None), (stack_metadata, used_gpu)
+    MADE[tile_id] = (stack_metadata, used_gpu)
+    path = Path(output_temp_dir) / f"master_tile_{tile_id:03d}.npy"
+    np.save(path, master_tile_stacked_HWC)
+    return (str(path), seestar_stack_group_info[0].get("wcs")), []
 
 
-def run_hierarchical_mosaic(groups, settings, progress_callback=lambda *args, **fields: None):
+def run_hierarchical_mosaic(groups, settings, output, progress_callback=lambda *args, **fields: None):
     plan = auto_tune_parallel_plan(
         kind="global", frame_shape=(0, 0), n_frames=len(groups[0]), bytes_per_pixel=12, config={}, caps=None
     )
@@ -124,15 +134,16 @@ def run_hierarchical_mosaic(groups, settings, progress_callback=lambda *args, **
     zconfig = SimpleNamespace(poststack_equalize_rgb=False)
 
     def make(tile_id):
-        (tile, _), retry = create_master_tile(
+        (path, _), retry_groups = create_master_tile(
             seestar_stack_group_info=[{"path_preprocessed_cache": path} for path in groups[tile_id]],
             tile_id=tile_id,
+            output_temp_dir=output,
             progress_callback=progress_callback,
             zconfig=zconfig,
             parallel_plan=plan,
             **settings,
         )
-        return tile, retry
+        return path
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(make, range(len(groups))))
