@@ -135,3 +135,10 @@ def test_the_command_line_takes_an_image_extension(tmp_path):
     assert main([*command, "--image-extension", "SCI,2", "--align", "none"]) == ExitCode.DONE
     master = read_master(tmp_path / "master.fits").result
     np.testing.assert_array_equal(master.image, stack(list(FRAMES), options=PLAIN).image)
+
+
+def test_the_command_line_says_what_is_not_used(tmp_path, capsys):
+    paths = write(tmp_path, SCI, ERR)
+    command = ["stack", *map(str, paths), "-o", str(tmp_path / "master.fits"), "--align", "none"]
+    assert main(command) == ExitCode.DONE
+    assert "0.fits: not used are planes beside its image, ERR; variance_extension='ERR'" in capsys.readouterr().err

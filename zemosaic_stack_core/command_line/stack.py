@@ -7,6 +7,7 @@ import importlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -245,7 +246,11 @@ def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: S
         dq_bits=arguments.dq_bits,
         variance_extension=arguments.variance_extension,
     )
-    group = open_frames(frames, None, given, scratch=scratch)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        group = open_frames(frames, None, given, scratch=scratch)
+    for warning in caught:
+        say(str(warning.message))
     if group.channels > _MOST_CHANNELS:
         say(
             f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "

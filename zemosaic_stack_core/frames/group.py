@@ -34,10 +34,11 @@ from zemosaic_stack_core.frames.containers import Contents, contents_of, made_al
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
+from zemosaic_stack_core.frames.precision import lost_noise
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_variances
-from zemosaic_stack_core.system.open_files import OpenFiles
 
 # One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
 # int16, uint16 or float32.
@@ -122,7 +123,7 @@ def open_frames(
     scratch = ScratchFolder() if scratch is None else scratch
     opened: list[_Opened] = []
     first: tuple[Contents, str] | None = None
-    with OpenFiles() as files:
+    with FilePool() as files:
         for index, item in enumerate(frames):
             if isinstance(item, (str, os.PathLike, FileHead, FileFrame)):
                 frame = _open_file(item, given, scratch, files)
@@ -136,6 +137,8 @@ def open_frames(
             if masks is not None and masks[index] is not None:
                 frame.masks.append(_given_mask(masks[index], frame.source))
             opened.append(frame)
+        if opened:
+            _warn_of_lost_noise(opened[0].source, files)  # the others are like it
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
     _warn_of_unused(opened, given)
     return replace(group, given=given, variances=_variances(opened))
@@ -152,7 +155,7 @@ class _Opened:
     kind: str = ""
 
 
-def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: ScratchFolder, files: OpenFiles) -> _Opened:
+def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: ScratchFolder, files: FilePool) -> _Opened:
     """Open a frame in a file; `files` keeps that open for its planes."""
     if isinstance(item, FileFrame):
         source = item
@@ -197,6 +200,19 @@ def _warn_of_unused(opened: Sequence[_Opened], given: PlanesGiven) -> None:
             f"{' and '.join(advice)} would use them ('' for none)",
             stacklevel=4,
         )
+
+
+def _warn_of_lost_noise(source: FrameSource, files: FilePool) -> None:
+    """Warn where the noise of a frame of wider numbers is lost in float32."""
+    lost = lost_noise(source, files)
+    if lost is None:
+        return
+    level, step, noise = lost
+    warnings.warn(
+        f"{source.name}: float32 has steps of {step:.3g} at its level of {level:.6g}, too coarse for a noise of "
+        f"{noise:.3g}; subtract one number near {level:.6g} from all frames, and add it to the result in float64",
+        stacklevel=4,
+    )
 
 
 def _open_array(held: Contents, name: str, given: PlanesGiven, scratch: ScratchFolder) -> _Opened:
