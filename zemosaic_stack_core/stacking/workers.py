@@ -50,6 +50,7 @@ def compute_in_threads(
     Whatever a thread or `done` raised first is raised here; the others end after the chunk they are at.
     """
     lock, failed = threading.Lock(), threading.Event()
+    all_started = threading.Event()  # Ctrl-C while a thread is started would make the pool forget that thread
     waiting = iter(job.chunk_plan)
 
     def chunks() -> Iterator[Chunk]:
@@ -65,6 +66,7 @@ def compute_in_threads(
             done(chunk)
 
     def work() -> FrameCounts:
+        all_started.wait()
         try:
             with BandReader(job.group, max_open_files=default_open_files() // threads) as reader:
                 return compute_chunks(job, backend, reader, chunks(), planes, report).counts
@@ -76,11 +78,13 @@ def compute_in_threads(
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="zemosaic-stack") as pool:
         try:
             futures = {pool.submit(work) for _ in range(threads)}
+            all_started.set()
             while futures:  # with a time-out: on Windows Ctrl-C does not end a wait
                 ended, futures = wait(futures, timeout=WAIT_S, return_when=FIRST_EXCEPTION)
                 for future in ended:
                     counts.add(future.result())
         except BaseException:  # Ctrl-C comes here, while this thread waits
             failed.set()
+            all_started.set()
             raise
     return counts
