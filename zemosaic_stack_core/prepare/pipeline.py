@@ -27,7 +27,7 @@ from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.selection import dimmed_line, select_frames, with_sky_agreement, with_transparency
 from zemosaic_stack_core.prepare.sensor.calibrate import level_lines, make_masters
-from zemosaic_stack_core.prepare.sensor.hot_pixels import hot_in_dark, persistent_pixels
+from zemosaic_stack_core.prepare.sensor.hot_pixels import MOST_HOT, hot_in_dark, persistent_pixels
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.register import Place
 from zemosaic_stack_core.prepare.tasks import (
@@ -224,10 +224,17 @@ class _Preparation:
         counts = np.zeros(tasks[0].frame.shape, np.int32)
         for bits, _ in scanned:
             counts += np.unpackbits(bits, count=counts.size).reshape(counts.shape)
-        hot = persistent_pixels(counts, len(chosen))
+        maps = [("the lights", persistent_pixels(counts, len(chosen)))]
         for group in tasks[0].masters.darks:
             if group.path is not None:
-                hot |= hot_in_dark(np.load(group.path))
+                maps.append((group.line, hot_in_dark(np.load(group.path))))
+        hot = np.zeros(counts.shape, np.bool_)
+        for name, found in maps:
+            if found.mean() <= MOST_HOT:
+                hot |= found
+            else:
+                share = percent_text(100 * found.mean(), ".1f")
+                self.report(f"{share} of the pixels would be hot by {name}: something else is wrong; not left out")
         if not hot.any():
             return None, 0
         self.report(f"{int(hot.sum())} hot pixels ({percent_text(100 * hot.mean(), '.3f')})")

@@ -16,6 +16,12 @@ _SIGMAS = 5.0
 # of 1.5 pixels FWHM has 0.22 to 0.39, wherever it is centered; a red one's green neighbors in a mosaic are fainter.
 _STAR_NEIGHBORS = 0.2
 _STAR_NEIGHBORS_CFA = 0.1
+# Part of the light of the sharpest star (1.2 pixels FWHM) that three of its four neighbors have.
+_SHARP_STAR = 0.05
+# Pixels, side of the surroundings that a dark's noise is measured in.
+_NOISE_BOX = 64
+# Part of the sensor that may be hot; more is something else.
+MOST_HOT = 0.02
 # Computed at once: the arrays of a band stay in the cache.
 _BAND_ROWS = 32
 # Part of the frames that a hot pixel is seen in: others are noise or a cosmic ray.
@@ -28,16 +34,21 @@ def sharp_pixels(image: _Image, *, is_cfa: bool = False, sigmas: float = _SIGMAS
     They lie `sigmas` robust deviations off a 3 x 3 median of one color.
     """
     excess = _excess(image, is_cfa=is_cfa)
-    noise = 1.4826 * np.median(np.abs(excess[::3, ::3])) + 1e-12
+    some = np.abs(excess[::3, ::3])
+    # Of coarse integers more than half are at the median: the others tell.
+    noise = float(np.median(some)) / 0.6745 or float(np.quantile(some, 0.9)) / 1.645 or float(some.mean())
     strong = np.abs(excess) > sigmas * noise
     rows, columns = np.nonzero(strong)
     padded = np.pad(excess, 1)
     center = excess[rows, columns]
     sign = np.sign(center)
     around = np.stack([padded[rows + 1 + dy, columns + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
-    light = np.sort(around * sign, axis=0)[:3].mean(axis=0)
+    around = np.sort(around * sign, axis=0)
     limit = _STAR_NEIGHBORS_CFA if is_cfa else _STAR_NEIGHBORS
-    keep = (light < limit * np.abs(center)) & _is_extreme(image, rows, columns, sign, 2 if is_cfa else 1)
+    keep = around[:3].mean(axis=0) < limit * np.abs(center)
+    if not is_cfa:  # the sharpest star spreads to three of the four, a hot pixel to none
+        keep &= around[1] < _SHARP_STAR * np.abs(center) + noise
+    keep &= _is_extreme(image, rows, columns, sign, 2 if is_cfa else 1)
     found = np.zeros(image.shape, np.bool_)
     found[rows[keep], columns[keep]] = True
     return found
@@ -58,15 +69,31 @@ def _is_extreme(
 
 
 def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
-    """Find the hot pixels of a master dark: far above (or below) the typical pixel, whatever their neighbors.
+    """Find the hot pixels of a master dark: far above (or below) the pixels around them, by the noise there.
 
-    Their dark current can be subtracted, but its noise, and its drift with the temperature, can't.
+    Their dark current can be subtracted, but its noise, and its drift with the temperature, can't. A smooth glow, a
+    gradient or a banding is no defect: levels are medians of 5 x 5 pixels, noises those of the surroundings.
     """
-    finite = dark[np.isfinite(dark)]
-    center = np.median(finite)
-    spread = 1.4826 * np.median(np.abs(finite - center)) + 1e-12
-    hot: _Mask = ~(np.abs(dark - center) <= sigmas * spread)
+    from scipy.ndimage import median_filter
+
+    finite = np.isfinite(dark)
+    filled = dark if finite.all() else np.where(finite, dark, np.float32(np.median(dark[finite])))
+    excess = np.abs(filled - median_filter(filled, 5, mode="reflect"))
+    hot: _Mask = (excess > sigmas * _noise_around(excess)) | ~finite
     return hot
+
+
+def _noise_around(excess: _Image) -> _Image:
+    """Return the noise in the surroundings of each pixel: robust, and not zero where most values are the same."""
+    rows, columns = (-(-length // _NOISE_BOX) for length in excess.shape)
+    padding = [(0, count * _NOISE_BOX - length) for count, length in zip((rows, columns), excess.shape, strict=True)]
+    boxes = np.pad(excess, padding, mode="symmetric").reshape(rows, _NOISE_BOX, columns, _NOISE_BOX)
+    # Of coarse or clipped darks more than half are at the median: then what is usual of the others counts.
+    parts = np.quantile(boxes, (0.5, 0.9), axis=(1, 3))
+    noise = np.where(parts[0] > 0, parts[0] / 0.6745, parts[1] / 1.645)
+    usual = float(np.median(noise)) or float(excess[excess > 0].mean() if (excess > 0).any() else 1.0)
+    noise = np.maximum(noise, 0.5 * usual).astype(np.float32)
+    return noise.repeat(_NOISE_BOX, 0).repeat(_NOISE_BOX, 1)[: excess.shape[0], : excess.shape[1]]
 
 
 def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
