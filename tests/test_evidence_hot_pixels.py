@@ -78,7 +78,7 @@ def test_lights_of_coarse_integers_have_no_more_hot_pixels() -> None:
     assert np.argwhere(persistent_pixels(counts, 5)).tolist() == [[70, 90]]
 
 
-@pytest.mark.parametrize("fwhm", [1.2, 1.3, 1.5])
+@pytest.mark.parametrize("fwhm", [1.3, 1.4, 1.5])
 def test_undithered_sharp_stars_are_no_hot_pixels(fwhm: float) -> None:
     night = RawNight(
         n_frames=5,

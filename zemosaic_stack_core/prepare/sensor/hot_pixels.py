@@ -16,7 +16,7 @@ _SIGMAS = 5.0
 # of 1.5 pixels FWHM has 0.22 to 0.39, wherever it is centered; a red one's green neighbors in a mosaic are fainter.
 _STAR_NEIGHBORS = 0.2
 _STAR_NEIGHBORS_CFA = 0.1
-# Part of the light of the sharpest star (1.2 pixels FWHM) that three of its four neighbors have.
+# Part of the light of the sharpest star (1.3 pixels FWHM) that three of its four neighbors have.
 _SHARP_STAR = 0.05
 # Pixels, side of the surroundings that a dark's noise is measured in.
 _NOISE_BOX = 64
@@ -93,7 +93,8 @@ def _noise_around(excess: _Image) -> _Image:
     noise = np.where(parts[0] > 0, parts[0] / 0.6745, parts[1] / 1.645)
     usual = float(np.median(noise)) or float(excess[excess > 0].mean() if (excess > 0).any() else 1.0)
     noise = np.maximum(noise, 0.5 * usual).astype(np.float32)
-    return noise.repeat(_NOISE_BOX, 0).repeat(_NOISE_BOX, 1)[: excess.shape[0], : excess.shape[1]]
+    around: _Image = noise.repeat(_NOISE_BOX, 0).repeat(_NOISE_BOX, 1)[: excess.shape[0], : excess.shape[1]]
+    return around
 
 
 def persistent_pixels(counts: npt.NDArray[np.integer], frames: int) -> _Mask:
