@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.gpu.doctor import diagnose_gpu
     from zemosaic_stack_core.gpu.health import gpu_is_usable
     from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
+    from zemosaic_stack_core.master.read import read_master
+    from zemosaic_stack_core.master.write import write_master
     from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
     from zemosaic_stack_core.stacking.run import stack
     from zemosaic_stack_core.zemosaic.core import (
@@ -58,9 +60,11 @@ __all__ = [
     "diagnose_gpu",
     "get_backend_module",
     "gpu_is_usable",
+    "read_master",
     "stack",
     "stack_auto",
     "stack_core",
+    "write_master",
 ]
 
 __version__ = "0.1.0"
@@ -80,9 +84,11 @@ _ON_DEMAND = {
     "diagnose_gpu": "gpu.doctor",
     "get_backend_module": "zemosaic.core",
     "gpu_is_usable": "gpu.health",
+    "read_master": "master.read",
     "stack": "stacking.run",
     "stack_auto": "gpu.auto",
     "stack_core": "zemosaic.core",
+    "write_master": "master.write",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeGuard
 
 from zemosaic_stack_core.errors import InvalidInputError
@@ -72,7 +72,7 @@ def _check_integer(name: str, value: object, low: int) -> None:
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StackOptions:
     """How frames are normalized, weighted, rejected and combined.
 
@@ -156,6 +156,10 @@ class StackOptions:
     radial_feather_fraction: float | None = None
     radial_shape_power: float = 2.0
     radial_floor: float = 0.1
+
+    def __repr__(self) -> str:
+        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        return f"StackOptions({', '.join(f'{name}={value!r}' for name, value, default in values if value != default)})"
 
     def __post_init__(self) -> None:
         check_choice("rejection", self.rejection, REJECTIONS)

@@ -15,7 +15,7 @@ from zemosaic_stack_core.fits.cards import read_first_header
 from zemosaic_stack_core.master.frames_table import read_frames_table
 from zemosaic_stack_core.master.option_cards import read_options, read_planes_given
 from zemosaic_stack_core.master.tile import MAP_EXTENSIONS, MasterTile
-from zemosaic_stack_core.stacking.result import StackResult
+from zemosaic_stack_core.stacking.result import FrameRecords, StackResult
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -57,7 +57,7 @@ def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:
     }
     result = StackResult(
         image=_from_planes(hdus[0].data),
-        frames=tuple(row.record for row in rows),
+        frames=FrameRecords(row.record for row in rows),
         backend=str(header.get("ZSC_BACK", "")),
         options=options,
         reference=header.get("ZSC_REFI"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,22 @@ from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.options import StackOptions
 
+if TYPE_CHECKING:
+    from astropy.table import Table
 
-@dataclass(frozen=True, kw_only=True)
+# Frames that a representation on a screen shows.
+MOST_SHOWN = 8
+_MAP_FIELDS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
+# Fields of a record with a value per channel, in the order of the table's columns.
+_TABLED = ("weight", "scale", "offset", "rejected_low", "rejected_high", "missing", "sky", "noise", "fwhm")
+
+
+def _brief(values: Sequence[float]) -> str:
+    """Return one value per channel in a few characters."""
+    return "/".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FrameRecord:
     """What happened to one frame; every tuple has one value per channel.
 
@@ -48,7 +64,42 @@ class FrameRecord:
     noise: tuple[float, ...] | None = None
     fwhm: tuple[float, ...] | None = None
     note: str = ""
-    observing: ObservingFacts | None = field(default=None, repr=False, compare=False)
+    observing: ObservingFacts | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        usual = {"weight": 1.0, "scale": 1.0, "offset": 0.0}
+        acted = [
+            f"{name} {_brief(getattr(self, name))}, "
+            for name, value in usual.items()
+            if any(one != value for one in getattr(self, name))
+        ]
+        rejected = f"rejected {_brief(self.rejected_low)} low {_brief(self.rejected_high)} high"
+        note = f"; {self.note}" if self.note else ""
+        return f"<FrameRecord {self.name}: {''.join(acted)}{rejected}, missing {_brief(self.missing)}{note}>"
+
+
+class FrameRecords(tuple[FrameRecord, ...]):
+    """The records of the frames of a stack, in the order given: a tuple that fits a screen, and makes a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = [f"  {index}: {record!r}" for index, record in enumerate(self[:MOST_SHOWN])]
+        if len(self) > MOST_SHOWN:
+            shown.append(f"  ... {len(self) - MOST_SHOWN} more; to_table() has all")
+        return "\n".join([f"<{len(self)} frames>", *shown])
+
+    def to_table(self) -> Table:
+        """Return an astropy table, one row per frame; numbers of a color stack have one value per channel."""
+        from astropy.table import Table
+
+        columns: dict[str, list[Any]] = {"name": [record.name for record in self]}
+        for field_name in _TABLED:
+            rows = [getattr(record, field_name) for record in self]
+            if all(row is not None for row in rows):
+                columns[field_name] = [row[0] if len(row) == 1 else row for row in rows]
+        columns["note"] = [record.note for record in self]
+        return Table(columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +141,7 @@ class RunFacts:
     device: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StackResult:
     """The stacked image, the maps that were asked for, and how they came about.
 
@@ -102,8 +153,8 @@ class StackResult:
         Samples combined, and excluded below and above; None unless asked for.
     weight_map, variance : array of the image's shape, float32, or None
         Sum of the combined samples' weights, variance of the combined value (input units squared; NaN of min and max).
-    frames : tuple of FrameRecord
-        One record per frame, in the order given.
+    frames : FrameRecords
+        One `FrameRecord` per frame, in the order given: a tuple, whose ``to_table()`` makes an astropy table.
     backend : str
         ``"numpy"``, ``"cupy"`` or the name of the array namespace.
     options : StackOptions
@@ -122,12 +173,27 @@ class StackResult:
     rejected_low: npt.NDArray[np.int32] | None = None
     rejected_high: npt.NDArray[np.int32] | None = None
     variance: npt.NDArray[np.float32] | None = None
-    frames: tuple[FrameRecord, ...]
+    frames: FrameRecords
     backend: str
     options: StackOptions
     reference: int | None = None
     given: PlanesGiven = NO_PLANES
     facts: RunFacts = RunFacts()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", FrameRecords(self.frames))
+
+    def __repr__(self) -> str:
+        low = sum(sum(frame.rejected_low) for frame in self.frames)
+        high = sum(sum(frame.rejected_high) for frame in self.frames)
+        maps = [name for name in _MAP_FIELDS if getattr(self, name) is not None]
+        lines = [
+            f"<StackResult {' x '.join(map(str, self.image.shape))} of {len(self.frames)} frames, {self.backend}",
+            f"  options  {self.options!r}",
+            f"  rejected {low} samples low, {high} high",
+            f"  maps     {', '.join(maps) or 'none'}>",
+        ]
+        return "\n".join(lines)
 
     @property
     def channels(self) -> int:

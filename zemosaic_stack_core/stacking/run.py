@@ -24,7 +24,7 @@ from zemosaic_stack_core.stacking.clusters import RejectedFlags
 from zemosaic_stack_core.stacking.compute import FrameCounts, StepTimes, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob, StackRequest, make_job
 from zemosaic_stack_core.stacking.limits import Limits
-from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
+from zemosaic_stack_core.stacking.result import FrameRecord, FrameRecords, RunFacts, StackResult
 from zemosaic_stack_core.stacking.result_planes import ResultPlanes
 from zemosaic_stack_core.stacking.telemetry import Progress
 from zemosaic_stack_core.stacking.workers import compute_in_threads, settle_limits
@@ -240,7 +240,7 @@ def _result(
     maps = {name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in planes.by_name.items()}
     return StackResult(
         **maps,
-        frames=records,
+        frames=FrameRecords(records),
         backend=backend,
         options=job.options,
         reference=numbers.reference,
