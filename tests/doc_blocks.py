@@ -62,7 +62,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def prepare(folder: Path) -> Path:
     """Write what the pages take for granted: frames, a table of weights, a configuration, a night of two tiles."""
-    frames = SyntheticNight(n_frames=6, shape=(64, 96), dither=4).write(folder / "my_frames")
+    frames = SyntheticNight(n_frames=6, shape=(128, 192), dither=4).write(folder / "my_frames")
     table = "\n".join(f"{path.name},{1 + index % 3}" for index, path in enumerate(frames))
     (folder / "weights.csv").write_text(f"file,weight\n{table}\n", encoding="utf-8")
     settings = {"stacking_normalize_method": "linear_fit", "stacking_kappa_high": 2.5, "use_gpu_phase5": True}
