@@ -136,8 +136,7 @@ def _choose(
         return "wcs", "asked for", reference, WcsPlaces.look(frames, lists, reference)
     if lacking:
         return "stars", f"{len(lacking)} of {len(frames)} frames have no WCS", reference, None
-    if len(frames) > 1 and len({frame.wcs_place for frame in frames}) == 1:
-        return "stars", "all frames have the same WCS, which proves nothing", reference, None
+    is_one = len(frames) > 1 and len({frame.wcs_place for frame in frames}) == 1
     looked = WcsPlaces.look(frames, lists, reference)
     if len(frames) == 1:
         return "wcs", "one frame", reference, looked
@@ -146,12 +145,15 @@ def _choose(
         reference = next(index for index in rank_references(lists) if index in sound)
         looked = WcsPlaces.look(frames, lists, reference)
         sound, off = looked.confirmed(), looked.contradicted()
+    if is_one and off:
+        return "stars", "all frames have the same WCS, which proves nothing", reference, None
     if off and (reference not in sound or 2 * len(off) > len(frames)):
         worst = min(off, key=lambda index: (off[index], index == reference))
         found = f"{off[worst]:.1f} px off" if math.isfinite(off[worst]) else "not confirmed by any star"
         return "stars", f"the WCS of {frames[worst].name} is {found}", reference, None
     if not looked.apart:
-        return "wcs", "every frame has a WCS; frames share too few stars to check it", reference, looked
+        which = "all frames have the same WCS, which proves nothing" if is_one else "every frame has a WCS"
+        return "wcs", f"{which}; frames share too few stars to check it", reference, looked
     good = [apart for apart in looked.apart.values() if apart <= TRUSTED]
     parts = [f"stars of {len(sound)} confirm it to {np.median(good):.2f} px"] if good else []
     parts += [f"those of {len(off)} contradict it"] if off else []
