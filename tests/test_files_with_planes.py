@@ -142,3 +142,14 @@ def test_the_command_line_says_what_is_not_used(tmp_path, capsys):
     command = ["stack", *map(str, paths), "-o", str(tmp_path / "master.fits"), "--align", "none"]
     assert main(command) == ExitCode.DONE
     assert "0.fits: not used are planes beside its image, ERR; variance_extension='ERR'" in capsys.readouterr().err
+
+
+def test_files_of_different_units_are_said(tmp_path):
+    paths = [tmp_path / f"{unit}.fits" for unit in ("adu", "ADU", "electron")]
+    for path in paths:
+        fits.writeto(path, FRAMES[0], fits.Header({"BUNIT": path.stem}))
+    stack(paths[:2])
+    with pytest.warns(
+        UserWarning, match=r"electron\.fits has BUNIT 'electron' and .*adu\.fits 'adu'; they are stacked"
+    ):
+        stack(paths)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, NDData, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
 from astropy.utils.masked import Masked
 
@@ -158,6 +160,52 @@ def test_dask_blocks_that_are_masked_unawares_are_refused():
     hidden = frame.map_blocks(lambda block: np.ma.MaskedArray(block, MASKS[0]), meta=np.empty((0, 0), np.uint16))
     with pytest.raises(InvalidInputError, match="frame 0 is masked and its _meta is not; expected a masked _meta"):
         stack([hidden])
+
+
+def test_planes_that_are_masked_or_have_a_unit_are_refused():
+    masked = np.ma.MaskedArray(np.ones(FRAMES.shape), MASKS)
+    for name in ("weights", "variances"):
+        with pytest.raises(InvalidInputError, match=f"{name} are masked; expected numbers for all samples"):
+            stack(list(FRAMES), **{name: masked})
+        with pytest.raises(InvalidInputError, match=f"{name} have the unit adu2; expected plain numbers"):
+            stack(list(FRAMES), **{name: np.ones(FRAMES.shape) * u.adu**2})
+
+
+def test_one_frame_is_no_sequence_of_them():
+    with pytest.raises(InvalidInputError, match="frames is one CCDData; expected a sequence of frames"):
+        stack(CCDData(FRAMES[0], unit="adu"))
+
+
+class Rows:
+    """Rows handed out when they are asked for."""
+
+    def __init__(self, array: Any) -> None:
+        self._array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, key: Any) -> Any:
+        rows = self._array[key]
+        self.most = max(self.most, rows.shape[0])
+        return rows
+
+
+def test_an_object_that_hands_out_rows_is_a_frame():
+    frames = [Rows(frame) for frame in FRAMES]
+    result = stack(frames, options=PLAIN, rows_per_chunk=3)
+    np.testing.assert_array_equal(result.image, stack(list(FRAMES), options=PLAIN).image)
+    assert {frame.most for frame in frames} == {3}
+
+
+def test_zarr_and_sections_of_fits_files_are_frames(tmp_path):
+    zarr = pytest.importorskip("zarr", reason="zarr comes with reproject")
+    paths = [tmp_path / f"{index}.fits" for index in range(N)]
+    for path, frame in zip(paths, FRAMES, strict=True):
+        fits.writeto(path, frame.astype(np.float64))
+    stored = [zarr.array(frame, chunks=(4, 5)) for frame in FRAMES]
+    with ExitStack() as opened:
+        sections = [opened.enter_context(fits.open(path))[0].section for path in paths]
+        found = [stack(frames, options=PLAIN).image for frames in (stored, sections)]
+    for image in found:
+        np.testing.assert_array_equal(image, stack(list(FRAMES), options=PLAIN).image)
 
 
 class TestXarray:

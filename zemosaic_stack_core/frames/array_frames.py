@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.containers import Contents
+from zemosaic_stack_core.frames.containers import Contents, is_lazy
 from zemosaic_stack_core.frames.file_frames import check_plane
 from zemosaic_stack_core.frames.host_arrays import ArrayImage, shape_of, to_host
 from zemosaic_stack_core.frames.masks import MaskSource, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool, handed_out_dtype
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 
+# Objects that read rows when asked may share a file and its position: sections of one FITS file do.
+_ONE_AT_A_TIME = threading.Lock()
 # An image with more channels than this, and at least as many as rows or columns, is a cube whose planes come first.
 MOST_CHANNELS = 4
 
@@ -54,7 +58,8 @@ class ArrayFrame(ArrayImage):
 
     def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:  # noqa: ARG002 - as others of its kind
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""
-        rows = to_host(self.array[start:stop, ...], self.name)
+        with _ONE_AT_A_TIME if is_lazy(self.array) else nullcontext():
+            rows = to_host(self.array[start:stop, ...], self.name)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, that is, missing
             np.copyto(out, rows.transpose(2, 0, 1) if self.is_color else rows[None], casting="unsafe")
 

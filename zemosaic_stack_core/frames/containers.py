@@ -50,6 +50,8 @@ def contents_of(item: object, name: str) -> Contents:
         return Contents(item if unit is None else item.view(np.ndarray), unit=_dimension(unit))
     if is_array(item):
         return Contents(item)
+    if is_lazy(item):
+        return Contents(item)
     data = getattr(item, "data", None)
     if not (is_array(data) or hasattr(data, "unmasked")):
         raise InvalidInputError(f"{name} is {type(item).__name__}; expected an array or the path of a file")
@@ -63,6 +65,11 @@ def contents_of(item: object, name: str) -> Contents:
     axes = tuple(map(str, getattr(item, "dims", ())))
     coordinates = {axis: np.asarray(holder.coords[axis]) for axis in axes if axis in holder.coords}
     return replace(held, axes=axes, coordinates=coordinates)
+
+
+def is_lazy(item: object) -> bool:
+    """Return whether an object hands out rows when asked: it has ``shape``, ``dtype`` and ``[]``, and no ``data``."""
+    return all(hasattr(item, name) for name in ("shape", "dtype", "__getitem__")) and not hasattr(item, "data")
 
 
 def made_alike(held: Contents, first: Contents, names: tuple[str, str]) -> Contents:

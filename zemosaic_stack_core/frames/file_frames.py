@@ -35,6 +35,8 @@ class FileFrame:
     observing: ObservingFacts = field(default=NO_FACTS, repr=False)
     # Card UTYPE of the image, which says what its values are; empty without one.
     utype: str = ""
+    # Card BUNIT; empty without one.
+    unit: str = ""
     # EXTNAME[,EXTVER] that the image was asked for by, and the images that come after it: see `FileHead`.
     extension: str | None = None
     beside: tuple[str, ...] = ()
@@ -159,6 +161,7 @@ def _probe_plain(head: FileHead, named: FileHead, scratch: ScratchFolder) -> Fil
         is_color=is_color,
         observing=replace(head.observing, size=named.size),
         utype=(head.headers[-1].get("UTYPE") or "") if head.headers else "",
+        unit=(head.get("BUNIT") or "").strip() if head.headers else "",
         extension=head.extension,
         beside=head.beside,
         scratch=None if rows_path is named.path else scratch,

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from zemosaic_stack_core.errors import InvalidInputError
@@ -114,6 +114,8 @@ def open_frames(
     """
     if isinstance(frames, (str, os.PathLike)):
         raise InvalidInputError(f"frames is {os.fspath(frames)!r}; expected a sequence of frames")
+    if not isinstance(frames, Iterable):
+        raise InvalidInputError(f"frames is one {type(frames).__name__}; expected a sequence of frames")
     if masks is not None and len(masks) != len(frames):
         raise InvalidInputError(f"{len(masks)} masks for {len(frames)} frames; expected one (or None) per frame")
     if given.dq_bits is not None and not given.mask_extension:
@@ -141,6 +143,7 @@ def open_frames(
             _warn_of_lost_noise(opened[0].source, files)  # the others are like it
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
     _warn_of_unused(opened, given)
+    _warn_of_units([frame.source for frame in opened])
     return replace(group, given=given, variances=_variances(opened))
 
 
@@ -198,6 +201,18 @@ def _warn_of_unused(opened: Sequence[_Opened], given: PlanesGiven) -> None:
         warnings.warn(
             f"{source.name}: not used are planes beside its image, {', '.join(beside)}; "
             f"{' and '.join(advice)} would use them ('' for none)",
+            stacklevel=4,
+        )
+
+
+def _warn_of_units(sources: Sequence[FrameSource]) -> None:
+    """Warn, once, where files say that they have different units."""
+    named = [source for source in sources if isinstance(source, FileFrame) and source.unit]
+    other = next((source for source in named if source.unit.casefold() != named[0].unit.casefold()), None)
+    if other is not None:
+        warnings.warn(
+            f"{other.name} has BUNIT {other.unit!r} and {named[0].name} {named[0].unit!r}; "
+            "they are stacked as if it were one unit",
             stacklevel=4,
         )
 

@@ -23,6 +23,10 @@ def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:
 
     Raise `InvalidInputError`, which calls them `name`, where the shape does not fit or one is negative or not finite.
     """
+    if np.ma.is_masked(values):
+        raise InvalidInputError(f"{name} are masked; expected numbers for all samples, and the mask in masks=")
+    if str(getattr(values, "unit", "")):
+        raise InvalidInputError(f"{name} have the unit {values.unit}; expected plain numbers")  # type: ignore[attr-defined]
     array = np.asarray(values)
     shape = (len(group.sources), group.rows, group.columns)
     full = (*shape, group.channels) if group.is_color else shape
