@@ -88,6 +88,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="FITS extension of each frame with the variances of its samples; standard deviations where its card UTYPE "
         "or its name (UNCERT, ERR, SIGMA, ...) says so",
     )
+    parser.add_argument(
+        "--zeros-missing",
+        action="store_true",
+        help="samples of exactly zero are missing: borders that other programs fill with zeros",
+    )
     parser.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
     parser.add_argument(
         "--sha256", action="store_true", help="store the SHA-256 of each frame's file in the FRAMES table"
@@ -137,6 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
         frames = prepared.paths
     with ScratchFolder() as scratch:
         group = _open(arguments, frames, scratch)
+        if prepared is None and not arguments.zeros_missing:
+            _say_zero_borders(group)
         heads.clear()  # ten thousand take 80 MB
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
@@ -245,6 +252,7 @@ def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: S
         mask_extension=arguments.mask_extension,
         dq_bits=arguments.dq_bits,
         variance_extension=arguments.variance_extension,
+        zeros_missing=arguments.zeros_missing or None,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -257,6 +265,17 @@ def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: S
             "exposures are expected in a file each"
         )
     return group
+
+
+def _say_zero_borders(group: FrameGroup) -> None:
+    """Say where borders of zeros would be averaged in."""
+    from zemosaic_stack_core.frames.borders import zero_border_line
+    from zemosaic_stack_core.frames.pixel_rows import FilePool
+
+    with FilePool() as files:
+        line = zero_border_line(group.sources, files)
+    if line:
+        say(line)
 
 
 def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup, names: list[str]) -> StackResult:

@@ -33,7 +33,7 @@ from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame, arr
 from zemosaic_stack_core.frames.containers import Contents, contents_of, made_alike
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
-from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, array_mask
+from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.precision import lost_noise
@@ -181,6 +181,8 @@ def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: Scratch
     if variance is None and "UNCERT" in source.beside:
         variance = "UNCERT"
     masks: list[MaskSource] = [FileMask(plane(mask), given.dq_bits)] if mask else []
+    if given.zeros_missing:
+        masks.append(ZeroMask(source))
     if not variance:
         return _Opened(source, masks)
     variances = plane(variance)

@@ -51,8 +51,20 @@ class FileMask:
         return missing
 
 
+@dataclass(frozen=True, slots=True)
+class ZeroMask:
+    """Samples that are exactly zero in all channels of a frame are missing."""
+
+    frame: FileFrame
+
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
+        """Return rows `start` to `stop`, of shape (1, stop - start, columns)."""
+        missing: _Bools = (self.frame.read_planes(start, stop, files) == 0).all(axis=0, keepdims=True)
+        return missing
+
+
 # Hands out rows of a mask.
-MaskSource = ArrayMask | FileMask
+MaskSource = ArrayMask | FileMask | ZeroMask
 
 
 def array_mask(mask: object, name: str) -> ArrayMask:

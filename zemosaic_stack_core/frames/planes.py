@@ -23,6 +23,8 @@ class PlanesGiven:
     # Bits of the mask that count; None for all.
     dq_bits: int | None = None
     variance_extension: str | None = None
+    # Exact zeros of files are missing: borders that programs which register frames have filled.
+    zeros_missing: bool | None = None
     # What was given as arrays, of "masks", "weights", "variances": no file has them.
     arrays: tuple[str, ...] = ()
 

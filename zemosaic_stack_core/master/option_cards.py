@@ -83,6 +83,7 @@ _PLANE_CARDS = (
     ("ZSC_MASK", "mask_extension", "extension of each frame that masks it"),
     ("ZSC_DQB", "dq_bits", "its bits that count"),
     ("ZSC_VEXT", "variance_extension", "extension of each frame with variances"),
+    ("ZSC_ZERO", "zeros_missing", "exact zeros of the frames are missing"),
 )
 _ARRAYS_CARD = "ZSC_ARRS"
 
