@@ -64,3 +64,9 @@ def test_a_level_subtracted_first_keeps_the_noise():
         lost = stack(frames).image
     assert np.abs(kept - truth).max() < 1e-5
     assert np.abs(lost - truth).max() > 1
+
+
+def test_dask_frames_are_looked_at_too():
+    da = pytest.importorskip("dask.array", reason="dask is an extra")
+    with pytest.warns(UserWarning, match="too coarse"):
+        stack([da.from_array(frame, chunks=9) for frame in make(1e8, 3)])

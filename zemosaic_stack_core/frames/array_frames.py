@@ -81,8 +81,8 @@ def array_frame(held: Contents, name: str, scratch: ScratchFolder) -> tuple[Arra
     dtype = _dtype_of(held.array, name)
     array = held.array
     if hasattr(array, "compute") and hasattr(array, "chunks"):
-        array = _computed(array, dtype, name, scratch)
-        dtype = array.dtype
+        array = _computed(array, name, scratch)
+        dtype = handed_out_dtype(array.dtype)
     frame = ArrayFrame(name, array, dtype, scratch)
     masks: list[MaskSource] = []
     for mask in held.masks:
@@ -100,10 +100,11 @@ def array_plane(array: object, frame: ArrayFrame, name: str, scratch: ScratchFol
     return plane
 
 
-def _computed(array: Any, dtype: np.dtype[Any], name: str, scratch: ScratchFolder) -> npt.NDArray[Any]:
-    """Return a dask array's values, on disk; what it masks is NaN, which makes whole numbers float32."""
-    if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
-        dtype = np.dtype(np.float32)
+def _computed(array: Any, name: str, scratch: ScratchFolder) -> npt.NDArray[Any]:
+    """Return a dask array's values, on disk; what it masks is NaN, for which whole numbers become real ones."""
+    dtype = np.dtype(array.dtype).newbyteorder("=")
+    if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray) and dtype.kind != "f":
+        dtype = np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
     def blocks() -> Iterator[npt.NDArray[Any]]:
         start = 0
@@ -114,8 +115,7 @@ def _computed(array: Any, dtype: np.dtype[Any], name: str, scratch: ScratchFolde
                 if dtype.kind != "f" and np.ma.is_masked(block):
                     raise InvalidInputError(f"{name} is masked and its _meta is not; expected a masked _meta")
                 block = np.where(np.ma.getmaskarray(block), np.nan, block.data) if dtype.kind == "f" else block.data
-            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, that is, missing
-                yield to_host(block, name).astype(dtype, order="C")
+            yield to_host(block, name).astype(dtype, order="C")
 
     return np.memmap(scratch.store(blocks(), name), dtype, "r", shape=shape_of(array))
 
