@@ -162,13 +162,30 @@ def test_dask_blocks_that_are_masked_unawares_are_refused():
         stack([hidden])
 
 
-def test_planes_that_are_masked_or_have_a_unit_are_refused():
-    masked = np.ma.MaskedArray(np.ones(FRAMES.shape), MASKS)
-    for name in ("weights", "variances"):
+@pytest.mark.parametrize("name", ["weights", "variances"])
+@pytest.mark.parametrize("many", [lambda cube: cube, list], ids=["cube", "list"])
+def test_planes_that_are_masked_or_have_a_unit_are_refused(name, many):
+    ones = np.ones(FRAMES.shape)
+    for masked in (np.ma.MaskedArray(ones, MASKS), Masked(ones, MASKS)):
         with pytest.raises(InvalidInputError, match=f"{name} are masked; expected numbers for all samples"):
-            stack(list(FRAMES), **{name: masked})
-        with pytest.raises(InvalidInputError, match=f"{name} have the unit adu2; expected plain numbers"):
-            stack(list(FRAMES), **{name: np.ones(FRAMES.shape) * u.adu**2})
+            stack(list(FRAMES), **{name: many(masked)})
+    with pytest.raises(InvalidInputError, match=f"{name} have the unit adu2; expected plain numbers"):
+        stack(list(FRAMES), **{name: many(ones * u.adu**2)})
+
+
+def test_weights_of_frames_that_are_masked_are_refused():
+    with pytest.raises(InvalidInputError, match="weights are masked"):
+        stack(list(FRAMES), weights=np.ma.MaskedArray([1, 2, 3, 4], [0, 0, 1, 0]))
+
+
+def test_one_uncertainty_for_all_samples():
+    frames = [NDData(frame, uncertainty=StdDevUncertainty(2.0)) for frame in FRAMES]
+    np.testing.assert_array_equal(stack(frames, options=PLAIN, maps="variance").variance, np.float32(4 / N))
+
+
+def test_magnitudes_are_not_converted():
+    with pytest.raises(InvalidInputError, match=r"frame 1 has the unit Jy; expected mag\(AB\) as in frame 0"):
+        stack([CCDData(FRAMES[0], unit=u.ABmag), CCDData(FRAMES[1], unit=u.Jy)])
 
 
 def test_one_frame_is_no_sequence_of_them():

@@ -6,6 +6,7 @@ refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.host_arrays import is_array, to_host
+from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
 
 # The types of astropy's uncertainties, as `FrameVariances` calls them.
 _KINDS = {"std": "deviation", "var": "variance", "ivar": "inverse"}
@@ -101,7 +102,9 @@ def _in_unit(held: Contents, unit: Any, names: tuple[str, str]) -> Contents:
     factor = None
     if held.unit is not None and unit is not None:
         try:
-            factor = float(held.unit.to(unit))
+            factor, twice = float(held.unit.to(unit, 1.0)), float(held.unit.to(unit, 2.0))
+            if not math.isclose(twice, 2.0 * factor):  # magnitudes: no factor leads there
+                factor = None
         except (ValueError, TypeError):  # of no common dimension
             factor = None
     if factor is None:
@@ -127,6 +130,8 @@ def _with_uncertainty(held: Contents, uncertainty: Any, name: str) -> Contents:
     array, unit = uncertainty.array, getattr(uncertainty, "unit", None)
     if array is None:
         return held
+    if not is_array(array) or not array.shape:  # one number for all samples
+        array = np.broadcast_to(np.asarray(array), shape_of(held.array))
     expected = None if held.unit is None else held.unit ** _POWERS[kind]
     if unit is not None and expected is not None and unit != expected:
         array = to_host(array, name) * float(unit.to(expected))

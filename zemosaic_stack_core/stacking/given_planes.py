@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +24,7 @@ def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:
 
     Raise `InvalidInputError`, which calls them `name`, where the shape does not fit or one is negative or not finite.
     """
-    if np.ma.is_masked(values):
-        raise InvalidInputError(f"{name} are masked; expected numbers for all samples, and the mask in masks=")
-    if str(getattr(values, "unit", "")):
-        raise InvalidInputError(f"{name} have the unit {values.unit}; expected plain numbers")  # type: ignore[attr-defined]
-    array = np.asarray(values)
+    array = _plain_numbers(values, name)
     shape = (len(group.sources), group.rows, group.columns)
     full = (*shape, group.channels) if group.is_color else shape
     if array.dtype.kind not in "fiub":
@@ -47,13 +44,24 @@ def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:
     return PlaneStack(np.moveaxis(whole, 3, 1))
 
 
+def _plain_numbers(values: object, name: str) -> npt.NDArray[Any]:
+    """Return numbers as an array; raise where it would lose what they say besides: a mask, a unit."""
+    for one in (values, *values) if isinstance(values, (list, tuple)) else (values,):
+        if np.ma.is_masked(one) or hasattr(one, "unmasked"):
+            raise InvalidInputError(f"{name} are masked; expected numbers for all samples, and the mask in masks=")
+        unit = getattr(one, "unit", None)
+        if unit is not None and str(unit):
+            raise InvalidInputError(f"{name} have the unit {unit}; expected plain numbers")
+    return np.asarray(values)
+
+
 def split_weights(
     weights: object | None, group: FrameGroup
 ) -> tuple[npt.NDArray[np.float64] | None, PlaneStack | None]:
     """Return the caller's weights per frame, shape (frame, channel), or else those per sample."""
     if weights is None:
         return None, None
-    array = np.asarray(weights)
+    array = _plain_numbers(weights, "weights")
     frames, channels = len(group.sources), group.channels
     if array.shape in ((frames,), (frames, channels)):
         return check_frame_weights(array, frames, channels), None
