@@ -30,6 +30,11 @@ _MARGIN = 5
 EVIDENCE = (6, 1.5)
 # What one must show that starts from nothing.
 _SURE = (8, 1.0)
+# Pixels that stars may be apart in an overlap that needs no adjustment.
+_AGREE = 0.08
+# Pixels that places are expected to be off: shift, and turn or scale at a corner.
+_BY_WCS = (0.5, 0.15)
+_BY_STARS = (1.0, 0.5)
 # Frames that a lost one is tried on.
 _TRIED = 5
 # Diagonals of a frame that a frame whose WCS no star confirms may be away from all others.
@@ -179,15 +184,23 @@ def adjusted(
             there = looked.there[index] if looked is not None and by_wcs[index] else None
             ends.append(transform(lists[index].points[which]) if there is None else there[which])
         ties.append(Ties(first=first, second=second, one=ends[0], other=ends[1]))
-    if not ties:
+    if all(_agrees(tie) for tie in ties):
         return list(places)
     rows, columns = lists[0].rows, lists[0].columns
     middle = [((columns - 1) / 2, (rows - 1) / 2)]
     centers = np.array([(Affine() if one is None else one)(middle)[0] for one in maps])
-    moves = adjust(ties, centers, math.hypot(rows, columns) / 2, reference, TRUSTED)
+    moves = adjust(ties, centers, math.hypot(rows, columns) / 2, reference, _BY_STARS if looked is None else _BY_WCS)
     return [
         place
         if place.transform is None or index == reference
         else replace(place, transform=place.transform.then(move), correction=move)
         for index, (place, move) in enumerate(zip(places, moves, strict=True))
     ]
+
+
+def _agrees(tie: Ties) -> bool:
+    """Return whether the stars of an overlap are where they should be, as far as their number and scatter can tell."""
+    apart = tie.one - tie.other
+    middle = np.median(apart, axis=0)
+    scatter = float(np.median(np.hypot(*(apart - middle).T)))
+    return float(np.hypot(*middle)) < _AGREE + 4 * scatter / math.sqrt(len(apart))

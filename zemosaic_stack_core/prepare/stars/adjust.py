@@ -19,8 +19,6 @@ _ROBUST = 0.3
 # Pixels that a center is good to.
 _CENTER = 0.05
 _ROUNDS = 8
-# Pixels at the frame's edge that turn, scale and shear are expected to be off by: few stars don't twist a frame.
-_EXPECTED_TWIST = 0.5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,11 +31,13 @@ class Ties:
     other: _Values
 
 
-def adjust(ties: Sequence[Ties], centers: _Values, reach: float, reference: int, expected: float) -> list[Affine]:
+def adjust(
+    ties: Sequence[Ties], centers: _Values, reach: float, reference: int, expected: tuple[float, float]
+) -> list[Affine]:
     """Return for every frame the map of the common plane that brings its stars onto the others'.
 
     `centers` are the frames' on the plane, shape (frame, 2), `reach` is half a frame's diagonal, and `expected` how far
-    frames may be off, pixels.
+    frames may be shifted, and how far turn, scale and shear may move a corner, pixels: few stars don't twist a frame.
 
     Notes
     -----
@@ -46,7 +46,7 @@ def adjust(ties: Sequence[Ties], centers: _Values, reach: float, reference: int,
     all other overlaps against it, does no harm. x and y have the same matrix.
     """
     count = len(centers)
-    prior = np.tile([expected**-2, _EXPECTED_TWIST**-2, _EXPECTED_TWIST**-2], count)
+    prior = np.tile([expected[0] ** -2, expected[1] ** -2, expected[1] ** -2], count)
     prior[3 * reference : 3 * reference + 3] = 1e12
     solution: _Values = np.zeros((3 * count, 2))
     rows = [_rows(tie, centers, reach) for tie in ties]
