@@ -78,6 +78,7 @@ class Shaky:
     def __init__(self, xp, failures=()):
         inner = namespace_backend(xp, xp.Device("device1"))
         self.name, self.xp, self.is_host, self.device = "cupy", inner.xp, False, inner.device
+        self.reads_words = False
         self.failures = list(failures)
         self.bands = []
         self.dtypes = []

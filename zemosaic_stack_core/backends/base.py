@@ -196,6 +196,10 @@ class Backend(Protocol):
         """True where host arrays are used in place."""
 
     @property
+    def reads_words(self) -> bool:
+        """True where programs read pixels as files have them: see `inputs.STORED_TYPES`."""
+
+    @property
     def device(self) -> Any | None:
         """The device that new arrays are made on; None for the namespace's default."""
 
@@ -297,6 +301,7 @@ class NamespaceBackend:
         self.name = name
         self.xp = xp
         self.is_host = is_host
+        self.reads_words = is_host
         self.device = device
         self._host_device = host_device
 

@@ -392,6 +392,7 @@ class CupyBackend:
 
     name = "cupy"
     is_host = False
+    reads_words = True
 
     def __init__(self, *, cupy: Any, xp: Any, device_id: int) -> None:
         self.cupy = cupy

@@ -14,9 +14,15 @@ from zemosaic_stack_core.backends.network import GROUP, comparators_of_group
 from zemosaic_stack_core.backends.tracing import BOOL, F32, F64, FLOATS, I32, Line, Loop, Program
 
 _TYPES = {F32: "float", F64: "double", I32: "int", BOOL: "bool", "u8": "unsigned char", "i16": "short"}
-_TYPES["u16"] = "unsigned short"
+_TYPES |= {"u16": "unsigned short", "f32be": "unsigned int", "i16be": "unsigned short", "u16flip": "unsigned short"}
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 _SIGNS |= {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+# Words of a file as numbers: the compiler makes one permutation of bytes of the shifts.
+_FROM_FILE = {
+    "f32be": "__int_as_float((int)({0} >> 24 | ({0} >> 8 & 0xff00u) | ({0} & 0xff00u) << 8 | {0} << 24))",
+    "i16be": "(float)(short)({0} >> 8 | {0} << 8)",
+    "u16flip": "(float)(unsigned short)(({0} >> 8 | {0} << 8) ^ 0x8000)",
+}
 _CALLS = {"sqrt": "sqrt", "round": "rint", "floor": "floor", "abs": "fabs"}
 
 _HEAD = """extern "C" __global__ void f(const void* const* rows, const float* numbers, const double* parameters,
@@ -83,6 +89,8 @@ class _Writer:
             return f"isfinite({names[0]})" if source in FLOATS else "true"
         if operation in _CALLS and source in FLOATS:
             return f"{_CALLS[operation]}{'f' if source == F32 else ''}({names[0]})"
+        if operation == "cast" and source in _FROM_FILE:
+            return _FROM_FILE[source].format(names[0])
         if operation == "cast":
             return f"({_TYPES[dtype]})({names[0]})"
         raise NotImplementedError(f"{operation} of {source}")

@@ -13,7 +13,8 @@ class Inputs(NamedTuple):
     """What a program is handed. `rows` has arrays of shape (pixel,), one a frame; of one name all have one type.
 
     `numbers` are float32 values, one a frame; `parameters` numbers of the whole run; `tables` flat float64 arrays;
-    `whole` arrays of shape (pixel,) that all frames share.
+    `whole` arrays of shape (pixel,) that all frames share. `stored` names rows that are words as a file has them, and
+    what they are: one of `STORED_TYPES`.
     """
 
     frames: int
@@ -23,7 +24,12 @@ class Inputs(NamedTuple):
     parameters: Mapping[str, float] = _NOTHING
     tables: Mapping[str, Any] = _NOTHING
     whole: Mapping[str, Any] = _NOTHING
+    stored: Mapping[str, str] = _NOTHING
 
+
+# Pixels as FITS files have them, handed in as unsigned words of this machine's: most significant byte first, and of
+# ``u16flip`` with the sign bit flipped (BZERO is 32768).
+STORED_TYPES = ("f32be", "i16be", "u16flip")
 
 # Names of array types, and of the same types in programs.
 TYPES = {
@@ -54,7 +60,7 @@ def layout_of(inputs: Inputs) -> Layout:
     """Return the layout of inputs whose types programs know."""
 
     def typed(name: str, row: Any) -> tuple[str, str]:
-        return name, TYPES[str(row.dtype)]
+        return name, inputs.stored.get(name) or TYPES[str(row.dtype)]
 
     return Layout(
         rows=tuple(typed(name, rows[0]) for name, rows in inputs.rows.items()),
@@ -68,10 +74,10 @@ def layout_of(inputs: Inputs) -> Layout:
 def readable(xp: Any, inputs: Inputs) -> Inputs:
     """Return the inputs with rows in types that programs know, one for all frames: others become float32."""
 
-    def read(rows: Sequence[Any]) -> Sequence[Any]:
+    def read(name: str, rows: Sequence[Any]) -> Sequence[Any]:
         kinds = {row.dtype for row in rows}
-        if len(kinds) == 1 and str(kinds.pop()) in TYPES:
+        if name in inputs.stored or (len(kinds) == 1 and str(kinds.pop()) in TYPES):
             return rows
         return [xp.astype(row, xp.float32) for row in rows]
 
-    return inputs._replace(rows={name: read(rows) for name, rows in inputs.rows.items()})
+    return inputs._replace(rows={name: read(name, rows) for name, rows in inputs.rows.items()})

@@ -13,6 +13,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
+from zemosaic_stack_core.backends.inputs import STORED_TYPES
 from zemosaic_stack_core.backends.network import GROUP, comparators_of_group
 from zemosaic_stack_core.backends.tracing import BOOL, F32, F64, FLOATS, I32, Line, Loop, Program
 
@@ -24,6 +25,7 @@ AHEAD = 4
 ALIGNMENT = 64
 
 _TYPES = {F32: "float", F64: "double", I32: "i32", BOOL: "i1", "u8": "i8", "i16": "i16", "u16": "i16"}
+_TYPES |= {"f32be": "i32", "i16be": "i16", "u16flip": "i16"}
 _IN_MEMORY = _TYPES | {BOOL: "i8"}
 _CASTS = {
     (F32, F64): "fpext",
@@ -37,6 +39,9 @@ _CASTS = {
     ("u8", F32): "uitofp",
     ("u16", F32): "uitofp",
     ("i16", F32): "sitofp",
+    ("f32be", F32): "bitcast",
+    ("i16be", F32): "sitofp",
+    ("u16flip", F32): "uitofp",
 }
 _CALLS = {"sqrt": "sqrt", "round": "rint", "floor": "floor", "abs": "fabs"}
 _INFINITY = "0x7FF0000000000000"
@@ -175,8 +180,17 @@ class _Writer:
         if operation in _CALLS and is_float:
             return self.named(f"call {of} @llvm.{_CALLS[operation]}.v{LANES}{source}({of} {given[0]})")
         if operation == "cast":
-            return self.named(f"{_CASTS[source, dtype]} {of} {given[0]} to {vector}")
+            value = self.swapped(given[0], source) if source in STORED_TYPES else given[0]
+            return self.named(f"{_CASTS[source, dtype]} {of} {value} to {vector}")
         raise NotImplementedError(f"{operation} of {source}")
+
+    def swapped(self, words: str, source: str) -> str:
+        """Write the words of a file in the processor's order of bytes."""
+        of = _vector(source)
+        words = self.named(f"call {of} @llvm.bswap.v{LANES}{_TYPES[source]}({of} {words})")
+        if source != "u16flip":
+            return words
+        return self.named(f"xor {of} {words}, <" + ", ".join(["i16 -32768"] * LANES) + ">")
 
     def given(self, line: Line) -> str | None:
         """Write a value that is not computed: a constant, or something that was handed in."""
@@ -401,6 +415,8 @@ declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
 declare iLANES @llvm.ctpop.iLANES(iLANES)
+declare <LANES x i16> @llvm.bswap.vLANESi16(<LANES x i16>)
+declare <LANES x i32> @llvm.bswap.vLANESi32(<LANES x i32>)
 """
 
 

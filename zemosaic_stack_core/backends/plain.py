@@ -38,7 +38,9 @@ class Frame:
 
     def row(self, name: str) -> Any:
         """Return one of the frame's rows, shape (pixel,)."""
-        return self._column.inputs.rows[name][self._index]
+        inputs = self._column.inputs
+        row = inputs.rows[name][self._index]
+        return row if name not in inputs.stored else _from_file(row, inputs.stored[name])
 
     def tally(self, name: str, mask: Any) -> None:
         """Count the pixels where a mask is true."""
@@ -170,6 +172,13 @@ class Column:
     def _look_up(self, flat: Any, place: Any) -> Any:
         """Return each pixel's entry at its own place."""
         return self.xp.take(flat, self.xp.astype(place, self.xp.int64) * self.inputs.pixels + self._lane, axis=0)
+
+
+def _from_file(words: Any, stored: str) -> Any:
+    """Return the words of a file as numbers, on NumPy: no other library without a compiler is handed any."""
+    if stored == "u16flip":
+        return words.view(">u2") ^ 0x8000
+    return words.view({"f32be": ">f4", "i16be": ">i2"}[stored])
 
 
 def run_plainly(

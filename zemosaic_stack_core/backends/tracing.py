@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from zemosaic_stack_core.backends.inputs import Layout
+from zemosaic_stack_core.backends.inputs import STORED_TYPES, Layout
 
 F32, F64, I32, BOOL = "f32", "f64", "i32", "bool"
 FLOATS = (F32, F64)
 # Types of samples as they are read; each is converted to float32 by one rounding at most.
-READ_TYPES = ("u8", "i16", "u16", I32, F32, F64)
+READ_TYPES = ("u8", "i16", "u16", I32, F32, F64, *STORED_TYPES)
 
 # Types that an operation takes; others would mean something else to each compiler, as u16 that is compared as i16.
 _NUMBERS = (F32, F64, I32)

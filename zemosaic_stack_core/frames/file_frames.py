@@ -63,6 +63,11 @@ class FileFrame:
         """The type handed out."""
         return self.layout.dtype
 
+    @property
+    def words(self) -> FileFrame:
+        """The same frame, handing out words as they are in the file; see `PixelLayout`."""
+        return replace(self, layout=self.layout.words)
+
     def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""
         files.read_rows(self.data_path, self.name, self.layout, start, stop, out)

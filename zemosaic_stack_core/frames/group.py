@@ -67,6 +67,18 @@ class FrameGroup:
         """Shape of the stacked image: (row, column) or (row, column, channel)."""
         return (self.rows, self.columns, self.channels) if self.is_color else (self.rows, self.columns)
 
+    @property
+    def stored_type(self) -> str:
+        """What the words of all frames are, as they lie in files, where a program can read them; else empty."""
+        kinds = {source.layout.stored_type if isinstance(source, FileFrame) else "" for source in self.sources}
+        return kinds.pop() if len(kinds) == 1 else ""
+
+    @property
+    def words(self) -> FrameGroup:
+        """The same group, its files' words handed out as they are."""
+        sources = (source.words if isinstance(source, FileFrame) else source for source in self.sources)
+        return replace(self, sources=tuple(sources))
+
 
 def check_same_shape(frame: FrameSource, first: FrameSource) -> None:
     """Raise `InvalidInputError`, naming both, unless two frames have the same rows, columns and channels."""

@@ -118,7 +118,8 @@ def _inputs(
         rows["variance"] = samples.variances
     tables = {} if critical_values is None else {"critical_values": critical_values.values}
     most = 0 if critical_values is None else critical_values.most
-    return Inputs(frames, pixels, rows, numbers, _parameters(options) | {"most": most}, tables)
+    stored = {"value": samples.stored} if samples.stored else {}
+    return Inputs(frames, pixels, rows, numbers, _parameters(options) | {"most": most}, tables, stored=stored)
 
 
 def _parameters(options: StackOptions) -> dict[str, float]:

@@ -18,7 +18,8 @@ class Samples(NamedTuple):
     `values` are arrays of shape (pixel,), any real dtype, input units; `masks` bool arrays of that shape, or None, true
     where a sample is missing; `scale` and `offset` float32 values, None without normalization; `weights` float32
     values or float32 arrays of shape (pixel,), None where all are equal; `variances` float32 arrays of shape (pixel,),
-    those of the samples as read, input units squared.
+    those of the samples as read, input units squared. `stored` is empty, or says what the values are that are words as
+    a file has them, see `backends.inputs`; only programs can read those.
     """
 
     values: Sequence[Array]
@@ -27,6 +28,7 @@ class Samples(NamedTuple):
     offset: Sequence[float] | None = None
     weights: Sequence[Weight] | None = None
     variances: Sequence[Array] | None = None
+    stored: str = ""
 
     @property
     def weighs_samples(self) -> bool:

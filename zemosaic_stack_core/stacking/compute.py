@@ -161,6 +161,7 @@ class _Work:
                 offset=None if job.offset is None else [float(job.offset[frame, channel]) for frame in used],
                 weights=given,
                 variances=None if variances is None else [row(variances[frame]) for frame in used],
+                stored=job.stored,
             )
             partial = _PartialCounts(used, channel, np.empty((3, len(used)), np.int64))
             if uploaded.codes is None:

@@ -63,6 +63,8 @@ class StackJob:
     flags: RejectedFlags | None = None
     # Let the clusters in `flags` grow, and combine again the pixels that lose a sample.
     is_second_pass: bool = False
+    # What the words are that its frames hand out as files have them, for programs; empty where they hand out numbers.
+    stored: str = ""
 
     @property
     def weighs_by_variance(self) -> bool:
@@ -83,6 +85,12 @@ class StackJob:
     def is_weighted(self) -> bool:
         """Whether the samples that take part have different weights."""
         return self.weighs_samples or bool(((self.weight != 1.0) & (self.weight != 0.0)).any())
+
+    def with_words(self) -> StackJob:
+        """Return the job with rows as files have them, where nothing but the kernel looks at them and it knows them."""
+        looks = self.options.grow_radius > 0.0 or self.variances is not None
+        stored = "" if looks else self.group.stored_type
+        return replace(self, group=self.group.words, stored=stored) if stored else self
 
     @property
     def planes(self) -> int:

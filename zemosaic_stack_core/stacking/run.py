@@ -154,6 +154,8 @@ def stack_group(
 def run_job(job: StackJob, numbers: FrameNumbers, backend: Backend, *, progress: Progress | None = None) -> StackResult:
     """Compute a job whose chunk plan is made for this backend, and put its result together."""
     began = time.perf_counter()
+    if backend.reads_words:
+        job = job.with_words()
     group = job.group
     grows = job.options.grow_radius > 0.0
     report = _Rows(group.rows, progress, passes=1 + grows)
