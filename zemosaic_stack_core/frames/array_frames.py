@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from zemosaic_stack_core.frames.containers import Contents, is_lazy
 from zemosaic_stack_core.frames.file_frames import check_plane
 from zemosaic_stack_core.frames.host_arrays import ArrayImage, shape_of, to_host
 from zemosaic_stack_core.frames.masks import MaskSource, array_mask
-from zemosaic_stack_core.frames.pixel_rows import FilePool, handed_out_dtype
+from zemosaic_stack_core.frames.pixel_rows import STORED_TYPES, FilePool, handed_out_dtype
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 
 # Objects that read rows when asked may share a file and its position: sections of one FITS file do.
@@ -46,8 +46,20 @@ class ArrayFrame(ArrayImage):
         array = self.array
         if not isinstance(array, np.ndarray) or array.dtype != self.dtype or not array.dtype.isnative:
             return False
-        rows = array[:, :, 0] if self.is_color else array
-        return rows.strides[1] == rows.itemsize and (not self.is_color or array.shape[2] == 1)
+        return _has_contiguous_rows(array)
+
+    @property
+    def stored_type(self) -> str:
+        """What the words of an array are that came from a file as they lay there; else empty. See `PixelLayout`."""
+        array = self.array
+        is_viewed = isinstance(array, np.ndarray) and _has_contiguous_rows(array)
+        return STORED_TYPES.get((array.dtype.str, False), "") if is_viewed else ""
+
+    @property
+    def words(self) -> ArrayFrame:
+        """The same frame, handing out its words as they are."""
+        words = np.asarray(self.array).view(f"u{self.array.itemsize}")
+        return replace(self, array=words, dtype=words.dtype)
 
     def view_rows(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return rows `start` to `stop`, of shape (channels, stop - start, columns), without a copy, read-only."""
@@ -118,6 +130,12 @@ def _computed(array: Any, name: str, scratch: ScratchFolder) -> npt.NDArray[Any]
             yield to_host(block, name).astype(dtype, order="C")
 
     return np.memmap(scratch.store(blocks(), name), dtype, "r", shape=shape_of(array))
+
+
+def _has_contiguous_rows(array: npt.NDArray[Any]) -> bool:
+    """Whether the pixels of each row, and channel, lie side by side."""
+    rows = array[:, :, 0] if array.ndim == 3 else array
+    return bool(rows.strides[1] == rows.itemsize and (array.ndim == 2 or array.shape[2] == 1))
 
 
 def _dtype_of(array: object, name: str) -> np.dtype[Any]:

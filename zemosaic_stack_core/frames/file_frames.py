@@ -64,6 +64,11 @@ class FileFrame:
         return self.layout.dtype
 
     @property
+    def stored_type(self) -> str:
+        """What its words are; see `PixelLayout`."""
+        return self.layout.stored_type
+
+    @property
     def words(self) -> FileFrame:
         """The same frame, handing out words as they are in the file; see `PixelLayout`."""
         return replace(self, layout=self.layout.words)

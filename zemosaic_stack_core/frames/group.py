@@ -41,7 +41,8 @@ from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_variances
 
 # One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
-# int16, uint16 or float32.
+# int16, uint16 or float32. `words` is the same frame with the words of a file as they are, unsigned, for programs alone.
+# `stored_type` says what they are by a name that programs know, and is empty where they know none.
 FrameSource = FileFrame | ArrayFrame
 
 
@@ -69,15 +70,14 @@ class FrameGroup:
 
     @property
     def stored_type(self) -> str:
-        """What the words of all frames are, as they lie in files, where a program can read them; else empty."""
-        kinds = {source.layout.stored_type if isinstance(source, FileFrame) else "" for source in self.sources}
+        """What the words of all frames are, as files have them, where that is the same for all; else empty."""
+        kinds = {source.stored_type for source in self.sources}
         return kinds.pop() if len(kinds) == 1 else ""
 
     @property
     def words(self) -> FrameGroup:
-        """The same group, its files' words handed out as they are."""
-        sources = (source.words if isinstance(source, FileFrame) else source for source in self.sources)
-        return replace(self, sources=tuple(sources))
+        """The same group, its frames' words handed out as they are."""
+        return replace(self, sources=tuple(source.words for source in self.sources))
 
 
 def check_same_shape(frame: FrameSource, first: FrameSource) -> None:

@@ -20,7 +20,7 @@ from zemosaic_stack_core.system.open_files import OpenFiles
 _BUFFER_BYTES = 256 * 1024
 
 # Types in files, and whether their sign bit is flipped: the names that programs know them by.
-_STORED_TYPES = {(">f4", False): "f32be", (">i2", False): "i16be", (">i2", True): "u16flip"}
+STORED_TYPES = {(">f4", False): "f32be", (">i2", False): "i16be", (">i2", True): "u16flip"}
 
 _Array = npt.NDArray[Any]
 
@@ -85,7 +85,7 @@ class PixelLayout:
         """What its words are, by a name that programs know; empty where the rows have to be converted."""
         if self.is_plain or self.interleaved or self.is_scaled or self.blank is not None:
             return ""
-        return _STORED_TYPES.get((self.stored.str, self.unsigned), "")
+        return STORED_TYPES.get((self.stored.str, self.unsigned), "")
 
     @property
     def words(self) -> PixelLayout:

@@ -264,6 +264,7 @@ def _rejects(frames: npt.NDArray[np.float32], options: StackOptions, outliers: i
 
 def _rejected(frames: npt.NDArray[np.float32], options: StackOptions, which: range) -> float:
     """Return which part of some frames' samples the kernel rejects."""
-    result = stack(list(frames), options=options, maps=(), workers=1, memory_limit=1 << 28)
+    # As FITS files have them: so it is the program of the stack that follows, and compiled once.
+    result = stack(list(frames.astype(">f4")), options=options, maps=(), workers=1, memory_limit=1 << 28)
     rejected = sum(result.frames[index].rejected_low[0] + result.frames[index].rejected_high[0] for index in which)
     return float(rejected / (len(which) * frames.shape[2]))
