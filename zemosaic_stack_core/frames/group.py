@@ -41,7 +41,7 @@ from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_variances
 
 # One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
-# int16, uint16 or float32. `words` is the same frame with the words of a file as they are, unsigned, for programs alone.
+# int16, uint16 or float32. `words` is the same frame with the words of a file as they are, unsigned, for programs;
 # `stored_type` says what they are by a name that programs know, and is empty where they know none.
 FrameSource = FileFrame | ArrayFrame
 
