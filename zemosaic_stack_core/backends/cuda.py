@@ -105,20 +105,68 @@ def gpu_memory() -> GpuMemory:
     )
 
 
-# Threads of a block; and the most memory that all threads of a launch keep their samples in: 65,536 threads of 200
-# frames and two running sums, as many as an H100 runs at a time with 512 a multiprocessor.
-BLOCK = 128
+# The most memory that all threads of a launch keep their samples in: 65,536 threads of 200 frames and two running sums,
+# as many as an H100 runs at a time with 512 a multiprocessor.
 SCRATCH_BYTES = 1 << 28
+# Threads of a block that are tried: whole warps. With 112 registers a thread, 65,536 registers hold 16 warps in blocks
+# of four warps and 18 in blocks of two.
+_BLOCKS = range(64, 257, 32)
+
+
+@dataclass(frozen=True)
+class CudaProgram:
+    """A program compiled for the current device."""
+
+    program: Program
+    kernel: Any
+    # Threads of a block; threads that the device runs at a time, and those that it could of a program of few registers.
+    block: int
+    resident: int
+    most_resident: int
+
+    @property
+    def registers(self) -> int:
+        """Registers of a thread."""
+        return int(self.kernel.num_regs)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of a thread that found no room in registers."""
+        return int(self.kernel.local_size_bytes)
+
+    def threads(self, frames: int, pixels: int) -> int:
+        """Return the threads of a launch: as many as run at a time, and no more than each has as many pixels to do."""
+        room = SCRATCH_BYTES // scratch_bytes(frames, self.program.columns)
+        most = max(min(self.resident, room) // self.block, 1) * self.block
+        rounds = -(-pixels // most)
+        return -(-pixels // (rounds * self.block)) * self.block
 
 
 @lru_cache(maxsize=256)
-def _compiled(function: Callable[..., Any], task: Any, layout: Layout) -> tuple[Program, Any]:
-    """Return the function as a program, and its kernel, compiled when it is first launched.
+def _compiled(
+    function: Callable[..., Any], task: Any, layout: Layout, options: tuple[str, ...], device: int
+) -> CudaProgram:
+    """Return the function compiled for a device, which is the current one; more than the options come with it.
 
     ``--fmad=false``: a multiplication and an addition are rounded one after the other, as everywhere.
     """
     program = trace(function, task, layout)
-    return program, _import_cupy().RawKernel(cuda_source(program), "f", options=("--fmad=false",))
+    cuda = _import_cupy().cuda
+    kernel = _import_cupy().RawKernel(cuda_source(program), "f", options=("--fmad=false", *options))
+    pointer = kernel.kernel.ptr  # compiled here
+    attributes = cuda.Device(device).attributes
+    count = attributes["MultiProcessorCount"]
+    running = {
+        block: cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(pointer, block, 0) * block for block in _BLOCKS
+    }
+    block = max(_BLOCKS, key=lambda size: running[size])  # the smallest of those that are best
+    return CudaProgram(
+        program,
+        kernel,
+        block,
+        max(running[block], block) * count,
+        attributes["MaxThreadsPerMultiProcessor"] * count,
+    )
 
 
 class _Streams:
@@ -388,16 +436,17 @@ class CupyTransfer:
 
 
 class CupyBackend:
-    """One CUDA device through CuPy; `xp` is ``array_api_compat.cupy``."""
+    """One CUDA device through CuPy; `xp` is ``array_api_compat.cupy``, the options are for CUDA's compiler."""
 
     name = "cupy"
     is_host = False
     reads_words = True
 
-    def __init__(self, *, cupy: Any, xp: Any, device_id: int) -> None:
+    def __init__(self, *, cupy: Any, xp: Any, device_id: int, compiler_options: tuple[str, ...] = ()) -> None:
         self.cupy = cupy
         self.xp = xp
         self._device_id = device_id
+        self._compiler_options = compiler_options
         self._streams: _Streams | None = None
         self._scratch: dict[int, Array] = {}
         self._spare_pinned: list[npt.NDArray[np.uint8]] = []
@@ -449,6 +498,11 @@ class CupyBackend:
         """Return what runs ``function(xp, column, task)`` on the device's arrays; see `tracing`."""
         return partial(self._run, function, task)
 
+    def program(self, function: Callable[..., Any], task: Any, layout: Layout) -> CudaProgram:
+        """Return a function compiled for inputs of that layout."""
+        with self.on_device():
+            return _compiled(function, task, layout, self._compiler_options, self._device_id)
+
     def working_bytes(self, frames: int, sums: int) -> tuple[int, float]:
         """Return the bytes that a program which keeps so many running sums takes: for each pixel, and at most."""
         return scratch_bytes(frames, sums), SCRATCH_BYTES  # with more frames fewer threads run at once
@@ -457,7 +511,8 @@ class CupyBackend:
         """Compile the function, unless that was done, and queue it: one launch, which nothing waits for."""
         cupy = self.cupy
         inputs = readable(self.xp, inputs)
-        program, kernel = _compiled(function, task, layout_of(inputs))
+        compiled = self.program(function, task, layout_of(inputs))
+        program, block = compiled.program, compiled.block
         frames, pixels, layout = inputs.frames, inputs.pixels, program.layout
         given = [row for rows in inputs.rows.values() for row in rows] + list(inputs.whole.values())
         rows = [cupy.ascontiguousarray(row) for row in given]
@@ -471,12 +526,11 @@ class CupyBackend:
             np.array(comparators(frames), np.int32),
         ]
         row_pointers, table_pointers, result_pointers, numbers, parameters, network = self._upload_all(handed)
-        of_thread = scratch_bytes(frames, program.columns)
-        threads = max(min(-(-pixels // BLOCK), SCRATCH_BYTES // of_thread // BLOCK), 1) * BLOCK
-        scratch = self._scratch_of(threads * of_thread)
+        threads = compiled.threads(frames, pixels)
+        scratch = self._scratch_of(threads * scratch_bytes(frames, program.columns))
         addresses = (row_pointers, numbers, parameters, table_pointers, result_pointers, tallies)
-        sizes = np.int64(pixels), np.int32(frames)
-        kernel((threads // BLOCK,), (BLOCK,), (*addresses, *sizes, network, np.int64(network.size // 2), scratch))
+        arguments = (*addresses, np.int64(pixels), np.int32(frames), network, np.int64(network.size // 2), scratch)
+        compiled.kernel((threads // block,), (block,), arguments)
         return results, dict(zip(program.tallies, tallies, strict=True))
 
     def _scratch_of(self, n_bytes: int) -> Array:
@@ -543,7 +597,7 @@ class CupyBackend:
         return np.frombuffer(pointer, kind, count).reshape(shape)
 
 
-def cupy_backend() -> CupyBackend:
+def cupy_backend(compiler_options: tuple[str, ...] = ()) -> CupyBackend:
     """Return the backend of the current CUDA device; raise `BackendUnavailableError`, which says what to do."""
     cupy = _import_cupy()
     try:
@@ -555,4 +609,4 @@ def cupy_backend() -> CupyBackend:
         raise BackendUnavailableError("no CUDA device answers: the driver lists none")
     import array_api_compat.cupy as xp
 
-    return CupyBackend(cupy=cupy, xp=xp, device_id=device_id)
+    return CupyBackend(cupy=cupy, xp=xp, device_id=device_id, compiler_options=compiler_options)
