@@ -9,6 +9,7 @@ import pytest
 from zemosaic_stack_core.errors import OutOfMemoryError
 from zemosaic_stack_core.stacking.chunk_plan import (
     DEVICE_CHUNK_PIXELS,
+    DEVICE_CHUNKS,
     PINNED_BYTES,
     PIXEL_BYTES,
     Footprint,
@@ -30,9 +31,28 @@ def pixels(made):
 
 def test_with_all_the_memory_in_the_world_uploads_still_overlap():
     made = plan(budget=1 << 40)
-    assert len(made) >= 4
+    assert len(made) >= DEVICE_CHUNKS
     assert pixels(made) <= DEVICE_CHUNK_PIXELS[1]
     assert pixels(made) * WORK.sample_bytes * WORK.channels <= PINNED_BYTES
+
+
+@pytest.mark.parametrize(
+    ("frames", "rows", "columns", "sample_bytes", "rows_per_chunk"),
+    [
+        (32, 2048, 2048, 128, 256),  # an eighth
+        (8, 2048, 2048, 16, 1024),  # 32 MiB, of the uint16 of few frames
+        (400, 1024, 1024, 1600, 256),  # a quarter million pixels, of many frames
+        (400, 6000, 4000, 1600, 83),  # pinned memory
+        (8, 6000, 4000, 32, 524),  # no more pixels than gain anything
+    ],
+)
+def test_chunks_where_memory_is_no_matter(frames, rows, columns, sample_bytes, rows_per_chunk):
+    work = Workload(frames=frames, rows=rows, columns=columns, channels=1, sample_bytes=sample_bytes)
+    assert plan(work, budget=1 << 40).rows_per_chunk == rows_per_chunk
+
+
+def test_on_a_small_machine_less_memory_is_pinned():
+    assert pixels(plan(replace(WORK, pinned_bytes=1 << 22))) * WORK.sample_bytes * WORK.channels <= 1 << 22
 
 
 def test_a_small_image_is_one_chunk():

@@ -16,8 +16,8 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 import zemosaic_stack_core
-from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.bands import BandReader
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames.bands import BandReader, BandReaders
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.planes import PlanesGiven
 from zemosaic_stack_core.system import open_files
@@ -140,6 +140,33 @@ def test_part_of_the_frames(many: list[Path]) -> None:
         for index, samples in enumerate(band.samples, 3):
             np.testing.assert_array_equal(samples[0], frame(index)[2:6])
             assert np.shares_memory(samples, buffers[index])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_several_readers_read_what_one_does_and_copy_views(many: list[Path], threads: int) -> None:
+    mask = np.zeros((ROWS, COLUMNS), bool)
+    mask[5, 2] = True
+    group = open_frames([*many, frame(9)], [None] * 7 + [mask] + [None] * 2)
+    with BandReaders(group, threads) as readers, BandReader(group) as reader:
+        assert (readers.shapes(4)[-1], reader.shapes(4)[-1]) == ((1, 4, COLUMNS), (1, 0, COLUMNS))
+        for start, stop in ((2, 6), (8, ROWS)):
+            buffers = [
+                np.empty(shape, source.dtype) for shape, source in zip(readers.shapes(4), group.sources, strict=True)
+            ]
+            band, expected = readers.read(start, stop, buffers), reader.read(start, stop, reader.allocate(4))
+            for found, wanted, buffer in zip(band.samples, expected.samples, buffers, strict=True):
+                np.testing.assert_array_equal(found, wanted, strict=True)
+                assert np.shares_memory(found, buffer)
+            assert [found is None for found in band.masks] == [wanted is None for wanted in expected.masks]
+
+
+def test_an_error_of_any_reader_is_raised(many: list[Path]) -> None:
+    group = open_frames(many)
+    many[7].write_bytes(many[7].read_bytes()[:2900])
+    with BandReaders(group, 3) as readers:
+        buffers = [np.empty(shape, "f4") for shape in readers.shapes(5)]
+        with pytest.raises(FrameReadError, match="7.fits: nothing at byte .*, the file became shorter"):
+            readers.read(3, 8, buffers)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (3, 3), (5, 4), (0, ROWS + 1)])

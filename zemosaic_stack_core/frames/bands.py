@@ -1,9 +1,11 @@
-"""Read a group of frames in bands of rows: `BandReader` and the `Band` it hands out."""
+"""Read a group of frames in bands of rows: `BandReader`, several of them side by side, and the `Band` they hand out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.masks import MaskSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.system.open_files import default_open_files
 
 _Array = npt.NDArray[Any]
 _Bools = npt.NDArray[np.bool_]
@@ -57,24 +60,27 @@ class BandReader:
         """Close every file."""
         self._files.close()
 
-    def allocate(self, rows: int) -> list[_Array]:
-        """Return one buffer per frame for bands of up to `rows` rows, shape (channels, rows, columns), of its dtype.
+    def shapes(self, rows: int) -> list[tuple[int, int, int]]:
+        """Return the shape (channels, rows, columns) of each frame's buffer for bands of up to `rows` rows.
 
         Those of frames in memory that are handed out as views have 0 rows.
         """
         group = self.group
-        return [
-            np.empty((group.channels, 0 if is_viewed(source) else rows, group.columns), source.dtype)
-            for source in group.sources
-        ]
+        return [(group.channels, 0 if is_viewed(source) else rows, group.columns) for source in group.sources]
+
+    def allocate(self, rows: int) -> list[_Array]:
+        """Return one buffer per frame, of its dtype; see `shapes`."""
+        pairs = zip(self.shapes(rows), self.group.sources, strict=True)
+        return [np.empty(shape, source.dtype) for shape, source in pairs]
 
     def read(
         self, start: int, stop: int, buffers: Sequence[_Array], first_frame: int = 0, last_frame: int | None = None
     ) -> Band:
         """Read rows `start` to `stop` of frames `first_frame` to `last_frame` (excluded), by default all.
 
-        The buffers are from `allocate`, one for each frame that is read, with at least as many rows. Raise
-        `FrameReadError` where a file became unreadable or shorter since it was opened.
+        The buffers are as `allocate` makes them, one for each frame that is read, with at least as many rows; a view is
+        copied to a buffer that has any. Raise `FrameReadError` where a file became unreadable or shorter since it was
+        opened.
         """
         group = self.group
         if not 0 <= start < stop <= group.rows:
@@ -85,7 +91,7 @@ class BandReader:
         band = Band([], [])
         for frame, buffer in zip(frames, buffers, strict=True):
             source = group.sources[frame]
-            if isinstance(source, ArrayFrame) and source.can_view:
+            if isinstance(source, ArrayFrame) and source.can_view and not buffer.shape[1]:
                 samples = source.view_rows(start, stop)
             else:
                 samples = buffer[:, : stop - start]
@@ -102,6 +108,44 @@ class BandReader:
             rows = source.mask_rows(start, stop, self._files)
             mask = rows if mask is None else mask | rows
         return mask if mask is not None and mask.any() else None
+
+
+class BandReaders:
+    """Reads bands of rows with several threads, a part of the frames each, into buffers that a device uploads."""
+
+    def __init__(self, group: FrameGroup, threads: int) -> None:
+        frames = len(group.sources)
+        ends = [frames * part // threads for part in range(threads + 1)]
+        self._parts = list(pairwise(ends))
+        self._readers = [BandReader(group, max_open_files=default_open_files() // threads) for _ in self._parts]
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zemosaic-rows")
+
+    def __enter__(self) -> BandReaders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for reader in self._readers:
+            reader.close()
+
+    @property
+    def files(self) -> FilePool:
+        """Open files, for planes that go with the frames, while no band is read."""
+        return self._readers[0].files
+
+    def shapes(self, rows: int) -> list[tuple[int, int, int]]:
+        """Return the shape (channels, rows, columns) of each frame's buffer for bands of up to `rows` rows."""
+        group = self._readers[0].group
+        return [(group.channels, rows, group.columns)] * len(group.sources)
+
+    def read(self, start: int, stop: int, buffers: Sequence[_Array]) -> Band:
+        """Read rows `start` to `stop` of all frames; see `BandReader.read`."""
+
+        def read(reader: BandReader, part: tuple[int, int]) -> Band:
+            return reader.read(start, stop, buffers[slice(*part)], *part)
+
+        bands = list(self._pool.map(read, self._readers, self._parts))
+        return Band([row for band in bands for row in band.samples], [mask for band in bands for mask in band.masks])
 
 
 def is_viewed(source: object) -> bool:

@@ -45,11 +45,22 @@ MAP_BYTES = 8
 # Bytes per pixel of the window in which the clusters of rejected samples of one frame are looked for: flags of eight
 # frames, those of one, labels, the clusters, and what they grow to.
 GROWTH_BYTES = 16
-# On a device: from the first number of pixels on, a call's work outweighs its launch, so an image is cut into four or
-# more for uploads and the kernel to overlap; at the second nothing is gained by more. A chunk's samples wait in pinned
-# memory of the host, twice, and pinned memory is dear.
+# On a device. To queue a chunk takes the host 0.4 ms and 0.013 ms for each frame; a bus (PCI Express 4.0) takes 1.3 ms
+# for so many bytes, so no upload waits for the host. The upload of the first chunk and the download of the last overlap
+# with nothing, so there are so many chunks or more. With fewer pixels threads of a large card have nothing to do, and
+# with more than the second number nothing is gained.
+DEVICE_CHUNK_BYTES = 1 << 25
+DEVICE_CHUNKS = 8
 DEVICE_CHUNK_PIXELS = (1 << 18, 1 << 21)
+# A chunk's samples wait in pinned memory of the host, twice, which nothing else can use: at most so much each time, and
+# this part of what is free.
 PINNED_BYTES = 1 << 29
+PINNED_SHARE = 16
+
+
+def pinned_budget() -> int:
+    """Return the bytes that the samples of one chunk may take of the host's pinned memory."""
+    return min(PINNED_BYTES, available_memory()[1] // PINNED_SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +81,8 @@ class Footprint:
     most_working_bytes: float = math.inf
     # Maps that are computed besides image and counts.
     maps: int = 0
+    # What the samples of one chunk may take of the host's pinned memory, on a device.
+    pinned_bytes: int = PINNED_BYTES
     # How far beyond a chunk the growth of rejected clusters looks, pixels.
     reach: int = 0
 
@@ -152,9 +165,10 @@ def _host_pixels(footprint: Footprint) -> int:
 def _device_pixels(footprint: Footprint) -> int:
     """Return the pixels of a device's chunk where memory is no matter."""
     least, most = DEVICE_CHUNK_PIXELS
-    quarter = -(-footprint.rows * footprint.columns // 4)
-    pinned = PINNED_BYTES // max(footprint.sample_bytes * footprint.channels, 1)
-    return max(min(max(least, quarter), most, pinned), 1)
+    pixel_bytes = max(footprint.sample_bytes * footprint.channels, 1)
+    part = -(-footprint.rows * footprint.columns // DEVICE_CHUNKS)
+    wanted = max(least, DEVICE_CHUNK_BYTES // pixel_bytes, part)
+    return max(min(wanted, most, footprint.pinned_bytes // pixel_bytes), 1)
 
 
 def _chunk_bytes(footprint: Footprint, pixels: int) -> int:

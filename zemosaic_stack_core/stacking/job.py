@@ -23,7 +23,14 @@ from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
-from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan, Footprint, chunk_budget, plan_chunks
+from zemosaic_stack_core.stacking.chunk_plan import (
+    PINNED_BYTES,
+    ChunkPlan,
+    Footprint,
+    chunk_budget,
+    pinned_budget,
+    plan_chunks,
+)
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.given_planes import split_weights, variance_source, with_radial_weight
 from zemosaic_stack_core.stacking.limits import Limits
@@ -184,6 +191,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
         buffers=1 if backend.is_host else N_SLOTS,
         working_bytes=working_bytes,
         most_working_bytes=most_working_bytes,
+        pinned_bytes=PINNED_BYTES if backend.is_host else pinned_budget(),
         reach=growth_reach(options.grow_radius, options.grow_min_size),
         maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
     )
