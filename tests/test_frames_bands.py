@@ -165,7 +165,7 @@ def test_an_error_of_any_reader_is_raised(many: list[Path]) -> None:
     many[7].write_bytes(many[7].read_bytes()[:2900])
     with BandReaders(group, 3) as readers:
         buffers = [np.empty(shape, "f4") for shape in readers.shapes(5)]
-        with pytest.raises(FrameReadError, match="7.fits: nothing at byte .*, the file became shorter"):
+        with pytest.raises(FrameReadError, match=r"7.fits: nothing at byte .*, the file became shorter"):
             readers.read(3, 8, buffers)
 
 
