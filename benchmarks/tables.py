@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .comparing import ComparisonRow
+from .gpu_cases import GpuRow
 from .kernel import KernelRow
 from .memory import MemoryRow
 from .programs import OURS
@@ -102,6 +103,17 @@ def scaling_table(rows: Iterable[ScalingRow]) -> str:
         for row in rows
     ]
     return _table(("varied", "frames", "pixels", "workers", "wall s", "CPU ns per sample", "peak MB"), lines)
+
+
+def gpu_table(rows: Sequence[GpuRow]) -> str:
+    """Tell what was found of a card, and how many checks failed."""
+    lines = [
+        (row.part, row.what, row.found, row.beside, f"FAILED: {row.problem}" if row.problem else "") for row in rows
+    ]
+    failed = sum(bool(row.problem) for row in rows)
+    verdict = f"{failed} of {len(rows)} rows FAILED" if failed else f"{len(rows)} rows, nothing failed"
+    seconds = sum(row.seconds for row in rows)
+    return f"{_table(('part', 'what', 'found', 'beside', ''), lines)}\n{verdict}, {seconds:.0f} s.\n"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:

@@ -32,4 +32,4 @@ def test_a_part_runs_and_writes_its_table(part, columns, tmp_path):
 def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["speed"])
-    assert "speed: no such part; expected some of compare, kernel, memory, scaling" in capsys.readouterr().err
+    assert "speed: no such part; expected some of compare, kernel, memory, scaling, gpu" in capsys.readouterr().err
