@@ -47,7 +47,7 @@ def test_with_all_the_memory_in_the_world_uploads_still_overlap():
     ],
 )
 def test_chunks_where_memory_is_no_matter(frames, rows, columns, sample_bytes, rows_per_chunk):
-    work = Workload(frames=frames, rows=rows, columns=columns, channels=1, sample_bytes=sample_bytes)
+    work = Footprint(frames=frames, rows=rows, columns=columns, channels=1, sample_bytes=sample_bytes)
     assert plan(work, budget=1 << 40).rows_per_chunk == rows_per_chunk
 
 

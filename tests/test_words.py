@@ -10,7 +10,7 @@ from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.backends import numpy_backend
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.stacking.job import StackRequest, plan_job, prepare_job
+from zemosaic_stack_core.stacking.job import StackRequest, plan_job, make_job
 from zemosaic_stack_core.stacking.limits import ONE_WORKER
 
 MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance")
@@ -76,7 +76,7 @@ def test_files_give_the_bits_of_arrays(backend, dtype, rejection, tmp_path):
 def job_of(frames, **more):
     """Return the job of a stack as it is prepared, and as the host computes it."""
     request = StackRequest(options=more.get("options", StackOptions()), variances=more.get("variances"))
-    job, _ = prepare_job(open_frames(frames), request, numpy_backend(), ONE_WORKER)
+    job, _ = make_job(open_frames(frames), request, numpy_backend(), ONE_WORKER)
     return job, job.with_words()
 
 
