@@ -10,7 +10,7 @@ from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.backends import numpy_backend
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.stacking.job import StackRequest, plan_job, make_job
+from zemosaic_stack_core.stacking.job import StackRequest, make_job, plan_job
 from zemosaic_stack_core.stacking.limits import ONE_WORKER
 
 MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance")
