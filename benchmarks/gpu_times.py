@@ -123,7 +123,7 @@ def bands(bench: Bench) -> list[Case]:
         cases.append(Case(f"32 frames, float32, {name}", _band(bench, 32, "float32", options)))
     for rule in ("winsorized_sigma_clip", "linear_fit_clip", "mad_clip", "gesd"):
         cases.append(Case(f"32 frames, float32, {rule}", _band(bench, 32, "float32", options_of(rule))))
-    for registers in (128, 80, 64):
+    for registers in (96, 80, 64):
         more = (f"--maxrregcount={registers}",)
         name = f"32 frames, float32, kappa_sigma, at most {registers} registers"
         cases.append(Case(name, _band(bench, 32, "float32", StackOptions(), more)))

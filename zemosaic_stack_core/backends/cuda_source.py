@@ -17,7 +17,7 @@ _TYPES = {F32: "float", F64: "double", I32: "int", BOOL: "bool", "u8": "unsigned
 _TYPES |= {"u16": "unsigned short", "f32be": "unsigned int", "i16be": "unsigned short", "u16flip": "unsigned short"}
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 _SIGNS |= {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-# Words of a file as numbers: the compiler makes one permutation of bytes of the shifts.
+# Words of a file as numbers.
 _FROM_FILE = {
     "f32be": "__int_as_float((int)({0} >> 24 | ({0} >> 8 & 0xff00u) | ({0} & 0xff00u) << 8 | {0} << 24))",
     "i16be": "(float)(short)({0} >> 8 | {0} << 8)",
