@@ -97,15 +97,15 @@ def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel:
             continue
         is_whole = where.size == inside.size
         x, y = (axis.reshape(-1) if is_whole else axis.reshape(-1)[where] for axis in (x, y))
-        values, added = source.interpolate(x, y)
+        values, low, added = source.interpolate(x, y)
         if not isinstance(area, float):
             factor = np.broadcast_to(area, inside.shape).reshape(-1)[where].astype(np.float32)[:, np.newaxis]
         else:
             factor = np.full(1, area, np.float32)
         if not isinstance(area, float) or area != 1.0:
             values *= factor
-        if added is not None:
-            rings.append(_Rings.of(added * factor, start * columns, where))
+        if added.any():
+            rings.append(_Rings(start * columns + where[low], added * (factor[low] if len(factor) > 1 else factor)))
         for channel in range(channels):
             band = out[channel, start:stop].reshape(-1)
             band[slice(None) if is_whole else where] = values[:, channel]
@@ -120,12 +120,6 @@ class _Rings:
 
     index: _Indices
     added: _Image
-
-    @classmethod
-    def of(cls, added: _Image, first: int, where: _Indices) -> _Rings:
-        """Return those of a band that begins at `first` and has values at `where`, everywhere for None."""
-        rows = np.flatnonzero(added.any(axis=1))
-        return cls(first + where[rows], added[rows])
 
 
 def _give_back(image: _Image, rings: list[_Rings], channel: int) -> None:
@@ -221,31 +215,30 @@ class _Source:
             _undershoot(pixels, lanes),
         )
 
-    def interpolate(self, x: _Places, y: _Places) -> tuple[_Image, _Image | None]:
+    def interpolate(self, x: _Places, y: _Places) -> tuple[_Image, _Indices, _Image]:
         """Return the values at places, shape (place, channel), NaN where a needed sample is missing, and `_taps`'."""
         across, along = (np.rint(axis * _STEPS).astype(np.intp) for axis in (x, y))
         base = ((along >> _STEP_BITS) + self.order) * self.width + ((across >> _STEP_BITS) + self.order)
         across &= _STEPS - 1
         along &= _STEPS - 1
-        values, added = self._taps(base, across, along)
+        values, low, added = self._taps(base, across, along)
         full = self.complete.take(base, axis=0)
         if not full.all():
             for channel in range(self.channels):
                 rest = np.flatnonzero(~full[:, channel])
                 values[rest, channel] = self._bilinear(channel, base[rest], across[rest], along[rest])
-                if added is not None:
-                    added[rest, channel] = 0
-        return values, added
+                added[~full[low, channel], channel] = 0
+        return values, low, added
 
-    def _taps(self, base: _Indices, across: _Indices, along: _Indices) -> tuple[_Image, _Image | None]:
-        """Add up the taps of the separable kernel; return what was added to dark rings, too, None for nothing."""
+    def _taps(self, base: _Indices, across: _Indices, along: _Indices) -> tuple[_Image, _Indices, _Image]:
+        """Add up the taps of the separable kernel; return where and what was added to dark rings, too."""
         flat, order = self.flat, self.order
         tables = _weights(order, flat.shape[1])
         shape = (base.size, flat.shape[1])
         # Indices are inside: "clip" spares the check, and with it a copy.
         taps = [table.take(across, axis=0, mode="clip") for table in tables]
         value = np.zeros(shape, np.float32)
-        lowest = np.full(shape, np.inf, np.float32)
+        limit = np.empty(shape, np.float32)
         line, product = np.empty(shape, np.float32), np.empty(shape, np.float32)
         first = base + ((1 - order) * self.width + 1 - order)
         for row, table in enumerate(tables):
@@ -253,20 +246,21 @@ class _Source:
             for column, tap in enumerate(taps):
                 # Indices stay as they are: the samples begin later.
                 flat[row * self.width + column :].take(first, axis=0, out=product, mode="clip")
-                if order - 1 <= row <= order and order - 1 <= column <= order:
-                    np.minimum(lowest, product, out=lowest)
+                if row == order - 1 and column == order - 1:
+                    np.subtract(product, self.undershoot, out=limit)
                 np.multiply(product, tap, out=product)
                 np.add(line, product, out=line)
             table.take(along, axis=0, out=product, mode="clip")
             np.multiply(line, product, out=line)
             np.add(value, line, out=value)
-        lowest -= self.undershoot
-        np.subtract(lowest, value, out=lowest)
-        if not (lowest > 0).any():
-            return value, None
-        added = np.maximum(lowest, 0, out=lowest)
-        value += added
-        return value, added
+        # Those below one of the four nearest samples are few: they are compared with all.
+        low = np.flatnonzero((value < limit).any(axis=1))
+        limit = limit[low]
+        for step in (1, self.width, self.width + 1):
+            np.minimum(limit, flat[base[low] + step] - self.undershoot, out=limit)
+        added = np.maximum(limit - value[low], 0)
+        value[low] += added
+        return value, low, added
 
     def _bilinear(self, channel: int, base: _Indices, across: _Indices, along: _Indices) -> _Image:
         """Interpolate between the four nearest samples; a sample of weight zero may be missing."""

@@ -72,15 +72,19 @@ def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
     """Find the hot pixels of a master dark: far above (or below) the pixels around them, by the noise there.
 
     Their dark current can be subtracted, but its noise, and its drift with the temperature, can't. A smooth glow, a
-    gradient or a banding is no defect: levels are medians of 5 x 5 pixels, noises those of the surroundings.
+    gradient or a banding is no defect: levels are medians over 5 x 5 pixels, noises those of the surroundings.
     """
-    from scipy.ndimage import median_filter
-
     finite = np.isfinite(dark)
     filled = dark if finite.all() else np.where(finite, dark, np.float32(np.median(dark[finite])))
-    excess = np.abs(filled - median_filter(filled, 5, mode="reflect"))
-    hot: _Mask = (excess > sigmas * _noise_around(excess)) | ~finite
-    return hot
+    # Of every second pixel of 5 x 5, which takes a tenth of the time of all 25; what stands out meets all.
+    excess = np.abs(_excess(filled, is_cfa=True))
+    limit = sigmas * _noise_around(excess)
+    hot: _Mask = excess > limit
+    rows, columns = np.nonzero(hot)
+    padded = np.pad(filled, 2, mode="reflect")
+    around = np.stack([padded[rows + dy, columns + dx] for dy in range(5) for dx in range(5)])
+    hot[rows, columns] = np.abs(filled[rows, columns] - np.median(around, axis=0)) > limit[rows, columns]
+    return hot | ~finite
 
 
 def _noise_around(excess: _Image) -> _Image:
