@@ -153,3 +153,36 @@ def test_files_of_different_units_are_said(tmp_path):
         UserWarning, match=r"electron\.fits has BUNIT 'electron' and .*adu\.fits 'adu'; they are stacked"
     ):
         stack(paths)
+
+
+def test_a_name_may_hold_its_extension(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, image(OTHER, "SCI", 1), image(BAD * 0, "DQ", 1), image(FRAMES, "SCI", 2), image(BAD, "DQ", 2))
+    found = stack([f"~/{number}.fits[SCI,2]" for number in range(N)], options=PLAIN, mask_extension="DQ")
+    np.testing.assert_array_equal(found.image, stack(list(FRAMES), options=PLAIN, masks=list(BAD > 0)).image)
+    (tmp_path / "a[1].fits[SCI]").write_bytes((tmp_path / "0.fits").read_bytes())
+    stack([tmp_path / "a[1].fits[SCI]"], image_extension="SCI,1", mask_extension="")
+
+
+def test_a_folder_or_a_pattern_names_its_frames(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "night").mkdir()
+    write(tmp_path / "night", SCI)
+    expected = stack(list(FRAMES), options=PLAIN).image
+    for name in (tmp_path / "night", "~/night", f"{tmp_path}/night/*.fits"):
+        np.testing.assert_array_equal(stack(name, options=PLAIN).image, expected)
+    with pytest.raises(InvalidInputError, match="expected a sequence of frames, or the name of a folder, a pattern"):
+        stack(tmp_path / "night" / "0.fits")
+
+
+def test_a_master_of_named_extensions_is_made_again_from_them(tmp_path):
+    makers = [image(OTHER, "SCI", 1), image(FRAMES, "SCI", 2)]
+    paths = write(tmp_path, *makers)
+    for path in paths:
+        fits.setval(path, "FILTER", value="H", ext=("SCI", 2))
+    master = write_master(tmp_path / "m.fits", stack([f"{path}[SCI,2]" for path in paths], options=PLAIN))
+    assert fits.getval(master, "FILTER") == "H"
+    np.testing.assert_array_equal(replay_master(master).result.image, stack(list(FRAMES), options=PLAIN).image)
+    mixed = stack([f"{paths[0]}[SCI,1]", f"{paths[1]}[SCI,2]"], options=PLAIN)
+    with pytest.raises(InvalidInputError, match="made with images of different extensions"):
+        replay_master(write_master(tmp_path / "mixed.fits", mixed))

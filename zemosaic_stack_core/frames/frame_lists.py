@@ -46,11 +46,20 @@ def find_repeated(paths: Sequence[Path]) -> dict[Path, int]:
     return {first[name]: count for name, count in counts.items() if count > 1}
 
 
+def split_extension(name: str) -> tuple[Path, str | None]:
+    """Return the file of a name, and the extension that it names, as in ``x.fits[SCI,2]``."""
+    path = Path(name).expanduser()
+    found = re.fullmatch(r"(.+)\[([^\[\]]+)\]", name)
+    if found is None or os.path.lexists(path):
+        return path, None
+    return Path(found[1]).expanduser(), found[2]
+
+
 def _expand(argument: str) -> list[Path]:
     """Return the files of one argument."""
     if argument.startswith("@"):
-        return _read_list(Path(argument[1:]))
-    path = Path(argument)
+        return _read_list(Path(argument[1:]).expanduser())
+    path = Path(argument).expanduser()
     if path.is_dir():
         return _frames_in(path)
     if not path.exists() and any(character in path.name for character in "*?"):

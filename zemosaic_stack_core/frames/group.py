@@ -27,11 +27,13 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame, array_plane
 from zemosaic_stack_core.frames.containers import Contents, contents_of, made_alike
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
+from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, split_extension
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
@@ -125,7 +127,7 @@ def open_frames(
     no frame, and `InvalidInputError` for no frames, an object that is no image, other shapes, masks that don't fit.
     """
     if isinstance(frames, (str, os.PathLike)):
-        raise InvalidInputError(f"frames is {os.fspath(frames)!r}; expected a sequence of frames")
+        frames = _named(os.fspath(frames))
     if not isinstance(frames, Iterable):
         raise InvalidInputError(f"frames is one {type(frames).__name__}; expected a sequence of frames")
     if masks is not None and len(masks) != len(frames):
@@ -156,6 +158,9 @@ def open_frames(
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
     _warn_of_unused(opened, given)
     _warn_of_units([frame.source for frame in opened])
+    extensions = {frame.source.extension if isinstance(frame.source, FileFrame) else None for frame in opened}
+    if given.image_extension is None and len(extensions) == 1:  # as the names of all files say
+        given = replace(given, image_extension=extensions.pop())
     return replace(group, given=given, variances=_variances(opened))
 
 
@@ -170,13 +175,24 @@ class _Opened:
     kind: str = ""
 
 
+def _named(name: str) -> Sequence[object]:
+    """Return the frames that one name stands for; raise where it is that of one file."""
+    found = expand_frame_arguments([name])
+    if found == [Path(name).expanduser()]:
+        raise InvalidInputError(
+            f"frames is {name!r}; expected a sequence of frames, or the name of a folder, a pattern or a @list"
+        )
+    return found
+
+
 def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: ScratchFolder, files: FilePool) -> _Opened:
     """Open a frame in a file; `files` keeps that open for its planes."""
     if isinstance(item, FileFrame):
         source = item
     else:
         if not isinstance(item, FileHead):
-            item = read_head(item, extension=given.image_extension, files=files)
+            path, extension = split_extension(os.fspath(item))
+            item = read_head(path, name=os.fspath(item), extension=extension or given.image_extension, files=files)
         elif given.image_extension is not None and item.extension != given.image_extension:
             item = read_head(item.path, name=item.name, extension=given.image_extension, files=files)
         source = probe_frame(item, scratch=scratch)

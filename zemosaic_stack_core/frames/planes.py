@@ -25,7 +25,7 @@ class PlanesGiven:
     variance_extension: str | None = None
     # Exact zeros of files are missing: borders that programs which register frames have filled.
     zeros_missing: bool | None = None
-    # What was given as arrays, of "masks", "weights", "variances": no file has them.
+    # What was given as arrays, of "masks", "weights", "variances": no file has them; or images of several extensions.
     arrays: tuple[str, ...] = ()
 
 

@@ -51,12 +51,14 @@ _AXIS_STEMS = _names("CTYPE CRVAL CRPIX CDELT CUNIT CROTA CNAME")
 _STRUCTURAL_STEMS = _names("NAXIS ZNAXIS ZTILE ZNAME ZVAL TTYPE TFORM TUNIT TDIM TNULL TZERO TSCAL")
 
 
-def reference_header(path: Path) -> fits.Header | None:
+def reference_header(path: Path, extension: str | None = None) -> fits.Header | None:
     """Return the header of a frame's image, with the primary header's cards that it lacks; None without a header.
+
+    `extension` is that of the image, as `read_head` takes it.
 
     Raises FrameReadError where the file has no FITS header, or astropy can't read it.
     """
-    head = read_head(path)
+    head = read_head(path, extension=extension)
     if head.is_npy:
         return None
     if not head.headers:
@@ -80,7 +82,7 @@ def observing_header(result: StackResult) -> fits.Header | None:
     preferred = [] if result.reference is None else [result.frames[result.reference]]
     path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
     try:
-        return None if path is None else reference_header(path)
+        return None if path is None else reference_header(path, result.given.image_extension)
     except FrameReadError:
         return None
 

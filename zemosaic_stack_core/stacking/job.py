@@ -16,6 +16,7 @@ from zemosaic_stack_core.backends.inputs import TYPES
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.chunk import Chunk
+from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.masks import ArrayMask
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven, PlaneStack
@@ -139,6 +140,8 @@ def make_job(
         raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
     per_frame, per_sample = split_weights(request.weights, group)
     arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
+    extensions = {source.extension for source in group.sources if isinstance(source, FileFrame)}
+    arrays["images of different extensions"] = len(extensions) > 1
     if group.variances is not None and any(isinstance(plane, ArrayFrame) for plane in group.variances.planes):
         arrays["variances"] = True
     arrays["masks"] = any(isinstance(mask, ArrayMask) for masks in group.masks for mask in masks)

@@ -59,6 +59,8 @@ def stack(
         arrays, astropy's ``CCDData``, ``NDData`` and quantities, and xarray's ``DataArray`` count with their masks and
         uncertainties; units are converted to that of the first. A dask array is computed once, to a temporary file. Any
         other object with ``shape``, ``dtype`` and ``[start:stop, ...]`` is asked for its rows, by one thread at a time.
+        A file's name may end in its extension, ``"x.fits[SCI,2]"``. One name of a folder, a pattern or a ``@list``
+        stands for the frames in it.
     options : StackOptions, optional
         Normalization, weighting, rejection, combination.
     weights : array, optional
