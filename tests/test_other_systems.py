@@ -94,7 +94,7 @@ def test_a_scratch_folder_without_locks(temporary, packed, monkeypatch):
 
 
 def test_a_folder_that_can_not_be_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(FrameReadError, match="being used by another process; expected a readable folder"):
         expand_frame_arguments([str(tmp_path)])
 
