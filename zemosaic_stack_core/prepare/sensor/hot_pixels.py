@@ -81,9 +81,11 @@ def hot_in_dark(dark: _Image, *, sigmas: float = 12.0) -> _Mask:
     limit = sigmas * _noise_around(excess)
     hot: _Mask = excess > limit
     rows, columns = np.nonzero(hot)
-    padded = np.pad(filled, 2, mode="reflect")
+    padded = np.pad(filled, 2, mode="symmetric")
     around = np.stack([padded[rows + dy, columns + dx] for dy in range(5) for dx in range(5)])
-    hot[rows, columns] = np.abs(filled[rows, columns] - np.median(around, axis=0)) > limit[rows, columns]
+    low, middle = np.quantile(around, (0.1, 0.5), axis=0)
+    # Where the ground is steep the median is not the level.
+    hot[rows, columns] = np.abs(filled[rows, columns] - middle) > limit[rows, columns] + 2 * (middle - low)
     return hot | ~finite
 
 
