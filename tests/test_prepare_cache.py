@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.cache import PrepareCache, signature
+from zemosaic_stack_core.prepare.cache import PrepareCache, boxes_file, save_array, signature
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
@@ -95,8 +95,8 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     assert np.array_equal(found.ladder, stars.ladder, equal_nan=True)
     assert (found.fwhm, found.rows, found.columns) == (2.5, 10, 20)
     boxes = np.full((2, 3, 1), 7.5, np.float32)
-    cache.save_boxes("k", boxes)
-    assert np.array_equal(cache.load_boxes("k"), boxes)
+    save_array(boxes_file(tmp_path / "k.fits"), boxes)
+    assert np.array_equal(cache.load_boxes(tmp_path / "k.fits"), boxes)
     aligned = put(cache, "a", 10, 0)
     dropped = PreparedFrame(name="b", path=Path("b"), dropped="no stars")
     group = PreparedGroup(
@@ -128,7 +128,7 @@ def test_a_damaged_cache_is_an_empty_one(tmp_path: Path, content: bytes) -> None
     for name in ("stars-k.npz", "boxes-k.npy", "group-k.json", "inputs.json"):
         (tmp_path / name).write_bytes(content)
     assert cache.load_stars("k") is None
-    assert cache.load_boxes("k") is None
+    assert cache.load_boxes(tmp_path / "k.fits") is None
     assert cache.load_group("k") is None
     (tmp_path / "a").write_bytes(b"1")
     assert len(cache.sign([frame(tmp_path / "a")])[0].digest) == 64

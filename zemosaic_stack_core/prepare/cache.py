@@ -41,6 +41,11 @@ def save_array(target: Path, array: npt.NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def boxes_file(aligned: Path) -> Path:
+    """Return the file of an aligned frame's box medians."""
+    return aligned.with_name(f"boxes-{aligned.stem}.npy")
+
+
 def aligned_bytes(canvas: Canvas, *, is_color: bool) -> int:
     """Return what one aligned frame takes on the disk with its boxes, header aside."""
     boxes = -(-canvas.rows // BOX) * -(-canvas.columns // BOX)
@@ -118,14 +123,10 @@ class PrepareCache:
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
-    def save_boxes(self, key: str, boxes: npt.NDArray[np.float32]) -> None:
-        """Keep the box medians of an aligned frame."""
-        save_array(self.folder / f"boxes-{key}.npy", boxes)
-
-    def load_boxes(self, key: str) -> npt.NDArray[np.float32] | None:
-        """Return box medians that were kept; None where there are none."""
+    def load_boxes(self, aligned: Path) -> npt.NDArray[np.float32] | None:
+        """Return the box medians of an aligned frame; None where there are none."""
         try:
-            with (self.folder / f"boxes-{key}.npy").open("rb") as file:
+            with boxes_file(aligned).open("rb") as file:
                 boxes: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None

@@ -314,11 +314,9 @@ class _Preparation:
 
     def _boxes(self, tasks: Sequence[AlignTask]) -> list[_Image]:
         """Write the aligned frames that are not there yet; return the box medians of all."""
-        cached = [self.cache.load_boxes(task.target.stem) if task.target.exists() else None for task in tasks]
+        cached = [self.cache.load_boxes(task.target) if task.target.exists() else None for task in tasks]
         lost = [index for index, boxes in enumerate(cached) if boxes is None]
         fresh = dict(zip(lost, self._each("align", align_frame, [tasks[i] for i in lost]), strict=True))
-        for index, boxes in fresh.items():
-            self.cache.save_boxes(tasks[index].target.stem, boxes)
         return [fresh[index] if boxes is None else boxes for index, boxes in enumerate(cached)]
 
     def _levels(self, boxes: Sequence[_Image], scales: Sequence[float], first: int) -> tuple[list[Level], str]:

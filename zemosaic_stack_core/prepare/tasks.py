@@ -14,6 +14,7 @@ from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.prepare.cache import boxes_file, save_array
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import Level, box_medians
@@ -143,8 +144,11 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
         image = pixels
         if mapping is not None:
             image = resample(pixels, mapping, canvas.rows, canvas.columns, options.kernel)
+    boxes = box_medians(image)
+    # Before the frame: one that is there has its boxes, wherever the work was interrupted.
+    save_array(boxes_file(task.target), boxes)
     _write(task, image)
-    return box_medians(image)
+    return boxes
 
 
 def _debayer_around_holes(mosaic: _Image, pattern: str) -> _Image:
