@@ -128,22 +128,20 @@ def run(arguments: argparse.Namespace) -> int:
     paths = expand_frame_arguments(arguments.frames)
     outputs = _check_outputs(arguments, paths)
     policy = raw_policy(arguments)
-    with FilePool() as files:
-        heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
-        for line in (*wanted.lines, *_odd_frames(paths, heads)):
-            say(line)
-        are_raw = _are_raw(arguments, policy, heads, files)
-    frames: Sequence[FrameFile] = heads
     prepared: PreparedGroup | None = None
-    if are_raw:
-        if arguments.dry_run:
-            return _show_preparation(arguments, policy, frames)
-        prepared, wanted = _prepare(arguments, wanted, policy, frames)
-        frames = prepared.paths
     with ScratchFolder() as scratch:
-        group = _open(arguments, frames, scratch)
-        if prepared is None and not arguments.zeros_missing:
-            _say_zero_borders(group)
+        with FilePool() as files:
+            heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
+            for line in (*wanted.lines, *_odd_frames(paths, heads)):
+                say(line)
+            if not (are_raw := _are_raw(arguments, policy, heads, files)):
+                group = _open(arguments, heads, scratch)
+                _say_zero_borders(arguments, group, files)
+        if are_raw:
+            if arguments.dry_run:
+                return _show_preparation(arguments, policy, heads)
+            prepared, wanted = _prepare(arguments, wanted, policy, heads)
+            group = _open(arguments, prepared.paths, scratch)
         heads.clear()  # ten thousand take 80 MB
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
@@ -267,14 +265,11 @@ def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: S
     return group
 
 
-def _say_zero_borders(group: FrameGroup) -> None:
+def _say_zero_borders(arguments: argparse.Namespace, group: FrameGroup, files: FilePool) -> None:
     """Say where borders of zeros would be averaged in."""
     from zemosaic_stack_core.frames.borders import zero_border_line
-    from zemosaic_stack_core.frames.pixel_rows import FilePool
 
-    with FilePool() as files:
-        line = zero_border_line(group.sources, files)
-    if line:
+    if not arguments.zeros_missing and (line := zero_border_line(group.sources, files)):
         say(line)
 
 
