@@ -13,17 +13,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zemosaic_stack_core.backends import NamespaceBackend, cupy_backend, namespace_backend, numpy_backend
-from zemosaic_stack_core.backends.host import Outputs
-from zemosaic_stack_core.backends.inputs import Inputs
-from zemosaic_stack_core.backends.plain import run_plainly
+from zemosaic_stack_core.backends import cupy_backend, namespace_backend, numpy_backend, plain_numpy_backend
 
 BACKENDS = ("numpy", "numpy-readonly", "numpy-plain", "array-api-strict", pytest.param("cupy", marks=pytest.mark.gpu))
 
@@ -38,14 +35,6 @@ class BackendCase:
     backend: Any
     # Makes an array of the backend's namespace from a NumPy array; never shares its memory.
     make: Callable[[npt.ArrayLike], Any]
-
-
-class PlainBackend(NamespaceBackend):
-    """NumPy as it is used where llvmlite is not installed: programs run as they stand."""
-
-    def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
-        """Return what runs a function on NumPy's arrays, one operation after the other."""
-        return partial(run_plainly, self.xp, function, task)
 
 
 @cache
@@ -99,7 +88,7 @@ def make_case(name: str) -> BackendCase:
 
         return BackendCase(name, numpy_backend(), read_only)
     if name == "numpy-plain":
-        return BackendCase(name, PlainBackend(name="numpy", xp=np, is_host=True), lambda values: np.array(values))
+        return BackendCase(name, plain_numpy_backend(), lambda values: np.array(values))
     if name == "array-api-strict":
         xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed (extra test)")
         device = xp.Device("device1")

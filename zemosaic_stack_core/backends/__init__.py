@@ -14,6 +14,7 @@ from zemosaic_stack_core.backends.base import (
     TransferTimes,
     namespace_backend,
     numpy_backend,
+    plain_numpy_backend,
 )
 from zemosaic_stack_core.backends.cuda import CupyBackend, GpuMemory, cupy_backend, free_cupy_memory_pools, gpu_memory
 from zemosaic_stack_core.backends.faults import FaultClass, classify_fault, is_device_lost, is_oom_error
@@ -41,5 +42,6 @@ __all__ = [
     "is_oom_error",
     "namespace_backend",
     "numpy_backend",
+    "plain_numpy_backend",
     "resolve_backend",
 ]

@@ -302,6 +302,7 @@ class NamespaceBackend:
         self.xp = xp
         self.is_host = is_host
         self.reads_words = is_host
+        self.compiles = is_host
         self.device = device
         self._host_device = host_device
 
@@ -339,13 +340,13 @@ class NamespaceBackend:
 
     def compiled(self, function: Callable[..., Any], task: Any) -> Callable[[Inputs], Outputs]:
         """Return what runs ``function(xp, column, task)`` on this backend's arrays; see `tracing`."""
-        if self.is_host:
+        if self.compiles:
             return host_program(function, task)
         return partial(run_plainly, self.xp, function, task, device=self.device)
 
     def working_bytes(self, frames: int, sums: int) -> tuple[int, float]:
         """Return the bytes that a program which keeps so many running sums takes: for each pixel, and at most."""
-        return host_bytes(frames, sums) if self.is_host else (PLAIN_BYTES * frames, math.inf)
+        return host_bytes(frames, sums) if self.compiles else (PLAIN_BYTES * frames, math.inf)
 
 
 def numpy_backend() -> NamespaceBackend:
@@ -355,6 +356,13 @@ def numpy_backend() -> NamespaceBackend:
     uses, and takes 0.15 s and 20 MB to import, because it looks at all of NumPy.
     """
     return NamespaceBackend(name="numpy", xp=np, is_host=True)
+
+
+def plain_numpy_backend() -> NamespaceBackend:
+    """Return NumPy's backend that compiles nothing: sooner done where there is next to nothing to compute."""
+    backend = numpy_backend()
+    backend.compiles = False
+    return backend
 
 
 def namespace_backend(xp: Any, device: Any | None = None) -> NamespaceBackend:

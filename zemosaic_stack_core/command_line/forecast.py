@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Resident memory of the program itself: Python, NumPy, astropy, and LLVM with a program that it compiled (80 MB).
-PROCESS_BYTES = 145_000_000
+PROCESS_BYTES = 155_000_000
 # What SciPy's functions for connected samples take.
 LABEL_BYTES = 40_000_000
 # What a thread has of its own besides its chunk: buffers that rows are read through, gaps of its heap.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.backends import plain_numpy_backend
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.quantities import percent_text
@@ -264,7 +265,9 @@ def _rejects(frames: npt.NDArray[np.float32], options: StackOptions, outliers: i
 
 def _rejected(frames: npt.NDArray[np.float32], options: StackOptions, which: range) -> float:
     """Return which part of some frames' samples the kernel rejects."""
-    # As FITS files have them: so it is the program of the stack that follows, and compiled once.
-    result = stack(list(frames.astype(">f4")), options=options, maps=(), workers=1, memory_limit=1 << 28)
+    # Compiling takes longer than so few samples do.
+    result = stack(
+        list(frames), options=options, maps=(), backend=plain_numpy_backend(), workers=1, memory_limit=1 << 28
+    )
     rejected = sum(result.frames[index].rejected_low[0] + result.frames[index].rejected_high[0] for index in which)
     return float(rejected / (len(which) * frames.shape[2]))
