@@ -14,8 +14,8 @@ import pytest
 from astropy.io import fits
 from samples import assert_same_bits, make_frames
 
-from conftest import PlainBackend
 from zemosaic_stack_core import FrameReadError, StackOptions, stack
+from zemosaic_stack_core.backends import plain_numpy_backend
 from zemosaic_stack_core.options import REJECTIONS
 from zemosaic_stack_core.stacking import workers
 
@@ -76,7 +76,7 @@ def test_every_rule_in_threads(rejection):
 
 
 def test_without_a_compiler_threads_do_the_same(paths):
-    plain = PlainBackend(name="numpy", xp=np, is_host=True)
+    plain = plain_numpy_backend()
     found = stack(paths, maps="all", workers=3, rows_per_chunk=9, backend=plain)
     assert found.facts.workers == 3
     assert_same_bits(found, stack(paths, maps="all", workers=1))
