@@ -17,6 +17,8 @@ from zemosaic_stack_core.prepare.stars.detect import cfa_luminance, detect_stars
 from zemosaic_stack_core.prepare.stars.match import find_match
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
+pytestmark = pytest.mark.slow
+
 _Image = npt.NDArray[np.float32]
 
 HALF = AffineMap(Affine(x0=0.5, y0=0.5))

@@ -18,6 +18,8 @@ from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.stars.detect import StarList
 
+pytestmark = pytest.mark.slow
+
 ROWS, COLUMNS = 400, 600
 SCALE = 5e-4
 _Values = npt.NDArray[np.float64]

@@ -14,6 +14,8 @@ from samples import assert_matches_reference, assert_same_bits, make_frames
 from zemosaic_stack_core import StackOptions, StackResult, stack
 from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS
 
+pytestmark = pytest.mark.slow
+
 N = 13
 SHAPES = {"mono": (6, 8), "color": (4, 5, 3)}
 # Bounds of which nobody takes the one for the other.

@@ -22,6 +22,8 @@ from zemosaic_stack_core.phase3.lock import OutputLock
 from zemosaic_stack_core.phase3.run_plan import Shard
 from zemosaic_stack_core.system import file_stamps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def night(tmp_path: Path) -> tuple[Path, Path, dict[str, str]]:

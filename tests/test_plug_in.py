@@ -25,6 +25,8 @@ from zemosaic_stack_core.zemosaic import drop_in, master_tile, plug_files
 from zemosaic_stack_core.zemosaic.plug_in import PLUGS, RUN, install, plug
 from zemosaic_stack_core.zemosaic.run_state import RUN_GPU, RunGpu
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 STAND_IN = Path(__file__).parent / "zemosaic" / "stand_in"
 SETTINGS = {

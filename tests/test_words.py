@@ -13,6 +13,8 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.stacking.job import StackRequest, make_job, plan_job
 from zemosaic_stack_core.stacking.limits import ONE_WORKER
 
+pytestmark = pytest.mark.slow
+
 MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance")
 # Types of pixels, and what programs call their words; the others are converted by the reader.
 STORED = {"float32": "f32be", "int16": "i16be", "uint16": "u16flip", "uint8": "", "int32": "", "float64": ""}

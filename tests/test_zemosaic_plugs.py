@@ -27,6 +27,8 @@ from zemosaic_stack_core.zemosaic import drop_in, master_tile, parallel_plan
 from zemosaic_stack_core.zemosaic.parallel_plan import ParallelCapabilities, ParallelPlan, auto_tune_parallel_plan
 from zemosaic_stack_core.zemosaic.run_state import RunGpu
 
+pytestmark = pytest.mark.slow
+
 CALLS = json.loads((Path(__file__).parent / "zemosaic" / "calls.json").read_text(encoding="utf-8"))
 AUTO, CPU = (call["kwargs"] for call in CALLS[:2])
 OURS = {"zemosaic_stack_core": zemosaic_stack_core, "parallel_utils": parallel_plan}
