@@ -17,7 +17,6 @@ import numpy.typing as npt
 from zemosaic_stack_core.prepare.canvas.geometry import Affine, fit_similarity
 
 _Values = npt.NDArray[np.float64]
-_Complex = npt.NDArray[np.complex128]
 _Indices = npt.NDArray[np.intp]
 
 # Brightest stars, all of whose triangles are taken: they reach over the frame.
