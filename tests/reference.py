@@ -411,13 +411,13 @@ def stack_pixel(
 def combine(v: Sequence[float], w: Sequence[float], kept: Sequence[bool], how: str) -> float:
     """Combine the kept samples in frame order; float64 accumulation, float32 out."""
     values = [value for value, keep in zip(v, kept, strict=True) if keep]
-    if how == "mean":
+    if how in ("mean", "sum"):
         total = weight_sum = 0.0
         for value, weight, keep in zip(v, w, kept, strict=True):
             if keep:
                 total += weight * value
                 weight_sum += weight
-        return float(np.float32(total / weight_sum))
+        return float(np.float32(total / weight_sum if how == "mean" else total))
     return float(np.float32({"median": median, "min": min, "max": max}[how](values)))
 
 
@@ -427,10 +427,14 @@ def variance_of(
     """Return the variance of the combined value of the kept samples.
 
     Propagated where the samples' variances are known, else the samples' own, which needs two of them. The median's is
-    ``c(n)`` times as large as that of a mean whose weights are ``1/sigma``; min and max have none.
+    ``c(n)`` times as large as that of a mean whose weights are ``1/sigma``; min and max have none. The sum is the mean
+    times the sum of the weights.
     """
     if how in ("min", "max"):
         return math.nan
+    if how == "sum":
+        weight_sum = math.fsum(weight for weight, keep in zip(w, kept, strict=True) if keep)
+        return variance_of("mean", v, w, kept, variances) * weight_sum**2
     chosen = [k for k, keep in enumerate(kept) if keep]
     number = len(chosen)
     weight_sum = math.fsum(w[k] for k in chosen)

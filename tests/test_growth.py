@@ -20,7 +20,7 @@ from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.kernel import stack_chunk
 from zemosaic_stack_core.kernel.regrow import REJECTED, pack_rejected
 from zemosaic_stack_core.kernel.samples import Samples
-from zemosaic_stack_core.options import MAPS
+from zemosaic_stack_core.options import MAPS, WEIGHTED_COMBINATIONS
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, dilated, growth_reach, large_clusters
 from zemosaic_stack_core.stacking.job import StackRequest, make_job
 from zemosaic_stack_core.stacking.limits import Limits
@@ -93,7 +93,8 @@ def expected_of(frames, options, weights=None):
     for name in ("image", "weight_map", "variance"):
         getattr(cube, name)[touched] = getattr(left, name)[touched]
     values = np.stack(frames)
-    below = grown & (values < left.image.astype(np.float32))
+    center = left.image / left.weight_map if options.combine == "sum" else left.image
+    below = grown & (values < center.astype(np.float32))
     cube.below |= below
     cube.above |= grown & ~below
     cube.rejected_low, cube.rejected_high = cube.below.sum(axis=0), cube.above.sum(axis=0)
@@ -106,6 +107,7 @@ CASES = [
     StackOptions(kappa_high=2.0, grow_radius=1.0, grow_min_size=1),
     StackOptions(rejection="mad_clip", grow_radius=2.9, grow_min_size=9, combine="median"),
     StackOptions(rejection="gesd", grow_radius=4.0, grow_min_size=6),
+    StackOptions(kappa_low=2.0, kappa_high=2.0, grow_radius=1.5, grow_min_size=3, combine="sum"),
 ]
 
 
@@ -113,7 +115,7 @@ CASES = [
 @pytest.mark.parametrize("options", CASES, ids=lambda options: f"{options.rejection}-{options.grow_radius:g}")
 def test_what_grows_is_what_the_definition_says(options, shape):
     frames = make_trails(shape=shape)
-    weights = np.linspace(0.5, 2, 9) if options.combine == "mean" else None
+    weights = np.linspace(0.5, 2, 9) if options.combine in WEIGHTED_COMBINATIONS else None
     result = stack(frames, options=options, weights=weights, maps="all")
     expected, touched = expected_of(frames, options, weights)
     assert touched.any()

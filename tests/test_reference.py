@@ -8,7 +8,7 @@ import pytest
 import reference
 from reference import stack_pixel
 
-from zemosaic_stack_core.options import REJECTIONS, StackOptions
+from zemosaic_stack_core.options import COMBINATIONS, REJECTIONS, StackOptions
 
 NAN, INF = math.nan, math.inf
 
@@ -282,8 +282,8 @@ def test_a_pixel_without_samples(rejection):
 
 def test_combinations_by_hand():
     samples = [4.0, 1.0, 2.0, 100.0]
-    values = {how: stack(samples, rejection="none", combine=how).value for how in ("mean", "median", "min", "max")}
-    assert values == {"mean": 26.75, "median": 3.0, "min": 1.0, "max": 100.0}
+    values = {how: stack(samples, rejection="none", combine=how).value for how in COMBINATIONS}
+    assert values == {"mean": 26.75, "median": 3.0, "min": 1.0, "max": 100.0, "sum": 107.0}
 
 
 def test_weights_and_variances_by_hand():

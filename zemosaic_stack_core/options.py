@@ -23,7 +23,9 @@ REJECTIONS = (
     "gesd",
 )
 CENTERS = ("median", "mean")
-COMBINATIONS = ("mean", "median", "min", "max")
+COMBINATIONS = ("mean", "median", "min", "max", "sum")
+# Those in which samples can have weights.
+WEIGHTED_COMBINATIONS = ("mean", "sum")
 NORMALIZATIONS = ("none", "linear_fit", "sky_mean", "additive", "multiplicative", "additive_scaling")
 WEIGHTINGS = ("none", "noise_variance", "noise_fwhm", "exposure", "inverse_variance")
 ERRORS = ("given", "detector")
@@ -103,8 +105,8 @@ class StackOptions:
         growth.
     grow_min_size : int
         Fewest rejected samples that, touching each other at sides or corners, are a cluster that grows, at least 1.
-    combine : {"mean", "median", "min", "max"}
-        Combination of the kept samples.
+    combine : {"mean", "median", "min", "max", "sum"}
+        Combination of the kept samples. A sum is of those that are there: it is smaller where some are missing.
     normalization : str
         One of `NORMALIZATIONS`.
     reference : int or "auto"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from zemosaic_stack_core.kernel.samples import Task, sample_of
 from zemosaic_stack_core.kernel.typing import Array, Column, Frame, Namespace
+from zemosaic_stack_core.options import WEIGHTED_COMBINATIONS
 
 # The variance of the median of n normal samples is sigma^2/n times (pi/2)*n/(n + a + b/n + c/n^2): (a, b, c) for odd n
 # and for even n. pi/2 is its limit (Kendall & Stuart, "The Advanced Theory of Statistics", vol. 1, ch. 10 and 14); the
@@ -96,7 +97,8 @@ def combine(xp: Namespace, task: Task, coverage: Array, moments: Moments | None,
 
     The variance of the mean is propagated from the samples' variances, ``sum(w^2 var)/sum(w)^2``, where they are
     given; otherwise empirical, ``s^2 * sum(w^2)/sum(w)^2`` with the unweighted ``s`` (ddof 1), NaN below two samples.
-    That of the median is larger by a factor ``c(n)`` (see `_of_median`); min and max have none: NaN.
+    That of the median is larger by a factor ``c(n)`` (see `_of_median`), that of the sum by ``sum(w)^2``; min and max
+    have none: NaN.
     """
     number = xp.astype(xp.maximum(coverage, xp.ones_like(coverage)), xp.float64)
     weight = number
@@ -117,11 +119,13 @@ def _value(
     xp: Namespace, task: Task, number: Array, weight: Array, moments: Moments | None, sums: Sums | None
 ) -> Array:
     """Return the combined value, float64; anything where nothing is combined."""
-    if task.combine == "mean" and sums is not None:
-        return sums.value / weight
+    if task.combine in WEIGHTED_COMBINATIONS and sums is not None:
+        return sums.value / weight if task.combine == "mean" else sums.value
     assert moments is not None  # noqa: S101 - a task sorts unless it accumulates
-    if task.combine == "mean":
-        assert moments.first is not None  # noqa: S101 - a mean needs the sums
+    if task.combine in WEIGHTED_COMBINATIONS:
+        assert moments.first is not None  # noqa: S101 - mean and sum need the sums
+        if task.combine == "sum":
+            return moments.pivot * number + moments.first
         return moments.pivot + moments.first / number
     if task.combine == "median":
         return moments.median
@@ -137,7 +141,7 @@ def _variance(
     if task.combine in ("min", "max"):
         return nothing
     if sums is not None and sums.variance is not None:
-        variance = sums.variance / weight / weight
+        variance = sums.variance if task.combine == "sum" else sums.variance / weight / weight
         if sums.density is not None:
             # n independent samples of densities f_i at their common median: n/4 / sum(f_i)^2, for normal ones
             # pi/2 * n / sum(1/sigma_i)^2. The median of two is their mean.
@@ -151,7 +155,9 @@ def _variance(
     assert moments.first is not None  # noqa: S101 - and their sums
     assert moments.second is not None  # noqa: S101
     deviation = standard_deviation(xp, moments.first, moments.second, number, 1)
-    variance = deviation * deviation * squares / weight / weight
+    variance = deviation * deviation * squares
+    if task.combine != "sum":
+        variance = variance / weight / weight
     if task.combine == "median":
         variance = variance * _of_median(xp, coverage, number)
     return xp.where(coverage > 1, variance, nothing)

@@ -9,6 +9,7 @@ from zemosaic_stack_core.kernel.ranks import LARGEST, Interval, Ranks
 from zemosaic_stack_core.kernel.rules import RULES
 from zemosaic_stack_core.kernel.samples import Task, sample_of
 from zemosaic_stack_core.kernel.typing import Array, Column, Frame, Namespace
+from zemosaic_stack_core.options import WEIGHTED_COMBINATIONS
 
 
 def stack_pixel(xp: Namespace, column: Column, task: Task) -> dict[str, Array]:
@@ -24,7 +25,7 @@ def stack_pixel(xp: Namespace, column: Column, task: Task) -> dict[str, Array]:
         return _with_counts(column, combine(xp, task, coverage, None, sums), coverage, task)
     ranks = _sorted(xp, column, task)
     rule = RULES[task.rule]
-    needs_sums = task.is_empirical or (task.combine == "mean" and not task.accumulates)
+    needs_sums = task.is_empirical or (task.combine in WEIGHTED_COMBINATIONS and not task.accumulates)
     if needs_sums or rule.uses_sums:
         ranks.add_up(squares=task.is_empirical or rule.uses_squares, sums_of_sums=rule.uses_sums_of_sums)
     present = ranks.present

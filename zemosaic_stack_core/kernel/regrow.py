@@ -48,8 +48,8 @@ def stack_grown(
     """Combine the samples that are neither rejected nor taken along by a cluster.
 
     `codes` are each frame's, uint8, shape (pixel,), None for all zero. Of a pixel that would lose its last sample
-    nothing is taken. A sample that is taken along counts as rejected low where it is below the pixel's new value, and
-    as rejected high elsewhere.
+    nothing is taken. A sample that is taken along counts as rejected low where it is below the pixel's new value (its
+    mean, of a sum), and as rejected high elsewhere.
     """
     xp = backend.xp
     masks: list[Array | None] = []
@@ -58,7 +58,9 @@ def stack_grown(
         is_gone = None if code is None else code > 0
         masks.append(mask if is_gone is None else is_gone if mask is None else is_gone | mask)
     plain = replace(options, rejection="none", grow_radius=0.0)
-    result = stack_chunk(backend, samples._replace(masks=masks), plain, maps=maps)
+    is_sum = options.combine == "sum"
+    result = stack_chunk(backend, samples._replace(masks=masks), plain, maps={*maps, "weight_map"} if is_sum else maps)
+    center = result.image / result.weight_map if is_sum else result.image
     rows = [samples.normalized(xp, index) for index in range(len(codes))]
     nothing = xp.zeros_like(result.coverage, dtype=xp.bool)
     taken = [
@@ -72,7 +74,7 @@ def stack_grown(
     low, high = xp.zeros_like(result.coverage), xp.zeros_like(result.coverage)
     frame_low, frame_high = [], []
     for flags, row in zip(taken, rows, strict=True):
-        is_below = flags & has_changed & (row < result.image)
+        is_below = flags & has_changed & (row < center)
         is_above = flags & has_changed & ~is_below
         low, high = low + xp.astype(is_below, xp.int32), high + xp.astype(is_above, xp.int32)
         frame_low.append(_number_true(xp, is_below))

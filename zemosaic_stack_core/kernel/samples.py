@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zemosaic_stack_core.kernel.typing import Array, Frame, Namespace
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import WEIGHTED_COMBINATIONS, StackOptions
 
 # Weights of one frame: one number, or one number a sample.
 Weight = float | Array
+# Combinations whose variance samples tell: that of min and max takes their distribution.
+_WITH_VARIANCE = ("mean", "median", "sum")
 
 
 class Samples(NamedTuple):
@@ -87,12 +89,12 @@ class Task(NamedTuple):
     @property
     def is_empirical(self) -> bool:
         """Whether the variance is that of the samples about their mean; min and max have none."""
-        return self.variance and not self.propagates and self.combine in ("mean", "median")
+        return self.variance and not self.propagates and self.combine in _WITH_VARIANCE
 
     @property
     def sorts(self) -> bool:
         """Whether anything needs the samples in order."""
-        return self.rule != "none" or self.combine != "mean" or self.is_empirical
+        return self.rule != "none" or self.combine not in WEIGHTED_COMBINATIONS or self.is_empirical
 
 
 def task_of(samples: Samples, options: StackOptions, maps: frozenset[str]) -> Task:
@@ -105,7 +107,7 @@ def task_of(samples: Samples, options: StackOptions, maps: frozenset[str]) -> Ta
         is_normalized=samples.scale is not None,
         has_masks=samples.masks is not None,
         weights=weights,
-        propagates="variance" in maps and samples.variances is not None and options.combine in ("mean", "median"),
+        propagates="variance" in maps and samples.variances is not None and options.combine in _WITH_VARIANCE,
         weight_map="weight_map" in maps,
         variance="variance" in maps,
         bounds="bounds" in maps,

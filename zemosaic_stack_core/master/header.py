@@ -196,6 +196,8 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
     if exposures:
         total = sum(exposures)
         mean = _reference_exposure(result) or total / len(exposures)
+        if result.options.combine == "sum":
+            mean *= len(used)
         header["EXPTIME"] = (mean, "[s] exposure time that the counts are of (mean)")
         header["EXPTOTAL"] = (total, f"[s] sum of the exposure times of {len(exposures)} frames")
         header["LIVETIME"] = (total, "[s] sum of the exposure times")

@@ -22,7 +22,7 @@ from zemosaic_stack_core.frames.masks import ArrayMask
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven, PlaneStack
 from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.kernel.rules import most_sums
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import WEIGHTED_COMBINATIONS, StackOptions
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
 from zemosaic_stack_core.stacking.chunk_plan import (
     PINNED_BYTES,
@@ -136,8 +136,10 @@ def make_job(
     `limits` are those of this backend: see `settle_limits`.
     """
     options, maps = request.options, request.maps
-    if options.combine != "mean" and request.weights is not None:
-        raise InvalidInputError(f"weights with combine {options.combine!r}; expected combine 'mean' or no weights")
+    if options.combine not in WEIGHTED_COMBINATIONS and request.weights is not None:
+        raise InvalidInputError(
+            f"weights with combine {options.combine!r}; expected combine 'mean' or 'sum', or no weights"
+        )
     per_frame, per_sample = split_weights(request.weights, group)
     arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
     extensions = {source.extension for source in group.sources if isinstance(source, FileFrame)}

@@ -16,7 +16,7 @@ from zemosaic_stack_core.backends import cupy_backend, resolve_backend
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.host_arrays import shape_of
-from zemosaic_stack_core.options import COMBINATIONS, StackOptions, check_choice, check_maps
+from zemosaic_stack_core.options import COMBINATIONS, WEIGHTED_COMBINATIONS, StackOptions, check_choice, check_maps
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import NO_LIMITS, setting
 from zemosaic_stack_core.stacking.run import stack_group
@@ -93,7 +93,7 @@ def stack_core(
     given = stack_on_host(weights, images)
     resolved = resolve_backend(backend)
     progress = None if progress_callback is None else _in_percent(progress_callback)
-    has_no_use = given is not None and options.combine != "mean"
+    has_no_use = given is not None and options.combine not in WEIGHTED_COMBINATIONS
     masks = None if given is None or not has_no_use else _zero_weights(given, images)
     group = open_frames(images, masks)
     request = StackRequest(options=options, maps=check_maps(("coverage", "weight_map")), weights=given)
