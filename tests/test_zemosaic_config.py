@@ -145,7 +145,7 @@ def test_unknown_settings_are_named():
         ({"stacking_rejection_algorithm": "kapa"}, r"rejection_algorithm is 'kapa'; expected one of: none, .*gesd"),
         ({"stacking_normalize_method": 3}, r"stacking_normalize_method is 3; expected one of"),
         ({"stacking_weighting_method": "snr"}, r"stacking_weighting_method is 'snr'; expected one of"),
-        ({"stacking_final_combine_method": "sum"}, r"stacking_final_combine_method is 'sum'; expected one of"),
+        ({"stacking_final_combine_method": "product"}, r"stacking_final_combine_method is 'product'; expected one of"),
         ({"stacking_kappa_low": "three"}, r"stacking_kappa_low is 'three'; expected a number"),
         ({"stacking_kappa_low": -1}, r"kappa_low is -1"),
         ({"stacking_winsor_limits": "0.05"}, r"stacking_winsor_limits is '0.05'; expected two numbers"),
