@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,25 +16,51 @@ class StopError(Exception):
     """Somebody pressed Ctrl-C."""
 
 
-@pytest.mark.parametrize("done_before", [1, 2, 3, 4, 5])
-def test_frames_that_are_aligned_are_not_aligned_again(tmp_path: Path, done_before: int) -> None:
-    paths = RawNight(n_frames=6, shape=(120, 150), n_stars=150, turn=0.0).write(tmp_path / "raw")
+NIGHT = RawNight(n_frames=6, shape=(120, 150), n_stars=150, turn=0.0)
+MOSAIC = replace(NIGHT, shift=30.0)
 
-    def stop(step: str, done: int, _: int) -> None:
-        if step == "align" and done == done_before:
+
+def prepare(night: RawNight, folder: Path, levels: str, stop: tuple[str, int] | None = None) -> Counter[str]:
+    """Prepare a night, up to so many frames of a step where it is to stop; return how many each step did."""
+    paths = night.write(folder / "raw") if not (folder / "raw").exists() else sorted((folder / "raw").iterdir())
+    steps: Counter[str] = Counter()
+
+    def count(step: str, done: int, _: int) -> None:
+        steps[step] += 1
+        if (step, done) == stop:
             raise StopError
 
-    with pytest.raises(StopError):
-        prepare_frames(paths, PrepareOptions(levels="none"), cache_folder=tmp_path / "c", progress=stop, workers=1)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("aligned-*.fits")}
-    assert len(before) == done_before
-    counts: list[int] = []
+    options = PrepareOptions(levels=levels)
+    try:
+        group = prepare_frames(paths, options, cache_folder=folder / "cache", progress=count, workers=1)
+        assert len(group.paths) == night.n_frames
+    except StopError:
+        pass
+    return steps
 
-    def count(step: str, _: int, total: int) -> None:
-        if step == "align":
-            counts.append(total)
 
-    group = prepare_frames(paths, PrepareOptions(levels="none"), cache_folder=tmp_path / "c", progress=count, workers=1)
-    assert counts[-1] == 6 - done_before
-    assert len(group.paths) == 6
+@pytest.mark.parametrize("step", ["stars", "align"])
+@pytest.mark.parametrize("done", [1, 5])
+def test_what_is_done_for_a_frame_is_not_done_again(tmp_path: Path, step: str, done: int) -> None:
+    assert prepare(NIGHT, tmp_path, "none", (step, done))[step] == done
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("aligned-*.fits")}
+    assert len(before) == (done if step == "align" else 0)
+    assert prepare(NIGHT, tmp_path, "none")[step] == 6 - done
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+@pytest.mark.parametrize("done", [1, 3, 5])
+def test_a_frame_at_its_level_is_not_aligned_again(tmp_path: Path, done: int) -> None:
+    assert prepare(MOSAIC, tmp_path, "plane", ("levels", done))["align"] == 6
+    again = prepare(MOSAIC, tmp_path, "plane")
+    assert again["align"] == 0
+    assert again["levels"] == 5 - done  # the reference stays as it is
+
+
+def test_frames_that_were_removed_are_made_again(tmp_path: Path) -> None:
+    prepare(NIGHT, tmp_path, "offset")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("aligned-*.fits")}
+    for name in list(whole)[::2]:
+        (tmp_path / "cache" / name).unlink()
+    assert prepare(NIGHT, tmp_path, "offset")["align"] == 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("aligned-*.fits")} == whole

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.cache import PrepareCache, boxes_file, save_array, signature
+from zemosaic_stack_core.prepare.cache import PrepareCache, boxes_file, save_array, save_stars, signature
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
@@ -87,7 +87,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
         columns=20,
         ladder=np.array([[4.0, 9.0], [3.0, np.nan]]),
     )
-    cache.save_stars("k", stars)
+    save_stars(cache.stars_file("k"), stars)
     found = cache.load_stars("k")
     assert found is not None
     assert np.array_equal(found.points, stars.points)

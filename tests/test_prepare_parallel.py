@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -61,3 +65,29 @@ def test_a_clusters_worker_starts_no_processes(monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_tasks_no_answers() -> None:
     assert map_in_processes(scaled, [], 1, pixels=1, workers=2) == []
+
+
+def sleeps(seconds: float, _shared: None) -> None:
+    os.write(1, b".")
+    time.sleep(seconds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_killed_program_leaves_no_worker_behind(method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
+    code = (
+        "import sys, test_prepare_parallel as t, zemosaic_stack_core.system.pool as pool\n"
+        f"pool.is_forking = lambda: {method == 'fork'}\n"
+        "if __name__ == '__main__':\n"
+        "    pool.map_in_processes(t.sleeps, [120.0] * 3, None, pixels=1, workers=3)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == b"..."
+        process.kill()
+        # The pipe ends when nobody is left who could write to it.
+        assert process.communicate(timeout=60) == (b"", None)

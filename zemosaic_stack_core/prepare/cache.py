@@ -41,6 +41,12 @@ def save_array(target: Path, array: npt.NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def save_stars(target: Path, stars: StarList) -> None:
+    """Keep a frame's star list."""
+    with atomic_output(target, overwrite=True) as file:
+        np.savez(file, **{name: value for name, value in vars(stars).items() if value is not None})
+
+
 def boxes_file(aligned: Path) -> Path:
     """Return the file of an aligned frame's box medians."""
     return aligned.with_name(f"boxes-{aligned.stem}.npy")
@@ -109,16 +115,15 @@ class PrepareCache:
                 total -= path.stat().st_size
                 path.unlink(missing_ok=True)
 
-    def save_stars(self, key: str, stars: StarList) -> None:
-        """Keep a frame's star list."""
-        with atomic_output(self.folder / f"stars-{key}.npz", overwrite=True) as file:
-            np.savez(file, **{name: value for name, value in vars(stars).items() if value is not None})
+    def stars_file(self, key: str) -> Path:
+        """Return the file of a frame's star list."""
+        return self.folder / f"stars-{key}.npz"
 
     def load_stars(self, key: str) -> StarList | None:
         """Return a star list that was kept; None where there is none."""
         try:
             # Opened here: NumPy leaves a file that is no archive open.
-            with (self.folder / f"stars-{key}.npz").open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+            with self.stars_file(key).open("rb") as stored, np.load(stored, allow_pickle=False) as file:
                 return StarList(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files})
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             return None

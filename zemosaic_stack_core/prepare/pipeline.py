@@ -34,6 +34,7 @@ from zemosaic_stack_core.prepare.tasks import (
     AlignTask,
     FrameTask,
     LevelTask,
+    StarTask,
     align_frame,
     find_stars,
     level_frame,
@@ -44,7 +45,7 @@ from zemosaic_stack_core.system.quantities import percent_text, size_text
 
 Progress = Callable[[str, int, int], None]
 _Image = npt.NDArray[np.float32]
-_Task = FrameTask | AlignTask | LevelTask
+_Task = FrameTask | StarTask | AlignTask | LevelTask
 _Answer = TypeVar("_Answer")
 
 # Frames that hot pixels are looked for in: more show no more of them.
@@ -245,9 +246,8 @@ class _Preparation:
         keys = [signature("stars", *task.parts) for task in tasks]
         cached = [self.cache.load_stars(key) for key in keys]
         lost = [index for index, stars in enumerate(cached) if stars is None]
-        fresh = dict(zip(lost, self._each("stars", find_stars, [tasks[i] for i in lost]), strict=True))
-        for index, stars in fresh.items():
-            self.cache.save_stars(keys[index], stars)
+        star_tasks = [StarTask(light=tasks[index], target=self.cache.stars_file(keys[index])) for index in lost]
+        fresh = dict(zip(lost, self._each("stars", find_stars, star_tasks), strict=True))
         return [fresh[index] if stars is None else stars for index, stars in enumerate(cached)]
 
     def _align(
@@ -264,15 +264,15 @@ class _Preparation:
         is_strict = placement.alignment == "stars"
         agreeing = with_sky_agreement([records[i] for i in alive], list(boxes.values()), is_strict=is_strict)
         checked = dict(zip(alive, agreeing, strict=True))
-        targets = {index: task.target for index, task in zip(alive, align_tasks, strict=True)}
         kept = [index for index in alive if not checked[index].dropped]
         first = kept.index(placement.reference) if placement.reference in kept else 0
         scales = [checked[index].flux_scale for index in kept]
         levels, mode = self._levels([boxes[index] for index in kept], scales, first)
         if levels:
             self.report(f"levels: a {'plane' if mode == 'plane' else 'constant'} per frame makes overlaps agree")
-            targets = dict(zip(kept, self._level([targets[index] for index in kept], levels), strict=True))
-            clock.lap("levels")
+        written = [task for index, task in zip(alive, align_tasks, strict=True) if index in kept]
+        targets = dict(zip(kept, self._finish(written, levels), strict=True))
+        clock.lap("levels")
         checked |= {index: replace(checked[index], aligned=targets[index]) for index in kept}
         return PreparedGroup(
             frames=tuple(checked.get(index, record) for index, record in enumerate(records)),
@@ -313,8 +313,8 @@ class _Preparation:
         self.cache.check_room(needed, [task.target for task in tasks])
 
     def _boxes(self, tasks: Sequence[AlignTask]) -> list[_Image]:
-        """Write the aligned frames that are not there yet; return the box medians of all."""
-        cached = [self.cache.load_boxes(task.target) if task.target.exists() else None for task in tasks]
+        """Return the box medians of all frames, those that are not there yet from the frames that are written now."""
+        cached = [self.cache.load_boxes(task.target) for task in tasks]
         lost = [index for index, boxes in enumerate(cached) if boxes is None]
         fresh = dict(zip(lost, self._each("align", align_frame, [tasks[i] for i in lost]), strict=True))
         return [fresh[index] if boxes is None else boxes for index, boxes in enumerate(cached)]
@@ -329,17 +329,23 @@ class _Preparation:
             return best_levels(boxes, relative, first)
         return match_levels(boxes, relative, first, mode), mode
 
-    def _level(self, sources: Sequence[Path], levels: Sequence[Level]) -> list[Path]:
-        """Write aligned frames at their levels; return their files."""
-        tasks, targets = [], []
-        for source, level in zip(sources, levels, strict=True):
-            target = source
-            if not level.changes_nothing:
+    def _finish(self, tasks: Sequence[AlignTask], levels: Sequence[Level]) -> list[Path]:
+        """Write what is not there yet of the frames, at their levels where they have one; return their files."""
+        targets: list[Path] = []
+        to_align: dict[Path, AlignTask] = {}
+        to_level: dict[Path, LevelTask] = {}
+        for index, task in enumerate(tasks):
+            source = target = task.target
+            if levels and not levels[index].changes_nothing:
                 raw = source.name.removeprefix("aligned-").rpartition("-")[0]
-                target = self.cache.aligned(signature("level", source.stem, level), raw)
-                tasks.append(LevelTask(source=source, level=level, target=target))
+                target = self.cache.aligned(signature("level", source.stem, levels[index]), raw)
+                if not target.exists():
+                    to_level[target] = LevelTask(source=source, level=levels[index], target=target)
+            if not (target.exists() or source.exists()):  # its boxes are there, but it went, to another level perhaps
+                to_align[source] = task
             targets.append(target)
-        self._each("levels", level_frame, tasks)
+        self._each("align", align_frame, list(to_align.values()))
+        self._each("levels", level_frame, list(to_level.values()))
         return targets
 
 

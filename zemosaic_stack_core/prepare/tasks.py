@@ -14,7 +14,7 @@ from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.prepare.cache import boxes_file, save_array
+from zemosaic_stack_core.prepare.cache import boxes_file, save_array, save_stars
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import Level, box_medians
@@ -68,6 +68,19 @@ class FrameTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StarTask:
+    """A frame, and the file that gets its stars."""
+
+    light: FrameTask
+    target: Path
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the frame."""
+        return self.light.pixels
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlignTask:
     """A frame, its place and how to bring it there."""
 
@@ -108,7 +121,14 @@ def scan_frame(task: FrameTask, files: FilePool) -> tuple[npt.NDArray[np.uint8],
     return np.packbits(sharp), pattern_problem(pixels, task.pattern)
 
 
-def find_stars(task: FrameTask, files: FilePool) -> StarList:
+def find_stars(task: StarTask, files: FilePool) -> StarList:
+    """Find a frame's stars, and keep them: they are there, wherever the work is interrupted."""
+    stars = _stars_of(task.light, files)
+    save_stars(task.target, stars)
+    return stars
+
+
+def _stars_of(task: FrameTask, files: FilePool) -> StarList:
     """Find a frame's stars on a copy without hot pixels, nor anything as sharp as one."""
     pixels = task.calibrated(files)
     is_cfa = task.pattern is not None and pixels.ndim == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.context
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,8 @@ _Answer = TypeVar("_Answer")
 
 # Pixels of all tasks, below which a process costs more to start (half a second) than it saves.
 _WORTH_A_PROCESS = 1 << 22
+# Seconds between a worker's looks at whether its parent is still there.
+_LOOK_S = 1.0
 
 
 def map_in_processes(
@@ -80,6 +83,16 @@ def _start(shared: Any) -> None:
     _shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker process when its parent has gone: one that was killed tells nobody."""
+    parent, number = multiprocessing.parent_process(), os.getppid()
+    # A forked worker's pipe may outlive its parent, where younger siblings have copies: its number does not.
+    while parent is not None and parent.is_alive() and os.getppid() == number:
+        parent.join(_LOOK_S)
+    os._exit(1)
 
 
 # In a worker process: what its calls share.
