@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.canvas.levels import BOX, best_levels, box_medians, match_levels, sky_scatter
+from zemosaic_stack_core.prepare.canvas.levels import (
+    BOX,
+    best_levels,
+    box_medians,
+    match_levels,
+    medians_of_others,
+    sky_scatter,
+)
 
 ROWS, COLUMNS = 192, 256
 
@@ -83,6 +90,18 @@ def test_the_frame_with_another_sky_stands_out() -> None:
     scatter = sky_scatter([box_medians(frame) for frame in frames], [1.0] * 5, [5.0] * 5)
     assert scatter[3] > 3
     assert max(scatter[:3] + scatter[4:]) < 1
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8])
+def test_medians_of_the_others_are_those_of_each_frame_left_out_in_turn(frames: int) -> None:
+    random = np.random.default_rng(frames)
+    values = random.integers(0, 9, (frames, 60)).astype(np.float64)  # many are equal
+    values[random.random(values.shape) < 0.3] = np.nan
+    found = medians_of_others(values)
+    for index in range(frames):
+        others = np.ma.masked_invalid(np.delete(values, index, axis=0))
+        wanted = np.ma.median(others, axis=0).filled(np.nan) if frames > 1 else np.full(60, np.nan)
+        assert np.array_equal(found[index], wanted, equal_nan=True)
 
 
 def test_planes_are_for_frames_whose_overlaps_span_them() -> None:

@@ -212,19 +212,34 @@ def sky_scatter(boxes: Sequence[_Image], scales: Sequence[float], noises: Sequen
     rows, columns = values.shape[1:]
     x, y = np.arange(columns)[np.newaxis, :] / columns, np.arange(rows)[:, np.newaxis] / rows
     design = np.stack(np.broadcast_arrays(1.0, x, y), axis=-1)
-    level = np.nanmedian(values.reshape(len(values), -1), axis=1)
-    centered = values - level[:, np.newaxis, np.newaxis]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # frames that fill no box
+        values -= np.nanmedian(values.reshape(len(values), -1), axis=1)[:, np.newaxis, np.newaxis]
+    for row in range(rows):  # bounds what is sorted at once
+        values[:, row] -= medians_of_others(values[:, row])
     result = []
-    for index, noise in enumerate(noises):
-        others = np.delete(centered, index, axis=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # boxes that no other frame sees
-            typical = np.nanmedian(others, axis=0) if len(others) else np.full((rows, columns), np.nan)
-        difference = centered[index] - typical
+    for scale, noise, difference in zip(scales, noises, values, strict=True):
         shared = np.isfinite(difference)
         if shared.sum() < 12 or not noise > 0:
             result.append(float("nan"))
             continue
         rest = difference[shared] - design[shared] @ _fit_clipped(design[shared], difference[shared])
-        result.append(1.4826 * float(np.median(np.abs(rest))) / (noise * scales[index]))
+        result.append(1.4826 * float(np.median(np.abs(rest))) / (noise * scale))
     return result
+
+
+def medians_of_others(values: _Boxes) -> _Boxes:
+    """Return for each value the median of the others in its column, shape (frame, column); NaN is no value.
+
+    A sorted column without one of its values is that column with a gap: all medians need one sorting.
+    """
+    order = np.argsort(values, axis=0)
+    ordered, rank = np.take_along_axis(values, order, axis=0), np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(len(values))[:, np.newaxis], axis=0)
+    is_there = np.isfinite(values)
+    others = is_there.sum(axis=0) - is_there
+    both = np.zeros(values.shape)
+    for middle in ((others - 1) // 2, others // 2):
+        place = middle + (is_there & (rank <= middle))
+        both += np.take_along_axis(ordered, place.clip(0, len(values) - 1), axis=0)
+    return np.where(others > 0, both / 2, np.nan)
