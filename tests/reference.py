@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from statistics import median
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,12 +31,12 @@ class Options(Protocol):
     """The options that the reference reads; `zemosaic_stack_core.StackOptions` has them."""
 
     rejection: str
-    kappa_low: float
-    kappa_high: float
-    max_iterations: int
+    kappa_low: float | None
+    kappa_high: float | None
+    max_iterations: int | None
     center: str
-    p_low: float
-    p_high: float
+    p_low: float | None
+    p_high: float | None
     n_low: int
     n_high: int
     winsor_limits: tuple[float, float]
@@ -389,7 +390,7 @@ def stack_pixel(
         )
 
     margin = Margin()
-    i, j = RULES[options.rejection](x, options, margin)
+    i, j = RULES[options.rejection](x, without_none(options), margin)
     assert 0 <= i < j <= len(x), "no rule leaves a pixel empty"
     # The interval as a pair of values: equal samples share their fate.
     low, high = x[i], x[j - 1]
@@ -406,6 +407,15 @@ def stack_pixel(
         variance=variance_of(options.combine, v, w, kept, variances),
         margin=margin.value,
     )
+
+
+def without_none(options: Options) -> Any:
+    """Return the options with infinity for no bound, and more iterations than samples for no limit."""
+    numbers = {name: getattr(options, name) for name in Options.__annotations__}
+    for name in ("kappa_low", "kappa_high", "p_low", "p_high"):
+        numbers[name] = math.inf if numbers[name] is None else numbers[name]
+    numbers["max_iterations"] = 10**6 if numbers["max_iterations"] is None else numbers["max_iterations"]
+    return SimpleNamespace(**numbers)
 
 
 def combine(v: Sequence[float], w: Sequence[float], kept: Sequence[bool], how: str) -> float:

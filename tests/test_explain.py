@@ -51,6 +51,7 @@ CASES = [
     StackOptions(normalization="additive_scaling", rejection="mad_clip", combine="median"),
     StackOptions(combine="max", rejection="minmax", n_high=2),
     StackOptions(radial_feather_fraction=0.9, radial_floor=0.2),
+    StackOptions(kappa_low=None, kappa_high=1.2, max_iterations=None, combine="sum", reject_above=2000.0),
     StackOptions(combine="min", rejection="percentile_clip", p_low=0.02),
     StackOptions(kappa_high=1.5, grow_radius=1.5, grow_min_size=1, normalization="additive"),
     StackOptions(errors="detector", gain=0.7, weighting="inverse_variance", normalization="additive_scaling"),

@@ -174,6 +174,8 @@ OTHER_OPTIONS = {
     "weighting": "noise_fwhm",
     "grow_radius": 2.5,
     "grow_min_size": 1,
+    "reject_below": -0.1,
+    "reject_above": 60000.0,
     "errors": "detector",
     "radial_feather_fraction": 1.2345678901234567e-05,
     "radial_shape_power": 1 / 3,

@@ -32,9 +32,11 @@ ERRORS = ("given", "detector")
 MAPS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
 UNNORMALIZABLE_ACTIONS = ("keep", "exclude", "error")
 
+# Options for which None means no bound on that side, or no limit.
+UNBOUNDED = ("kappa_low", "kappa_high", "p_low", "p_high", "max_iterations")
 _FLOATS = (
     *("kappa_low", "kappa_high", "p_low", "p_high", "gain", "read_noise", "sensitivity", "outlier_fraction", "alpha"),
-    *("grow_radius", "radial_feather_fraction", "radial_shape_power", "radial_floor"),
+    *("grow_radius", "radial_feather_fraction", "radial_shape_power", "radial_floor", "reject_below", "reject_above"),
 )
 _INTEGERS = ("max_iterations", "n_low", "n_high", "grow_min_size", "reference")
 
@@ -64,14 +66,16 @@ def _check_number(name: str, value: object, low: float, high: float = math.inf, 
     """Raise unless `value` is a finite number in `[low, high]` (or `(low, high]`)."""
     usable = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not usable or not low <= value <= high or (value == low and not low_is_allowed):  # type: ignore[operator]
-        bounds = f"{'>=' if low_is_allowed else '>'} {low:g}" + ("" if high == math.inf else f" and <= {high:g}")
-        raise InvalidInputError(f"{name} is {value!r}; expected a finite number {bounds}")
+        bounds = "" if low == -math.inf else f" {'>=' if low_is_allowed else '>'} {low:g}"
+        bounds += ("" if high == math.inf else f" and <= {high:g}") + (" or None" if name in UNBOUNDED else "")
+        raise InvalidInputError(f"{name} is {value!r}; expected a finite number{bounds}")
 
 
 def _check_integer(name: str, value: object, low: int) -> None:
     """Raise unless `value` is an integer of at least `low`."""
     if not is_whole_number(value, low):
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}")
+        none = " or None" if name in UNBOUNDED else ""
+        raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}{none}")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -82,15 +86,16 @@ class StackOptions:
     ----------
     rejection : str
         Rule of rejection, one of `REJECTIONS`.
-    kappa_low, kappa_high : float
-        Bounds in units of the rule's spread, above 0. Used by ``kappa_sigma``, ``mad_clip``,
-        ``winsorized_sigma_clip``, ``winsorized_quantile``, ``linear_fit_clip`` and ``noise_clip``.
-    max_iterations : int
-        Iterations of a repeated rule, at least 1.
+    kappa_low, kappa_high : float or None
+        Bounds in units of the rule's spread, above 0; None for no bound on that side. Used by ``kappa_sigma``,
+        ``mad_clip``, ``winsorized_sigma_clip``, ``winsorized_quantile``, ``linear_fit_clip`` and ``noise_clip``.
+    max_iterations : int or None
+        Iterations of a repeated rule, at least 1; None until nothing more is rejected.
     center : {"median", "mean"}
         Centre of ``kappa_sigma``.
-    p_low, p_high : float
-        ``percentile_clip``: largest fraction of the median that a sample may lie below or above it, at least 0.
+    p_low, p_high : float or None
+        ``percentile_clip``: largest fraction of the median that a sample may lie below or above it, at least 0; None
+        for no bound on that side.
     n_low, n_high : int
         ``minmax``: samples rejected at each end, at least 0.
     winsor_limits : tuple of float
@@ -105,6 +110,8 @@ class StackOptions:
         growth.
     grow_min_size : int
         Fewest rejected samples that, touching each other at sides or corners, are a cluster that grows, at least 1.
+    reject_below, reject_above : float or None
+        Samples below or above, as read (input units, before any normalization), are missing: dead and saturated pixels.
     combine : {"mean", "median", "min", "max", "sum"}
         Combination of the kept samples. A sum is of those that are there: it is smaller where some are missing.
     normalization : str
@@ -133,12 +140,12 @@ class StackOptions:
     """
 
     rejection: str = "kappa_sigma"
-    kappa_low: float = 3.0
-    kappa_high: float = 3.0
-    max_iterations: int = 5
+    kappa_low: float | None = 3.0
+    kappa_high: float | None = 3.0
+    max_iterations: int | None = 5
     center: str = "median"
-    p_low: float = 0.2
-    p_high: float = 0.1
+    p_low: float | None = 0.2
+    p_high: float | None = 0.1
     n_low: int = 1
     n_high: int = 1
     winsor_limits: tuple[float, float] = (0.05, 0.05)
@@ -149,6 +156,8 @@ class StackOptions:
     alpha: float = 0.05
     grow_radius: float = 0.0
     grow_min_size: int = 10
+    reject_below: float | None = None
+    reject_above: float | None = None
     combine: str = "mean"
     normalization: str = "none"
     reference: int | Literal["auto"] = "auto"
@@ -171,17 +180,7 @@ class StackOptions:
         check_choice("weighting", self.weighting, WEIGHTINGS)
         check_choice("errors", self.errors, ERRORS)
         check_choice("on_unnormalizable", self.on_unnormalizable, UNNORMALIZABLE_ACTIONS)
-        for name in ("kappa_low", "kappa_high", "gain", "radial_shape_power"):
-            _check_number(name, getattr(self, name), 0.0, low_is_allowed=False)
-        for name in ("p_low", "p_high", "read_noise", "sensitivity", "grow_radius"):
-            _check_number(name, getattr(self, name), 0.0)
-        _check_number("radial_floor", self.radial_floor, 0.0, 1.0)
-        if self.radial_feather_fraction is not None:
-            _check_number("radial_feather_fraction", self.radial_feather_fraction, 0.0, low_is_allowed=False)
-        for name in ("outlier_fraction", "alpha"):
-            _check_number(name, getattr(self, name), 0.0, 1.0, low_is_allowed=False)
-        for name, low in (("max_iterations", 1), ("n_low", 0), ("n_high", 0), ("grow_min_size", 1)):
-            _check_integer(name, getattr(self, name), low)
+        self._check_numbers()
         if self.reference != "auto":
             _check_integer("reference", self.reference, 0)
         self._check_winsor_limits()
@@ -205,6 +204,29 @@ class StackOptions:
             raise InvalidInputError(
                 f"radial_feather_fraction is {self.radial_feather_fraction!r} with combine {self.combine!r}; "
                 "expected combine 'mean' or no radial weight"
+            )
+
+    def _check_numbers(self) -> None:
+        """Raise unless every number lies in its range; None stands where an option may be without one."""
+        may_be_none = (*UNBOUNDED, "radial_feather_fraction", "reject_below", "reject_above")
+        given = {name: getattr(self, name) for name in (*_FLOATS, *_INTEGERS)}
+        given = {name: value for name, value in given.items() if not (value is None and name in may_be_none)}
+        for name in given.keys() & {"kappa_low", "kappa_high", "gain", "radial_shape_power", "radial_feather_fraction"}:
+            _check_number(name, given[name], 0.0, low_is_allowed=False)
+        for name in given.keys() & {"p_low", "p_high", "read_noise", "sensitivity", "grow_radius"}:
+            _check_number(name, given[name], 0.0)
+        _check_number("radial_floor", self.radial_floor, 0.0, 1.0)
+        for name in ("outlier_fraction", "alpha"):
+            _check_number(name, given[name], 0.0, 1.0, low_is_allowed=False)
+        for name in given.keys() & {"max_iterations", "grow_min_size"}:
+            _check_integer(name, given[name], 1)
+        for name in ("n_low", "n_high"):
+            _check_integer(name, given[name], 0)
+        for name in given.keys() & {"reject_below", "reject_above"}:
+            _check_number(name, given[name], -math.inf)
+        if {"reject_below", "reject_above"} <= given.keys() and not given["reject_below"] < given["reject_above"]:
+            raise InvalidInputError(
+                f"reject_below is {self.reject_below!r} with reject_above {self.reject_above!r}; expected a smaller one"
             )
 
     def _check_winsor_limits(self) -> None:

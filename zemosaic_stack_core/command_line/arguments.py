@@ -6,7 +6,7 @@ import argparse
 import inspect
 import re
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
@@ -17,6 +17,7 @@ from zemosaic_stack_core.options import (
     MAPS,
     NORMALIZATIONS,
     REJECTIONS,
+    UNBOUNDED,
     UNNORMALIZABLE_ACTIONS,
     WEIGHTINGS,
     StackOptions,
@@ -74,6 +75,8 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
             how |= {"choices": _CHOICES[option.name], "metavar": "NAME"}
         elif option.name == "reference":
             how |= {"type": _reference, "metavar": "INDEX"}
+        elif option.name in UNBOUNDED:
+            how |= {"type": partial(_number_or_none, type(default)), "metavar": "N" if type(default) is int else "X"}
         elif isinstance(default, bool):
             how["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
@@ -117,7 +120,10 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
 def read_command_options(arguments: argparse.Namespace) -> CommandOptions:
     """Return what `add_option_arguments` added; raise `InvalidInputError` where the configuration can't be read."""
     given = {
-        option.name: value for option in fields(StackOptions) if (value := _given(arguments, option.name)) is not None
+        option.name: value
+        for option in fields(StackOptions)
+        if (value := _given(arguments, option.name)) is not None
+        or (option.name in UNBOUNDED and hasattr(arguments, option.name))
     }
     if arguments.config is None:
         return CommandOptions(options=StackOptions(**given))
@@ -173,6 +179,15 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def _number_or_none(kind: type, text: str) -> float | None:
+    """Read a number, or ``none``."""
+    try:
+        value: float | None = None if text == "none" else kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'none'") from None
+    return value
 
 
 def _reference(text: str) -> int | str:

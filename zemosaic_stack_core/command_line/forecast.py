@@ -60,6 +60,7 @@ class Forecast:
 def forecast_stack(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup) -> Forecast:
     """Return what a stack would take; raise `OutOfMemoryError` where not even one pixel fits the memory limit."""
     options = wanted.options
+    group = group.within(options.reject_below, options.reject_above)
     limits = read_compute_limits(arguments, wanted, group)
     backend, device = _choose_backend(use_gpu=limits.use_gpu, is_required=arguments.backend == "gpu")
     limits = settle_limits(limits, group, backend) if backend.is_host else limits.on_gpu()

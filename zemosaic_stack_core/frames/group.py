@@ -35,7 +35,7 @@ from zemosaic_stack_core.frames.containers import Contents, contents_of, made_al
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, split_extension
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
-from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, ZeroMask, array_mask
+from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, RangeMask, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.precision import lost_noise
@@ -80,6 +80,13 @@ class FrameGroup:
     def words(self) -> FrameGroup:
         """The same group, its frames' words handed out as they are."""
         return replace(self, sources=tuple(source.words for source in self.sources))
+
+    def within(self, low: float | None, high: float | None) -> FrameGroup:
+        """Return the same group, samples below or above a range being missing; None for no bound on that side."""
+        if low is None and high is None:
+            return self
+        pairs = zip(self.sources, self.masks, strict=True)
+        return replace(self, masks=tuple((*masks, RangeMask(source, low, high)) for source, masks in pairs))
 
 
 def check_same_shape(frame: FrameSource, first: FrameSource) -> None:

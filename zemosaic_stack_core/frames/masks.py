@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +64,41 @@ class ZeroMask:
         return missing
 
 
+class _Rows(Protocol):
+    """A frame, of a file or in memory."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RangeMask:
+    """Samples of a frame below or above a range, as read, are missing; None for no bound on that side."""
+
+    frame: _Rows
+    low: float | None
+    high: float | None
+
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
+        """Return rows `start` to `stop`, of shape (channels, stop - start, columns)."""
+        values = np.empty((self.frame.channels, stop - start, self.frame.columns), self.frame.dtype)
+        self.frame.read_rows(start, stop, values, files)
+        missing: _Bools = np.zeros(values.shape, np.bool_)
+        with np.errstate(over="ignore"):  # a bound beyond float32 is none
+            if self.low is not None:
+                missing |= values < np.float32(self.low)
+            if self.high is not None:
+                missing |= values > np.float32(self.high)
+        return missing
+
+
 # Hands out rows of a mask.
-MaskSource = ArrayMask | FileMask | ZeroMask
+MaskSource = ArrayMask | FileMask | ZeroMask | RangeMask
 
 
 def array_mask(mask: object, name: str) -> ArrayMask:

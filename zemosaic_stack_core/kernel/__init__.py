@@ -8,6 +8,7 @@ sorting, look-ups and exact counts, each rounded once, over the frames and ranks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -123,12 +124,20 @@ def _inputs(
 
 
 def _parameters(options: StackOptions) -> dict[str, float]:
-    """Return the numbers that rules look up."""
+    """Return the numbers that rules look up.
+
+    No bound is one times infinity: of a spread of 0 that is NaN, which no sample is below or above.
+    """
     numbers = ("kappa_low", "kappa_high", "p_low", "p_high", "gain", "read_noise", "sensitivity", "outlier_fraction")
     counts = ("max_iterations", "n_low", "n_high")
     return {
-        **{name: float(getattr(options, name)) for name in numbers},
-        **{name: min(getattr(options, name), MOST) for name in counts},
+        **{name: _or_none(getattr(options, name), math.inf) for name in numbers},
+        **{name: min(_or_none(getattr(options, name), MOST), MOST) for name in counts},
         "winsor_low": options.winsor_limits[0],
         "winsor_high": options.winsor_limits[1],
     }
+
+
+def _or_none(value: float | None, none: float) -> float:
+    """Return a number, or what stands for none."""
+    return none if value is None else float(value)

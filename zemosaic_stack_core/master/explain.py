@@ -156,9 +156,11 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
         raw = np.array([planes[:, 0, pixel.first].astype(np.float64) for planes in samples])
         final = _stack_pixel(job, reader, pixel)
         by_rule = replace(job, options=replace(job.options, grow_radius=0.0))
-        counts_of_iterations = [job.options.max_iterations]
+        counts_of_iterations: list[int | None] = [job.options.max_iterations]
         if job.options.rejection in _REPEATED:
-            counts_of_iterations = list(range(1, job.options.max_iterations + 1))
+            # Every iteration but the last rejects a sample.
+            most = len(group.sources) if job.options.max_iterations is None else job.options.max_iterations
+            counts_of_iterations = list(range(1, min(most, len(group.sources)) + 1))
         history = [
             _stack_pixel(replace(by_rule, options=replace(by_rule.options, max_iterations=count)), reader, pixel)
             for count in counts_of_iterations

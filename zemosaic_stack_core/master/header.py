@@ -249,8 +249,12 @@ def add_tile(header: fits.Header, result: StackResult, tile: TileFacts) -> None:
         header["ZMT_WGHT"] = (options.weighting, "weighting")
         header["ZMT_REJ"] = (options.rejection, "rejection")
         if options.rejection in _KAPPA_RULES:
-            header["ZMT_KAPLO"] = (options.kappa_low, "kappa low")
-            header["ZMT_KAPHI"] = (options.kappa_high, "kappa high")
+            for card, kappa, comment in (
+                ("ZMT_KAPLO", options.kappa_low, "kappa low"),
+                ("ZMT_KAPHI", options.kappa_high, "kappa high"),
+            ):
+                if kappa is not None:
+                    header[card] = (kappa, comment)
         if options.rejection == "winsorized_quantile":
             header["ZMT_WINLO"] = (options.winsor_limits[0], "winsor limit low")
             header["ZMT_WINHI"] = (options.winsor_limits[1], "winsor limit high")

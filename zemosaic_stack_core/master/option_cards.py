@@ -1,6 +1,6 @@
 """The cards of a master that say how it was made, and the options read back from them.
 
-Each field of `StackOptions` has one:
+Each field of `StackOptions` has one, which says "null" for None:
 
 ==========  ==============================================  ==========  ==============================================
 card        value                                           card        value
@@ -18,9 +18,10 @@ ZSC_SENS    sensitivity                                     ZSC_OUTF    outlier_
 ZSC_ALPH    alpha                                           ZSC_COMB    combine
 ZSC_NORM    normalization                                   ZSC_REF     reference as asked (index or "auto")
 ZSC_UNNO    on_unnormalizable                               ZSC_WGHT    weighting
-ZSC_RADF    radial_feather_fraction (or "null")             ZSC_RADP    radial_shape_power
+ZSC_RADF    radial_feather_fraction                         ZSC_RADP    radial_shape_power
 ZSC_RADL    radial_floor                                    ZSC_GROW    grow_radius
 ZSC_GRSZ    grow_min_size                                   ZSC_ERRS    errors
+ZSC_BELW    reject_below                                    ZSC_ABOV    reject_above
 ZSC_IEXT    extension with the frames' images
 ZSC_MASK    extension that masked the frames                ZSC_DQB     its bits that count
 ZSC_VEXT    extension with the frames' variances            ZSC_ARRS    planes given as arrays
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 
 # Version of the numeric definition: raised whenever the same input and options give other bits.
-ALGORITHM = "1"
+ALGORITHM = "2"
 
 # Kept to 8 characters; a field that is not listed here still gets a card, HIERARCH ZSC <FIELD>.
 _OPTION_CARDS = {
@@ -66,6 +67,8 @@ _OPTION_CARDS = {
     "alpha": ("ZSC_ALPH", "gesd, significance level"),
     "grow_radius": ("ZSC_GROW", "growth of rejected clusters, pixels"),
     "grow_min_size": ("ZSC_GRSZ", "samples of a cluster that grows"),
+    "reject_below": ("ZSC_BELW", "samples below it, as read, are missing"),
+    "reject_above": ("ZSC_ABOV", "samples above it, as read, are missing"),
     "errors": ("ZSC_ERRS", "where the samples' variances come from"),
     "combine": ("ZSC_COMB", "combination of the kept samples"),
     "normalization": ("ZSC_NORM", "normalization of the frames"),
@@ -157,7 +160,7 @@ def read_options(header: fits.Header, name: str) -> StackOptions:
 
 def _from_card(value: Any, default: Any) -> Any:
     """Return the value that `_to_card` was given; the default of the field tells what kind of value it is."""
-    if isinstance(default, float) and not isinstance(value, bool):
+    if isinstance(default, float) and not isinstance(value, bool) and value != _to_card(None):
         return float(value)
     if isinstance(value, str) and not isinstance(default, str):
         decoded = json.loads(value)

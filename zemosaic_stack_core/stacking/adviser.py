@@ -164,12 +164,12 @@ _KAPPA_RULES = (
 def rule_text(options: StackOptions) -> str:
     """Return the rule with the numbers that act, in a few words: ``kappa_sigma 3/3, growing 2 px from 10 samples``."""
     numbers = {
-        "percentile_clip": f" {options.p_low:g}/{options.p_high:g}",
+        "percentile_clip": f" {_bound(options.p_low)}/{_bound(options.p_high)}",
         "minmax": f" {options.n_low}/{options.n_high}",
         "gesd": f" (alpha {options.alpha:g}, at most {options.outlier_fraction:.0%} outliers)",
     }
     if options.rejection in _KAPPA_RULES:
-        numbers[options.rejection] = f" {options.kappa_low:g}/{options.kappa_high:g}"
+        numbers[options.rejection] = f" {_bound(options.kappa_low)}/{_bound(options.kappa_high)}"
     rule = "no rejection" if options.rejection == "none" else options.rejection + numbers.get(options.rejection, "")
     if options.grow_radius == 0.0:
         return rule
@@ -177,10 +177,16 @@ def rule_text(options: StackOptions) -> str:
     return f"{rule}, growing {options.grow_radius:g} px from {least}"
 
 
+def _bound(value: float | None) -> str:
+    """Return a bound as text."""
+    return "none" if value is None else f"{value:g}"
+
+
 def _find_problem(n_frames: int, options: StackOptions, loss: float, most: int, limit: float | None) -> str:
     """Return what is wrong with a choice."""
     rule = rule_text(options)
-    if limit is not None and limit <= options.kappa_high and limit <= options.kappa_low:
+    kappas = (options.kappa_low, options.kappa_high)
+    if limit is not None and all(kappa is None or limit <= kappa for kappa in kappas):
         return (
             f"{rule} rejects nothing at all with {n_frames} frames: no sample can lie more than {limit:.2f} standard "
             f"deviations from the {options.center}"

@@ -136,6 +136,7 @@ def make_job(
     `limits` are those of this backend: see `settle_limits`.
     """
     options, maps = request.options, request.maps
+    group = group.within(options.reject_below, options.reject_above)
     if options.combine not in WEIGHTED_COMBINATIONS and request.weights is not None:
         raise InvalidInputError(
             f"weights with combine {options.combine!r}; expected combine 'mean' or 'sum', or no weights"
@@ -218,6 +219,8 @@ def _sample_bytes(group: FrameGroup, options: StackOptions, planes: int) -> int:
         size += 4 * frames
     # A sample without a usable variance is masked.
     size += frames if group.variances is not None else sum(bool(masks) for masks in group.masks)
+    if options.reject_below is not None or options.reject_above is not None:
+        size += 8  # of one frame: its samples again, and what lies out of the range
     if options.grow_radius > 0.0:  # codes, and the masks made of them
         size += 2 * frames
     return size
