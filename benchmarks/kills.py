@@ -53,7 +53,7 @@ def write_plan(folder: Path, tiles: int, frames: int, shape: tuple[int, int]) ->
 
 def start(plan: Path, output: Path, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """Start a run in a process group of its own."""
-    command = [sys.executable, "-m", "zemosaic_stack_core.command_line", "run", str(plan), "-o", str(output)]
+    command = [sys.executable, "-m", "zemosaic_stack_core", "run", str(plan), "-o", str(output)]
     return subprocess.Popen(
         [*command, "--backend", "cpu", "-q", *arguments],
         stderr=subprocess.DEVNULL,

@@ -33,7 +33,7 @@ READING = "reading only"
 
 def our_command(folder: Path, output: Path, *options: str) -> list[str]:
     """Return the command of ours that stacks a folder on the CPU."""
-    ours = [sys.executable, "-m", "zemosaic_stack_core.command_line", "stack", str(folder), "-o", str(output)]
+    ours = [sys.executable, "-m", "zemosaic_stack_core", "stack", str(folder), "-o", str(output)]
     return [*ours, "--overwrite", "--backend", "cpu", *options]
 
 

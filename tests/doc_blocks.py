@@ -21,6 +21,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from zemosaic_stack_core.command_line import build_parser, main
+from zemosaic_stack_core.command_line.parser import UsageError
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +78,7 @@ def write_commands(folder: Path) -> None:
     folder.mkdir()
     python = f'exec "{sys.executable}"'
     for name, script in (
-        ("zemosaic-worker", f'{python} -m zemosaic_stack_core.command_line "$@"'),
+        ("zemosaic-worker", f'{python} -m zemosaic_stack_core "$@"'),
         ("python", f'{python} "$@"'),
         ("dask", f'{python} -m dask "$@"'),
         ("sbatch", 'for job in 1 2; do SLURM_ARRAY_TASK_ID=$job SLURM_CPUS_PER_TASK=1 sh "$1"; done'),
@@ -172,7 +173,7 @@ def check_block(block: Block) -> None:
     for words in _our_commands(block):
         try:
             build_parser().parse_args(words)
-        except SystemExit as end:
+        except (SystemExit, UsageError) as end:
             raise AssertionError(f"line {block.line}: zemosaic-worker does not understand {words}") from end
 
 

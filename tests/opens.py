@@ -27,7 +27,7 @@ def count_opens(arguments: Sequence[object], folder: Path) -> Counter[str]:
     (hook / "sitecustomize.py").write_text(_HOOK.format(log=os.fspath(log)), encoding="utf-8")
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.fspath, (hook, root)))}
-    command = [sys.executable, "-m", "zemosaic_stack_core.command_line", *map(str, arguments)]
+    command = [sys.executable, "-m", "zemosaic_stack_core", *map(str, arguments)]
     subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
     opened = Counter(os.path.realpath(os.fsdecode(line)) for line in log.read_bytes().splitlines())
     return Counter({name: count for name, count in opened.items() if Path(name).is_relative_to(folder.resolve())})

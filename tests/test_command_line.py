@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,18 @@ OTHER_VALUES: dict[str, Any] = {
     "winsor_limits": (0.1, 0.2),
 }
 
+# What lets options act that do nothing by themselves.
+LETS_ACT: dict[str, dict[str, Any]] = {
+    "p_low p_high": {"rejection": "percentile_clip"},
+    "n_low n_high": {"rejection": "minmax"},
+    "winsor_limits": {"rejection": "winsorized_quantile"},
+    "outlier_fraction alpha": {"rejection": "gesd"},
+    "gain read_noise sensitivity": {"rejection": "noise_clip"},
+    "grow_min_size": {"grow_radius": 1.5},
+    "reference on_unnormalizable": {"normalization": "additive"},
+    "radial_shape_power radial_floor": {"radial_feather_fraction": 0.5},
+}
+
 
 def other_value(name: str, default: Any) -> Any:
     if name in OTHER_VALUES:
@@ -62,10 +74,30 @@ def parse(*arguments: str) -> argparse.Namespace:
 @pytest.mark.parametrize("option", fields(StackOptions), ids=lambda option: option.name)
 def test_every_option_has_an_argument(option: Any) -> None:
     value = other_value(option.name, option.default)
+    others = next((more for names, more in LETS_ACT.items() if option.name in names.split()), {})
     words = map(str, value) if isinstance(value, tuple) else [str(value)]
     argument = "--" + option.name.replace("_", "-")
     given = [argument, *words] if not isinstance(value, bool) else [argument if value else f"--no-{argument[2:]}"]
-    assert read_command_options(parse(*given)).options == replace(StackOptions(), **{option.name: value})
+    for name, other in others.items():
+        given += ["--" + name.replace("_", "-"), str(other)]
+    assert read_command_options(parse(*given)).options == StackOptions(**{option.name: value}, **others)
+
+
+@pytest.mark.parametrize("names", LETS_ACT)
+def test_an_option_that_can_do_nothing_is_an_error(names: str) -> None:
+    for name in names.split():
+        value = other_value(name, getattr(StackOptions(), name))
+        words = map(str, value) if isinstance(value, tuple) else [str(value)]
+        decider = next(iter(LETS_ACT[names])).replace("_", "-")
+        message = f"--{name.replace('_', '-')} does nothing with(out)? --{decider}.*; expected --{decider}.*"
+        with pytest.raises(InvalidInputError, match=message):
+            read_command_options(parse("--" + name.replace("_", "-"), *words))
+
+
+def test_a_configuration_may_say_what_does_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "zemosaic_config.json"
+    config.write_text(json.dumps({"stacking_kappa_high": 2.5, "stacking_reject_algorithm": "none"}), encoding="utf-8")
+    assert read_command_options(parse("--config", str(config))).options.kappa_high == 2.5
 
 
 @pytest.mark.parametrize("option", fields(StackOptions), ids=lambda option: option.name)
@@ -326,6 +358,56 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"zemosaic-worker {command}" in capsys.readouterr().out
 
 
+PARSERS = next(action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_and_says_nothing_twice(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert all(len(line) <= 80 for line in PARSERS[command].format_help().splitlines())
+    texts = [action.help for action in PARSERS[command]._actions]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_with_a_value_says_its_default(command: str) -> None:
+    for action in PARSERS[command]._actions:
+        if action.option_strings and action.nargs != 0:
+            shown = PARSERS[command]._get_formatter()._get_help_string(action)
+            assert shown is not None
+            assert "(default: " in shown or "(required)" in shown, action.option_strings
+
+
+def test_an_error_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["gone.fits"], ["gone.fits", "--kapa-low", "3"]):
+        assert main(["stack", *arguments, "-o", str(tmp_path / "m.fits"), "--json"]) == ExitCode.BAD_INPUT
+        said = capsys.readouterr()
+        assert json.loads(said.out) == {"error": said.err.strip(), "exit_code": 2}
+
+
+def test_messages_spell_options_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, message in (
+        (("--kappa-low", "-1"), "--kappa-low is -1.0; expected a finite number > 0"),
+        (("--weighting", "exposure", "--combine", "min"), "--weighting is 'exposure' with --combine 'min'; expected "),
+        (("--max-fwhm", "0"), "--max-fwhm is 0.0; expected 0.1 to 1000"),
+    ):
+        assert main(["stack", "gone.fits", "-o", "m.fits", *given]) == ExitCode.BAD_INPUT
+        assert message in capsys.readouterr().err
+
+
+def test_a_shell_completes(tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete", reason="the extra completion is not installed")
+    line = "zemosaic-worker stack --kappa-l"
+    settings = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "IFS": "\n"}
+    answers = tmp_path / "answers"
+    environment = os.environ | settings | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answers)}
+    done = subprocess.run(
+        [sys.executable, "-m", "zemosaic_stack_core"], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert answers.read_text(encoding="utf-8").strip() == "--kappa-low"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from zemosaic_stack_core import __version__
 
@@ -376,7 +458,7 @@ def test_the_worker_offers_phase_3() -> None:
 
 def test_python_m() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "zemosaic_stack_core.command_line", "stack"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "zemosaic_stack_core", "stack"], capture_output=True, text=True, check=False
     )
     assert done.returncode == ExitCode.BAD_INPUT
     assert done.stderr.startswith("zemosaic-worker stack: the following arguments are required: FRAMES, -o/--output")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from PIL import Image
 
 from zemosaic_stack_core import StackOptions, stack
@@ -134,15 +135,15 @@ def bad_cases(frames: Path, folder: Path) -> list[tuple[list[object], str]]:
         ([folder / "empty", "-o", out], "no frames in it"),
         ([folder / "text.fits", "-o", out], "text.fits"),
         ([first, folder / "small.npy", "-o", out], "small.npy is 4 x 4"),
-        ([frames, "-o", out, "--kappa-low", "-1"], "kappa_low is -1.0; expected a finite number > 0"),
+        ([frames, "-o", out, "--kappa-low", "-1"], "--kappa-low is -1.0; expected a finite number > 0"),
         ([frames, "-o", out, "--reference", "9", "--normalization", "additive"], "reference"),
-        ([frames, "-o", out, "--weighting", "exposure", "--combine", "median"], "combine 'mean'"),
+        ([frames, "-o", out, "--weighting", "exposure", "--combine", "median"], "--combine 'mean'"),
         ([frames, "-o", out, "--config", folder / "bad.json"], "bad.json: found a JSON list"),
         ([frames, "-o", out, "--config", folder / "gone.json"], "gone.json"),
         ([frames, "-o", out, "--weights", folder / "weights.csv"], "weights.csv: no row for"),
         ([frames, "-o", out, "--weights", folder / "gone.csv"], "gone.csv"),
         ([frames, "-o", out, "--mask-extension", "DQ"], "DQ"),
-        ([frames, "-o", out, "--dq-bits", "1"], "--dq-bits without --mask-extension"),
+        ([frames, "-o", out, "--dq-bits", "1"], "--dq-bits does nothing without --mask-extension"),
     ]
 
 
@@ -386,3 +387,35 @@ def test_what_the_summary_says(frames: Path, tmp_path: Path, capsys: pytest.Capt
         f"  {flat}: used as it is, not normalized: linear_fit: the frame has percentiles 7 and 7"
         in capsys.readouterr().out
     )
+
+
+def test_quiet_says_nothing_but_errors(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = sorted(frames.iterdir())[:5]  # too few for the rule, of which it warns otherwise
+    log = tmp_path / "log.txt"
+    assert run(*few, few[0], "-o", tmp_path / "m.fits", "-q", "--log-file", log) == ExitCode.DONE
+    assert capsys.readouterr() == ("", "")
+    assert "advice: kappa_sigma" in log.read_text(encoding="utf-8")
+    assert run(*few, "-o", tmp_path / "m.fits", "-q") == ExitCode.BAD_INPUT
+    assert capsys.readouterr().err.endswith("m.fits: the file exists; expected a new name, or --overwrite\n")
+
+
+def test_a_mistake_in_an_argument_comes_before_the_place_of_the_output(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere" / "m.fits"
+    for mistake, message in (
+        (("--kappa-low", "0"), "--kappa-low is 0.0"),
+        (("--max-fwhm", "-2"), "--max-fwhm is -2"),
+        (("--p-low", "0.1"), "--p-low does nothing with --rejection kappa_sigma; expected --rejection percentile_clip"),
+        (("--weights", "gone.csv"), "gone.csv: No such file"),
+        (("--darks", "gone_*.fits"), "gone_*.fits: no file matches"),
+    ):
+        assert run(frames, "-o", nowhere, *mistake) == ExitCode.BAD_INPUT
+        assert message in capsys.readouterr().err
+
+
+def test_the_table_of_frames_has_no_unit_that_astropy_warns_of(frames: Path, tmp_path: Path) -> None:
+    assert run(frames, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
+    table = Table.read(tmp_path / "m.fits", hdu="FRAMES")  # a warning is an error
+    assert table["REJHIPCT"].unit is None
+    assert str(table["EXPTIME"].unit) == "s"

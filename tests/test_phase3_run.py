@@ -141,6 +141,8 @@ def test_min_frames_and_strict(tmp_path: Path) -> None:
         ('{"tiles": [{"id": "x", "frames": ["a"]}]}', "expected a whole number"),
         ('{"tiles": [{"id": 1, "frames": "a"}]}', "expected a list of paths"),
         ('{"tiles": [3]}', "tile 1 of the list is a int"),
+        ('{"tiles": [{"frmaes": ["a"]}]}', "tile 1 of the list: 'frmaes' means nothing in a plan; expected id, name"),
+        ('{"tils": []}', "'tils' means nothing in a plan; expected tiles"),
     ],
 )
 def test_a_bad_plan_is_bad_usage(

@@ -231,7 +231,7 @@ def test_what_is_not_installed_is_said(
     monkeypatch.setitem(sys.modules, "sep", None)
     assert run("stack", raw, "-o", tmp_path / "m.fits") == 2
     said = capsys.readouterr().err
-    assert "preparing raw frames needs sep, not installed; expected: pip install 'zemosaic-stack-core[prepare]'" in said
+    assert "preparing raw frames needs sep, not installed; expected: python -m pip install sep, or" in said
 
 
 @pytest.mark.slow

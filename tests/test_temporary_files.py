@@ -101,7 +101,7 @@ def test_a_limit_on_the_size_of_files_is_one_line(paths, tmp_path):
 
 CONTAINER = """
 mount -t tmpfs -o size=64k tmpfs "$1" || exit 77
-TMPDIR="$1" exec "$2" -m zemosaic_stack_core.command_line stack "${@:4}" -o "$3" --backend cpu --workers 2
+TMPDIR="$1" exec "$2" -m zemosaic_stack_core stack "${@:4}" -o "$3" --backend cpu --workers 2
 """
 
 

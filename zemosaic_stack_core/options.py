@@ -86,43 +86,57 @@ class StackOptions:
     ----------
     rejection : str
         Rule of rejection, one of `REJECTIONS`.
-    kappa_low, kappa_high : float or None
-        Bounds in units of the rule's spread, above 0; None for no bound on that side. Used by ``kappa_sigma``,
-        ``mad_clip``, ``winsorized_sigma_clip``, ``winsorized_quantile``, ``linear_fit_clip`` and ``noise_clip``.
+    kappa_low : float or None
+        Samples further below the center than this many of the rule's spreads are rejected, above 0; None for no bound
+        on that side. Used by ``kappa_sigma``, ``mad_clip``, ``winsorized_sigma_clip``, ``winsorized_quantile``,
+        ``linear_fit_clip`` and ``noise_clip``.
+    kappa_high : float or None
+        The same above the center, above 0, or None.
     max_iterations : int or None
         Iterations of a repeated rule, at least 1; None until nothing more is rejected.
     center : {"median", "mean"}
         Centre of ``kappa_sigma``.
-    p_low, p_high : float or None
-        ``percentile_clip``: largest fraction of the median that a sample may lie below or above it, at least 0; None
-        for no bound on that side.
-    n_low, n_high : int
-        ``minmax``: samples rejected at each end, at least 0.
+    p_low : float or None
+        ``percentile_clip``: largest fraction of the median that a sample may lie below it, at least 0; None for
+        no bound on that side.
+    p_high : float or None
+        ``percentile_clip``: the same above the median, at least 0, or None.
+    n_low : int
+        ``minmax``: lowest samples that are rejected, at least 0.
+    n_high : int
+        ``minmax``: highest samples that are rejected, at least 0.
     winsor_limits : tuple of float
         ``winsorized_quantile``: fractions ``(low, high)`` that are winsorized, each at least 0, together below 1.
-    gain, read_noise, sensitivity : float
-        Noise model of ``noise_clip`` and of ``errors`` ``"detector"``: gain in electrons per data unit (above 0), read
-        noise in electrons (at least 0), fractional sensitivity noise (at least 0).
-    outlier_fraction, alpha : float
-        ``gesd``: largest fraction of outliers looked for (0 to 1), significance level (above 0, below 1).
+    gain : float
+        Noise model of ``noise_clip`` and of ``errors`` ``"detector"``: electrons per data unit, above 0.
+    read_noise : float
+        Noise model: read noise in electrons, at least 0.
+    sensitivity : float
+        Noise model: noise that is a fraction of the signal, at least 0.
+    outlier_fraction : float
+        ``gesd``: largest fraction of outliers looked for, 0 to 1.
+    alpha : float
+        ``gesd``: significance level, above 0, below 1.
     grow_radius : float
         Growth of rejected clusters: samples of the same frame within so many pixels of one are rejected too; 0 for no
         growth.
     grow_min_size : int
         Fewest rejected samples that, touching each other at sides or corners, are a cluster that grows, at least 1.
-    reject_below, reject_above : float or None
-        Samples below or above, as read (input units, before any normalization), are missing: dead and saturated pixels.
+    reject_below : float or None
+        Samples below, as read (input units, before any normalization), are missing: dead pixels. None for no limit.
+    reject_above : float or None
+        Samples above, as read, are missing: saturated pixels. None for no limit.
     combine : {"mean", "median", "min", "max", "sum"}
         Combination of the kept samples. A sum is of those that are there: it is smaller where some are missing.
     normalization : str
-        One of `NORMALIZATIONS`.
+        How the frames are brought to one level, one of `NORMALIZATIONS`.
     reference : int or "auto"
         Index of the frame that the others are normalized to; ``"auto"`` takes, of the frames whose background is
         nearest the median, the one with the least noise.
     on_unnormalizable : {"keep", "exclude", "error"}
         What to do with a frame whose scale and offset can't be estimated.
     weighting : str
-        One of `WEIGHTINGS`.
+        What gives a frame its weight, one of `WEIGHTINGS`.
     errors : {"given", "detector"}
         Variances of the samples: those given with the frames, if any, or what gain, read noise and sensitivity make.
     radial_feather_fraction : float or None

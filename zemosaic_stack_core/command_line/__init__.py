@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from zemosaic_stack_core.command_line.arguments import MESSAGES, flags_of, spell_options
 from zemosaic_stack_core.command_line.exit_codes import ExitCode, exit_code_of
 from zemosaic_stack_core.command_line.logs import logs
-from zemosaic_stack_core.command_line.messages import finish_answer, one_line, say
-from zemosaic_stack_core.command_line.parser import CommandParser
+from zemosaic_stack_core.command_line.messages import answer_json, finish_answer, one_line, say
+from zemosaic_stack_core.command_line.parser import CommandParser, UsageError
 from zemosaic_stack_core.command_line.termination import term_is_interrupt
 from zemosaic_stack_core.errors import ZemosaicError
 
@@ -35,15 +36,18 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from zemosaic_stack_core import __version__
 
-    parser = CommandParser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser = CommandParser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}", help="show the version")
     verbose: dict[str, Any] = {"action": "store_true", "help": "say more: what the library logs"}
     parser.add_argument("-v", "--verbose", **verbose)
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         _module(name).add_parser(subparsers)
+        child = subparsers.choices[name]
+        child.set_defaults(flags=flags_of(child))
+        messages = next((group for group in child._action_groups if group.title == MESSAGES), child)
         # Before the command or behind it; not given behind it, it must not undo what was given before.
-        subparsers.choices[name].add_argument("-v", "--verbose", default=argparse.SUPPRESS, **verbose)
+        messages.add_argument("-v", "--verbose", default=argparse.SUPPRESS, **verbose)
     return parser
 
 
@@ -54,11 +58,20 @@ def _module(command: str) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command with these arguments, by default those of the process, and return an `ExitCode`."""
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     try:
-        arguments = build_parser().parse_args(argv)
-    except SystemExit as end:  # argparse has said why
+        arguments = parser.parse_args(words)
+    except SystemExit as end:  # help, or the version
         return int(end.code or 0)
+    except UsageError as error:
+        return _fail(str(error), ExitCode.BAD_INPUT, as_json="--json" in words)
     command = _module(arguments.command)
+    as_json = bool(getattr(arguments, "json", False))
     try:
         with logs(arguments), term_is_interrupt():
             code = int(command.run(arguments))
@@ -67,9 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except (ZemosaicError, OSError, MemoryError) as error:
-        say(f"{PROGRAM} {arguments.command}: {one_line(error)}")
-        return exit_code_of(error)
+        message = spell_options(one_line(error), arguments.flags)
+        return _fail(f"{PROGRAM} {arguments.command}: {message}", exit_code_of(error), as_json=as_json)
     except KeyboardInterrupt:
-        say(f"{PROGRAM} {arguments.command}: interrupted; nothing half-written is left")
-        return ExitCode.INTERRUPTED
+        line = f"{PROGRAM} {arguments.command}: interrupted; nothing half-written is left"
+        return _fail(line, ExitCode.INTERRUPTED, as_json=as_json)
+    return code
+
+
+def _fail(line: str, code: ExitCode, *, as_json: bool) -> ExitCode:
+    """Say what was wrong, on standard output too where that is for programs."""
+    say(line)
+    if as_json:
+        answer_json({"error": line, "exit_code": int(code)})
     return code

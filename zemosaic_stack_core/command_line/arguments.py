@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from typing import Any
@@ -24,6 +25,10 @@ from zemosaic_stack_core.options import (
     check_choice,
 )
 
+# In a namespace the options of the preparation have this in front: some are called as those of a stack.
+PREPARE_PREFIX = "prepare_"
+# Title of the last group of arguments.
+MESSAGES = "help and messages"
 BACKEND_CHOICES = ("cpu", "auto", "gpu")
 
 _CHOICES = {
@@ -34,6 +39,44 @@ _CHOICES = {
     "on_unnormalizable": UNNORMALIZABLE_ACTIONS,
     "weighting": WEIGHTINGS,
     "errors": ERRORS,
+}
+_GROUPS = {
+    "what is rejected": (
+        *("rejection", "kappa_low", "kappa_high", "max_iterations", "center", "p_low", "p_high", "n_low", "n_high"),
+        *("winsor_limits", "outlier_fraction", "alpha", "grow_radius", "grow_min_size", "reject_below", "reject_above"),
+    ),
+    "levels and weights of the frames": ("normalization", "reference", "on_unnormalizable", "weighting"),
+    "how the kept samples are combined": (
+        *("combine", "errors", "gain", "read_noise", "sensitivity"),
+        *("radial_feather_fraction", "radial_shape_power", "radial_floor"),
+    ),
+}
+_KAPPA_RULES = (
+    *("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip", "noise_clip"),
+)
+_REPEATED_RULES = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
+_NOISE_MODEL = (("rejection", ("noise_clip",)), ("errors", ("detector",)))
+# An option does something only where one of these others has one of these values; none listed: any but its default.
+_ACTS_WITH: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "kappa_low": (("rejection", _KAPPA_RULES),),
+    "kappa_high": (("rejection", _KAPPA_RULES),),
+    "max_iterations": (("rejection", _REPEATED_RULES),),
+    "center": (("rejection", ("kappa_sigma",)),),
+    "p_low": (("rejection", ("percentile_clip",)),),
+    "p_high": (("rejection", ("percentile_clip",)),),
+    "n_low": (("rejection", ("minmax",)),),
+    "n_high": (("rejection", ("minmax",)),),
+    "winsor_limits": (("rejection", ("winsorized_quantile",)),),
+    "outlier_fraction": (("rejection", ("gesd",)),),
+    "alpha": (("rejection", ("gesd",)),),
+    "grow_min_size": (("grow_radius", ()),),
+    "reference": (("normalization", ()),),
+    "on_unnormalizable": (("normalization", ()),),
+    "gain": _NOISE_MODEL,
+    "read_noise": _NOISE_MODEL,
+    "sensitivity": _NOISE_MODEL,
+    "radial_shape_power": (("radial_feather_fraction", ()),),
+    "radial_floor": (("radial_feather_fraction", ()),),
 }
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE_UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -53,43 +96,52 @@ class CommandOptions:
 
 
 def add_option_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add an argument for each field of `StackOptions`, and ``--config``.
+    """Add an argument for each field of `StackOptions`, in groups of what one wants, and ``--config``.
 
     An argument that is not given leaves no trace in the namespace: a configuration file or the default then decides.
     """
-    parser.add_argument(
+    defaults = {option.name: option.default for option in fields(StackOptions)}
+    for title, names in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            group.add_argument(flag_of(name), **_how(name, defaults[name]))
+    group.add_argument(
         "--config",
         metavar="JSON",
-        help="ZeMosaic's zemosaic_config.json: its stacking, parallel and GPU settings are used; arguments come first",
+        help="ZeMosaic's zemosaic_config.json: its stacking, parallel and GPU settings are used where no argument says "
+        "otherwise (default: none)",
     )
-    group = parser.add_argument_group("how frames are combined (the same names as in StackOptions)")
-    descriptions = field_descriptions(StackOptions)
-    for option in fields(StackOptions):
-        default: Any = option.default
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = descriptions.get(option.name, "")
-        how: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
-        if option.name in _CHOICES:
-            text = re.sub(r",? ?one of [A-Z]+$", "", text, flags=re.IGNORECASE)
-            text = f"{text}: {', '.join(_CHOICES[option.name])}".removeprefix(": ")
-            how |= {"choices": _CHOICES[option.name], "metavar": "NAME"}
-        elif option.name == "reference":
-            how |= {"type": _reference, "metavar": "INDEX"}
-        elif option.name in UNBOUNDED:
-            how |= {"type": partial(_number_or_none, type(default)), "metavar": "N" if type(default) is int else "X"}
-        elif isinstance(default, bool):
-            how["action"] = argparse.BooleanOptionalAction
-        elif isinstance(default, tuple):
-            how |= {"type": type(default[0]), "nargs": len(default), "metavar": ("LOW", "HIGH")}
-        else:  # a number that has no default is a float
-            how |= {"type": int, "metavar": "N"} if isinstance(default, int) else {"type": float, "metavar": "X"}
-        how["help"] = (text + ("" if default is None else f" (default: {shown})")).strip().replace("%", "%%")
-        group.add_argument("--" + option.name.replace("_", "-"), **how)
+
+
+def _how(name: str, default: Any) -> dict[str, Any]:
+    """Return how a field of `StackOptions` is read, and its help."""
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    text = field_descriptions(StackOptions)[name]
+    how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
+    if name in _CHOICES:
+        text = re.sub(r",? ?one of [A-Z]+$", "", text, flags=re.IGNORECASE)
+        text = f"{text}: {', '.join(_CHOICES[name])}".removeprefix(": ")
+        how |= {"choices": _CHOICES[name], "metavar": "NAME"}
+    elif name == "reference":
+        how |= {"type": _reference, "metavar": "INDEX"}
+    elif name in UNBOUNDED:
+        how |= {"type": partial(_number_or_none, type(default)), "metavar": "N" if type(default) is int else "X"}
+    elif isinstance(default, tuple):
+        how |= {"type": number, "nargs": len(default), "metavar": ("LOW", "HIGH")}
+    else:  # a number that has no default is a float
+        how |= {"type": _whole, "metavar": "N"} if isinstance(default, int) else {"type": number, "metavar": "X"}
+    how["help"] = f"{text[:1].lower()}{text[1:]} (default: {'none' if default is None else shown})".replace("%", "%%")
+    return how
+
+
+def flag_of(name: str) -> str:
+    """Return how an option is written at the command line."""
+    return "--" + name.replace("_", "-")
 
 
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say where and how the work is done; no number of the result depends on them."""
-    group = parser.add_argument_group("how the work is done (changes no bit of the result)")
+    group = parser.add_argument_group("speed and memory (changes no bit of the result)")
     group.add_argument(
         "--backend",
         choices=BACKEND_CHOICES,
@@ -117,6 +169,20 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_message_arguments(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
+    """Add the arguments about what a command says."""
+    group = parser.add_argument_group(MESSAGES)
+    group.add_argument("-h", "--help", action="help", help="show this help")
+    group.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    if has_json:
+        group.add_argument(
+            "--json", action="store_true", help="on standard output a summary for programs, or what was wrong"
+        )
+    group.add_argument(
+        "--log-file", metavar="FILE", help="append everything that is said, and more, to this file (default: none)"
+    )
+
+
 def read_command_options(arguments: argparse.Namespace) -> CommandOptions:
     """Return what `add_option_arguments` added; raise `InvalidInputError` where the configuration can't be read."""
     given = {
@@ -126,19 +192,74 @@ def read_command_options(arguments: argparse.Namespace) -> CommandOptions:
         or (option.name in UNBOUNDED and hasattr(arguments, option.name))
     }
     if arguments.config is None:
-        return CommandOptions(options=StackOptions(**given))
+        options = StackOptions(**given)
+        refuse_idle(given, options)
+        return CommandOptions(options=options)
     from zemosaic_stack_core.zemosaic.config import read_zemosaic_config, translate_config
 
     settings = translate_config(read_zemosaic_config(arguments.config))
     lines = [f"{arguments.config}: {note}" for note in settings.notes]
     if settings.ignored:
         lines.append(f"{arguments.config}: settings that mean nothing to a stack: {', '.join(settings.ignored)}")
+    options = replace(settings.options, **given)
+    refuse_idle(given, options)
     return CommandOptions(
-        options=replace(settings.options, **given),
+        options=options,
         parallel=settings.parallel,
         use_gpu=settings.use_gpu,
         lines=tuple(lines),
     )
+
+
+def check_backend(arguments: argparse.Namespace, wanted: CommandOptions) -> None:
+    """Raise `InvalidInputError` where the arguments require the GPU and the configuration forbids it."""
+    if arguments.backend == "gpu" and not wanted.use_gpu:
+        raise InvalidInputError(f"--backend gpu, but {arguments.config} forbids the GPU; expected one or the other")
+
+
+def refuse_idle(given: Collection[str], options: StackOptions) -> None:
+    """Raise where an option that was given can do nothing with the others; those of a configuration may."""
+    for name in given:
+        needed = _ACTS_WITH.get(name, ())
+        if needed and not any(_lets_act(options, decider, values) for decider, values in needed):
+            decider, values = needed[0]
+            found = f"with {flag_of(decider)} {getattr(options, decider)}" if values else f"without {flag_of(decider)}"
+            expected = " or ".join(f"{flag_of(one)} {' or '.join(values)}".strip() for one, values in needed)
+            raise InvalidInputError(f"{flag_of(name)} does nothing {found}; expected {expected}, or no {flag_of(name)}")
+
+
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return how each option of a command is written, by the name that the library has for it."""
+    named = (action for action in parser._actions if action.option_strings)
+    return {action.dest.removeprefix(PREPARE_PREFIX): action.option_strings[-1] for action in reversed(list(named))}
+
+
+def spell_options(message: str, flags: Mapping[str, str]) -> str:
+    """Return a message of the library's in which options are called as they are typed."""
+    names = "|".join(map(re.escape, flags))
+    return re.sub(rf"(?<![\w./-])({names})(?= is | '|=)", lambda found: flags[found[1]], message)
+
+
+def _lets_act(options: StackOptions, decider: str, values: tuple[str, ...]) -> bool:
+    """Return whether an option has one of these values, or without any, another than its default."""
+    value = getattr(options, decider)
+    return value in values if values else value != getattr(StackOptions(), decider)
+
+
+def number(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _whole(text: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def parse_size(text: str) -> int:
@@ -173,12 +294,12 @@ def _given(arguments: argparse.Namespace, name: str) -> Any:
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
     try:
-        number = int(text)
+        count = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
+        count = 0
+    if count < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
+    return count
 
 
 def _number_or_none(kind: type, text: str) -> float | None:

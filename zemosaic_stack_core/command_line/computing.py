@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zemosaic_stack_core.command_line.arguments import CommandOptions
-from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.command_line.arguments import CommandOptions, check_backend
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import check_maps
@@ -36,8 +35,7 @@ def read_compute_limits(
     Without a group, for stacks of any size, the configuration says nothing of rows. Raises `InvalidInputError` where
     the arguments require the GPU and the configuration forbids it.
     """
-    if arguments.backend == "gpu" and not wanted.use_gpu:
-        raise InvalidInputError(f"--backend gpu, but {arguments.config} forbids the GPU; expected one or the other")
+    check_backend(arguments, wanted)
     use_gpu = arguments.backend != "cpu" and wanted.use_gpu
     rows = arguments.rows_per_chunk
     plan: ParallelPlan | None = None

@@ -30,7 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="make a synthetic night, stack it, and show what came out",
         description="Make 24 color frames of a night that never was, with satellites, hot pixels, cosmic rays, clouds "
         "and a drifting sky; stack them; write the master with all its maps and a picture. Takes a few seconds.",
-        allow_abbrev=False,
     )
     parser.add_argument("output", metavar="OUT", help="folder for the frames and the results; made where there is none")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")

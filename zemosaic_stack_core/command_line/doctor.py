@@ -19,7 +19,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Check the GPU in a process of its own, which a broken driver can't hang, and compare what it and "
         "the CPU make of a cube of real size.",
         epilog=_EPILOG,
-        allow_abbrev=False,
     )
     parser.add_argument("--quick", action="store_true", help="only the health check, not the cube of real size")
     parser.add_argument("--json", action="store_true", help="machine-readable findings on standard output")

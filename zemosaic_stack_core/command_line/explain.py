@@ -23,7 +23,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Read the samples of one pixel again from the frames in the master's table, and show them in "
         "order: value as read and normalized, weight, kept or rejected, and how the master's value comes out of them.",
         epilog="exit code: 0 where the kernel gives the master's bits again, 1 where not.",
-        allow_abbrev=False,
     )
     parser.add_argument("master", metavar="MASTER", help="a master that this program wrote")
     parser.add_argument("row", type=int, metavar="ROW", help="row, from 0 (the first of the file; FITS y less 1)")

@@ -5,19 +5,44 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from zemosaic_stack_core.command_line.exit_codes import ExitCode
+from zemosaic_stack_core.errors import ZemosaicError
 
 _MOST_SUGGESTIONS = 3
 
 
+# Columns of help, however wide the terminal is: longer lines are hard to read.
+_COLUMNS = 80
+
+
+class UsageError(ZemosaicError):
+    """The arguments are not those of a command; the message says all of it."""
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Help in at most 80 columns; what has a default that the text does not say gets it said."""
+
+    def __init__(self, prog: str, **how: Any) -> None:
+        how["width"] = min(shutil.get_terminal_size().columns, _COLUMNS) - 2
+        super().__init__(prog, **how)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        says_nothing = action.default is None or action.default is argparse.SUPPRESS or "(default: " in text
+        return text if says_nothing or action.nargs == 0 else f"{text} (default: %(default)s)"
+
+
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line.
+    """An argument parser whose errors are one line, and raised as `UsageError`.
 
     argparse itself prints the usage first: 20 lines for a command with an option per field, of which the last counts.
     """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**{"formatter_class": _HelpFormatter, "allow_abbrev": False, **how})
 
     def parse_known_args(  # type: ignore[override]  # argparse declares overloads that are of no use here
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -29,10 +54,8 @@ class CommandParser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """End the program with one line that says what is wrong, what was probably meant, and where help is."""
-        self.exit(
-            int(ExitCode.BAD_INPUT), f"{self.prog}: {message}{self._suggestion(message)}; see {self.prog} --help\n"
-        )
+        """Raise one line that says what is wrong, what was probably meant, and where help is."""
+        raise UsageError(f"{self.prog}: {message}{self._suggestion(message)}; see {self.prog} --help")
 
     def _suggestion(self, message: str) -> str:
         """Return what was probably meant, empty where nothing is similar."""

@@ -18,7 +18,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Put thin files in the place of five of ZeMosaic's modules, whose own files are kept beside them. "
         "A folder that is not ZeMosaic's, or makes a call that this stacker can't take, is left alone.",
         epilog=_EPILOG,
-        allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="ZEMOSAIC_FOLDER", help="folder of ZeMosaic, with its zemosaic_worker.py")
     what = parser.add_mutually_exclusive_group()

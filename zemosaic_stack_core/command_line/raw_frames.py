@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zemosaic_stack_core.command_line.arguments import field_descriptions, parse_size
+from zemosaic_stack_core.command_line.arguments import PREPARE_PREFIX, field_descriptions, flag_of, number, parse_size
 from zemosaic_stack_core.prepare.options import (
     ALIGNMENTS,
     BAYER_PATTERNS,
@@ -34,47 +34,55 @@ _WORDS = {
     "kernel": KERNELS,
     "levels": LEVEL_MODES,
 }
-# In a namespace the options have this in front: some are called as those of a stack.
-_PREFIX = "prepare_"
+# What holds where an option of none is not given.
+_WITHOUT = {
+    "bayer_pattern": "what the headers say",
+    "lights": "known by IMAGETYP, folder or name, as are all kinds",
+    "darks": "as for lights",
+    "flats": "as for lights",
+    "biases": "as for lights",
+    "dark_flats": "as for lights",
+    "filter": "all, which are of one",
+    "keep_best": "all",
+    "max_fwhm": "any",
+    "reference": "the one with the most and sharpest stars",
+    "cache_limit": "nine tenths of what is free",
+}
 
 
 def add_prepare_arguments(parser: argparse.ArgumentParser, *, has_reference: bool) -> None:
     """Add the arguments of `PrepareOptions`; one that is not given leaves no trace in the namespace."""
     group = parser.add_argument_group(
-        "raw frames",
-        "Frames as the telescope wrote them are calibrated, registered and resampled before they are stacked; what is "
-        "recognized as raw is described in docs/prepare.md. Any of these arguments but --align none says they are raw.",
+        "raw frames (calibrated, registered and resampled first)",
+        "What is raw is seen from the headers; any of these arguments but --align none says it.",
     )
     descriptions = {name: _first_sentence(text) for name, text in field_descriptions(PrepareOptions).items()}
+    defaults = {option.name: option.default for option in fields(PrepareOptions)}
 
-    def add(name: str, flag: str = "", **how: Any) -> None:
-        flag = flag or "--" + name.replace("_", "-")
-        how.setdefault("help", descriptions[name])
-        group.add_argument(flag, dest=_PREFIX + name, default=argparse.SUPPRESS, **how)
+    def add(name: str, text: str = "", flag: str = "", **how: Any) -> None:
+        if how.get("action") != "store_true":
+            text = f"{text or descriptions[name]} (default: {_WITHOUT.get(name, defaults[name])})"
+        how |= {"dest": PREPARE_PREFIX + name, "default": argparse.SUPPRESS, "help": text or descriptions[name]}
+        group.add_argument(flag or flag_of(name), **how)
 
     for name, words in _WORDS.items():
-        add(name, choices=words, metavar="NAME", help=f"{descriptions[name]}: {', '.join(words)}")
+        add(name, f"{descriptions[name]}: {', '.join(words)}", choices=words, metavar="NAME")
     for name in NAMED_KINDS:
-        text = f"{name.replace('_', ' ')}: files, folders, @lists; others are known by IMAGETYP, folder or name"
-        add(name, nargs="+", metavar="FRAMES", help=text)
+        what = "files, folders or @lists of frames that are" if name == "lights" else "those that are"
+        add(name, f"{what} {name.replace('_', ' ')}", nargs="+", metavar="FRAMES")
     add("filter", metavar="NAME")
     add("trust_calibration", action="store_true")
     add("scale_darks", action="store_true")
     add(
         "keep_best",
+        "keep this part of the registered frames, as 80%%: those of the best point-source signal to noise",
         type=_percent,
         metavar="PERCENT",
-        help="keep this part of the registered frames, as 80%%: those of the best point-source signal to noise",
     )
-    add("max_fwhm", type=float, metavar="PIXELS")
+    add("max_fwhm", type=number, metavar="PIXELS")
     if has_reference:
-        add("reference", "--reference-frame", metavar="FRAME")
-    add(
-        "cache_limit",
-        type=parse_size,
-        metavar="SIZE",
-        help="most that the aligned frames may take on the disk (default: nine tenths of what is free)",
-    )
+        add("reference", flag="--reference-frame", metavar="FRAME")
+    add("cache_limit", type=parse_size, metavar="SIZE")
     group.add_argument(
         "--cache",
         dest="cache_folder",
@@ -89,7 +97,9 @@ def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
     given: dict[str, Any] = {
-        name.removeprefix(_PREFIX): value for name, value in vars(arguments).items() if name.startswith(_PREFIX)
+        name.removeprefix(PREPARE_PREFIX): value
+        for name, value in vars(arguments).items()
+        if name.startswith(PREPARE_PREFIX)
     }
     for kind in NAMED_KINDS:
         if kind in given:

@@ -26,14 +26,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Stack the frames in a master's table again, with the options in its header and the scales, "
         "offsets and weights in its table, and compare image, maps and counts bit for bit. Writes nothing.",
         epilog="exit code: 0 where all bits are the same, 1 where not.",
-        allow_abbrev=False,
     )
     parser.add_argument("master", metavar="MASTER", help="a master that this program wrote")
     parser.add_argument(
         "--backend", choices=("cpu", "gpu"), default="cpu", help="where to do it; the bits must not tell (default: cpu)"
     )
     parser.add_argument("--workers", type=positive, metavar="N", help="threads (default: the cores)")
-    parser.add_argument("--memory", type=parse_size, metavar="SIZE", help="memory for the working set, as 1GB")
+    parser.add_argument(
+        "--memory",
+        type=parse_size,
+        metavar="SIZE",
+        help="memory for the working set, as 1GB (default: a quarter of what is free)",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable on standard output")
 
 

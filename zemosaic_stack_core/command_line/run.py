@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from zemosaic_stack_core.command_line.arguments import (
     CommandOptions,
     add_compute_arguments,
+    add_message_arguments,
     add_option_arguments,
+    number,
     parse_maps,
+    positive,
     read_command_options,
 )
 from zemosaic_stack_core.command_line.logs import tell
@@ -25,55 +28,61 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.phase3.tile import StackSettings
 
 
-_EPILOG = """\
-exit codes: 0 every tile is there; 1 some are not (the report says why); 2 the plan or an option is not what it must be;
-130 interrupted: the same command goes on where this one ended."""
+_EPILOG = (
+    "exit codes: 0 every tile is there; 1 some are not (the report says why); 2 the plan or an option is not what it "
+    "must be; 130 interrupted: the same command goes on where this one ended."
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
     parser = subparsers.add_parser(
         "run",
+        usage="%(prog)s PLAN -o OUT [options]",
         help="make all master tiles of a plan; resumes where an earlier run ended",
         description="Make the master tile of every group of frames. Bad frames and bad tiles are dropped alone; tiles "
         "that are there already and right are reused; report.json and report.html say what was done.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("plan", metavar="PLAN", help="a JSON plan of tiles, or a folder whose sub-folders are tiles")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="folder for the tiles and the report")
     tiles = parser.add_argument_group("tiles and frames")
-    tiles.add_argument(
-        "--min-frames", type=int, default=1, metavar="N", help="a tile of fewer good frames fails (default: 1)"
-    )
+    tiles.add_argument("plan", metavar="PLAN", help="a JSON plan of tiles, or a folder whose sub-folders are tiles")
+    tiles.add_argument("--min-frames", type=positive, default=1, metavar="N", help="a tile of fewer good frames fails")
     tiles.add_argument("--strict", action="store_true", help="a bad frame fails its tile instead of being dropped")
     tiles.add_argument(
         "--saturation",
-        type=float,
+        type=number,
         metavar="X",
         help="value at which a sample is saturated (default: the largest of an integer type; 65535 of floats)",
     )
-    tiles.add_argument(
+    outputs = parser.add_argument_group("what is written")
+    outputs.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="folder for the tiles and the report (required)"
+    )
+    outputs.add_argument(
         "--maps",
         type=parse_maps,
         default=("coverage",),
         metavar="NAMES",
         help="maps in each tile besides the coverage: all, none, or some, separated by commas (default: coverage)",
     )
-    tiles.add_argument(
+    outputs.add_argument(
         "--no-resume", dest="resume", action="store_false", help="make every tile again, whatever is there already"
     )
-    spread = parser.add_argument_group("many machines")
-    spread.add_argument("--shard", metavar="I/N", help="do only part I (from 1) of N: one per job of a batch system")
-    spread.add_argument("--scheduler", metavar="ADDRESS", help="run on the dask cluster at this address")
-    spread.add_argument("--local-cluster", type=int, metavar="N", help="run on N dask worker processes on this machine")
-    talk = parser.add_argument_group("what it says")
-    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    talk.add_argument("--log-file", metavar="FILE", help="append everything that is said, and more, to this file")
-    add_compute_arguments(parser)
-    add_prepare_arguments(parser, has_reference=False)
     add_option_arguments(parser)
+    add_prepare_arguments(parser, has_reference=False)
+    add_compute_arguments(parser)
+    spread = parser.add_argument_group("many machines")
+    spread.add_argument(
+        "--shard", metavar="I/N", help="do only part I (from 1) of N: one per job of a batch system (default: all)"
+    )
+    spread.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on the dask cluster at this address (default: on this machine)"
+    )
+    spread.add_argument(
+        "--local-cluster", type=positive, metavar="N", help="run on N dask worker processes here (default: threads)"
+    )
+    add_message_arguments(parser, has_json=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,13 +102,15 @@ def run(arguments: argparse.Namespace) -> int:
     cluster = None
     if arguments.scheduler is not None or arguments.local_cluster is not None:
         cluster = ClusterChoice(scheduler=arguments.scheduler, local_workers=arguments.local_cluster)
+    settings = _stack_settings(arguments, wanted)
+    shard = None if arguments.shard is None else parse_shard(arguments.shard)
     night = Night(
         tiles=read_run_plan(arguments.plan, output=output),
         output=output,
-        settings=_stack_settings(arguments, wanted),
+        settings=settings,
         backend=backend,
         resume=arguments.resume,
-        shard=None if arguments.shard is None else parse_shard(arguments.shard),
+        shard=shard,
         cluster=cluster,
     )
     progress = RunDisplay(lambda text: tell(arguments, text), is_quiet=arguments.quiet)

@@ -11,18 +11,23 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import (
     CommandOptions,
     add_compute_arguments,
+    add_message_arguments,
     add_option_arguments,
+    check_backend,
     parse_maps,
+    positive,
     read_command_options,
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
-from zemosaic_stack_core.command_line.messages import answer_either, say
+from zemosaic_stack_core.command_line.logs import tell
+from zemosaic_stack_core.command_line.messages import answer_either
 from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
@@ -51,57 +56,68 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Describe the command."""
     parser = subparsers.add_parser(
         "stack",
+        usage="%(prog)s FRAMES [FRAMES ...] -o FITS [options]",
         help="combine frames into one master image",
         description="Combine frames into one master image: a FITS file with its maps and a table of the frames, and a "
         "picture of it. Raw frames are calibrated and registered first.",
-        allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument(
+    frames = parser.add_argument_group("frames")
+    frames.add_argument(
         "frames",
         nargs="+",
         metavar="FRAMES",
         help="FITS (.fit .fits .fts, also .gz and .fz) and .npy files; a folder means its frames in natural order, "
         "@list.txt a list of them",
     )
-    parser.add_argument("-o", "--output", required=True, metavar="FITS", help="the master image to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
-    parser.add_argument(
-        "--maps",
-        type=parse_maps,
-        default=("coverage",),
-        metavar="NAMES",
-        help=f"maps to write as extensions: all, none, or some of {','.join(MAPS)} (default: coverage)",
-    )
-    parser.add_argument(
+    frames.add_argument(
         "--weights",
         metavar="CSV",
-        help="a table with the columns file and weight; multiplied with what --weighting gives",
+        help="a table with the columns file and weight; multiplied with what --weighting gives (default: none)",
     )
-    parser.add_argument(
-        "--image-extension", metavar="NAME", help="FITS extension with each frame's image: SCI, SCI,2 or its number"
+    frames.add_argument(
+        "--image-extension",
+        metavar="NAME",
+        help="FITS extension with each frame's image: SCI, SCI,2 or its number (default: the only image, or SCI)",
     )
-    parser.add_argument("--mask-extension", metavar="NAME", help="FITS extension of each frame, nonzero where missing")
-    parser.add_argument("--dq-bits", type=int, metavar="BITS", help="only these bits of the mask extension count")
-    parser.add_argument(
+    frames.add_argument(
+        "--mask-extension",
+        metavar="NAME",
+        help="FITS extension of each frame, nonzero where missing (default: none)",
+    )
+    frames.add_argument(
+        "--dq-bits", type=positive, metavar="BITS", help="only these bits of the mask extension count (default: all)"
+    )
+    frames.add_argument(
         "--variance-extension",
         metavar="NAME",
         help="FITS extension of each frame with the variances of its samples; standard deviations where its card UTYPE "
-        "or its name (UNCERT, ERR, SIGMA, ...) says so",
+        "or its name (UNCERT, ERR, SIGMA, ...) says so (default: none)",
     )
-    parser.add_argument(
+    frames.add_argument(
         "--zeros-missing",
         action="store_true",
         help="samples of exactly zero are missing: borders that other programs fill with zeros",
     )
-    parser.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
-    parser.add_argument(
+    outputs = parser.add_argument_group("what is written")
+    outputs.add_argument("-o", "--output", required=True, metavar="FITS", help="the master image to write (required)")
+    outputs.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    outputs.add_argument(
+        "--maps",
+        type=parse_maps,
+        default=("coverage",),
+        metavar="NAMES",
+        help=f"maps to write as extensions: all, none, or some of {', '.join(MAPS)} (default: coverage)",
+    )
+    outputs.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
+    outputs.add_argument(
         "--sha256", action="store_true", help="store the SHA-256 of each frame's file in the FRAMES table"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and what the rule can do; write nothing")
-    parser.add_argument("--json", action="store_true", help="a machine-readable summary on standard output")
-    add_compute_arguments(parser)
-    add_prepare_arguments(parser, has_reference=True)
+    outputs.add_argument("--dry-run", action="store_true", help="show the plan and what the rule can do; write nothing")
     add_option_arguments(parser)
+    add_prepare_arguments(parser, has_reference=True)
+    add_compute_arguments(parser)
+    add_message_arguments(parser)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,17 +139,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     began = time.perf_counter()
     wanted = read_command_options(arguments)
-    if arguments.dq_bits is not None and arguments.mask_extension is None:
-        raise InvalidInputError("--dq-bits without --mask-extension; expected the name of the extension with the bits")
+    policy = raw_policy(arguments)
+    _check_arguments(arguments, wanted)
     paths = expand_frame_arguments(arguments.frames)
     outputs = _check_outputs(arguments, paths)
-    policy = raw_policy(arguments)
     prepared: PreparedGroup | None = None
     with ScratchFolder() as scratch:
         with FilePool() as files:
             heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
             for line in (*wanted.lines, *_odd_frames(paths, heads)):
-                say(line)
+                tell(arguments, line)
             if not (are_raw := _are_raw(arguments, policy, heads, files)):
                 group = _open(arguments, heads, scratch)
                 _say_zero_borders(arguments, group, files)
@@ -147,7 +162,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _show_forecast(arguments, wanted, group)
         advice = advise(len(group.sources), wanted.options)
         if advice.problem:
-            say(advice.line)
+            tell(arguments, advice.line)
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
         result = _compute(arguments, wanted, group, names)
         _write(arguments, outputs, result, prepared)
@@ -155,6 +170,17 @@ def run(arguments: argparse.Namespace) -> int:
     summary = summarize(result, advice, master=outputs.master, picture=outputs.picture, seconds=seconds)
     _show_summary(arguments, summary, prepared)
     return ExitCode.DONE
+
+
+def _check_arguments(arguments: argparse.Namespace, wanted: CommandOptions) -> None:
+    """Raise where arguments contradict each other, or a table that one names is none, before a frame is looked for."""
+    if arguments.dq_bits is not None and arguments.mask_extension is None:
+        raise InvalidInputError("--dq-bits does nothing without --mask-extension; expected both, or no --dq-bits")
+    check_backend(arguments, wanted)
+    if arguments.weights is not None:
+        from zemosaic_stack_core.per_frame.weighting import read_weight_rows
+
+        read_weight_rows(arguments.weights)
 
 
 def _odd_frames(paths: list[Path], heads: Sequence[FileHead]) -> list[str]:
@@ -195,7 +221,9 @@ def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[F
     found = policy.by_stars(policy.by_headers(heads), heads, files)
     if found.line:
         is_asked = policy.options != PrepareOptions()
-        say(found.line + (" (--align none stacks them as they are)" if found.is_raw and not is_asked else ""))
+        tell(
+            arguments, found.line + (" (--align none stacks them as they are)" if found.is_raw and not is_asked else "")
+        )
     for flag in ("mask_extension", "variance_extension"):
         if found.is_raw and getattr(arguments, flag) is not None:
             raise InvalidInputError(
@@ -212,21 +240,24 @@ def _prepare(
     from zemosaic_stack_core.prepare.report import describe_frame
 
     output = Path(arguments.output)
-    with open_display() as display:
+    with open_display(is_quiet=arguments.quiet) as display:
         prepared = policy.prepare(
             frames,
             output.with_name(f"{output.stem}.prepared"),
             workers=arguments.workers,
             progress=display.show_frames,
-            report=say,
+            report=partial(tell, arguments),
         )
     for frame in prepared.frames:
-        say(f"  {describe_frame(frame)}")
+        tell(arguments, f"  {describe_frame(frame)}")
     if prepared.dropped:
-        say(f"{len(prepared.dropped)} of {len(prepared.frames)} frames dropped")
+        tell(arguments, f"{len(prepared.dropped)} of {len(prepared.frames)} frames dropped")
     options = policy.stack_options(wanted.options, prepared)
     if options != wanted.options:
-        say(f"normalization {options.normalization}: the sky of raw frames drifts (--normalization none leaves it)")
+        tell(
+            arguments,
+            f"normalization {options.normalization}: the sky of raw frames drifts (--normalization none leaves it)",
+        )
     return prepared, replace(wanted, options=options)
 
 
@@ -256,11 +287,12 @@ def _open(arguments: argparse.Namespace, frames: Sequence[FrameFile], scratch: S
         warnings.simplefilter("always")
         group = open_frames(frames, None, given, scratch=scratch)
     for warning in caught:
-        say(str(warning.message))
+        tell(arguments, str(warning.message))
     if group.channels > _MOST_CHANNELS:
-        say(
+        tell(
+            arguments,
             f"{group.sources[0].name}: its {group.channels} planes are taken for channels of one frame; "
-            "exposures are expected in a file each"
+            "exposures are expected in a file each",
         )
     return group
 
@@ -270,7 +302,7 @@ def _say_zero_borders(arguments: argparse.Namespace, group: FrameGroup, files: F
     from zemosaic_stack_core.frames.borders import zero_border_line
 
     if not arguments.zeros_missing and (line := zero_border_line(group.sources, files)):
-        say(line)
+        tell(arguments, line)
 
 
 def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup, names: list[str]) -> StackResult:
@@ -278,7 +310,7 @@ def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: Frame
     from zemosaic_stack_core.command_line.computing import compute_stack
 
     writer: list[threading.Thread] = []
-    with open_display() as display:
+    with open_display(is_quiet=arguments.quiet) as display:
         show = display.step(f"stacking {len(group.sources)} frames")
 
         def progress(done: int, total: int) -> None:
@@ -343,4 +375,4 @@ def _show_summary(arguments: argparse.Namespace, summary: Summary, prepared: Pre
         from zemosaic_stack_core.prepare.report import group_facts
 
         facts["prepared"] = group_facts(prepared)
-    answer_either(facts, describe_summary(summary), as_json=arguments.json)
+    answer_either(facts, () if arguments.quiet else describe_summary(summary), as_json=arguments.json)

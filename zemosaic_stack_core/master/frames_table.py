@@ -47,7 +47,8 @@ _COLUMNS = (
     ("REJHIPCT", "*>f4"),
     ("NOTE", "text"),
 )
-TABLE_UNITS = {"SIZE": "byte", "EXPTIME": "s", "FWHM": "pix", "REJLOPCT": "%", "REJHIPCT": "%"}
+# A percentage has none: FITS knows no unit of that name, and astropy warns of it.
+TABLE_UNITS = {"SIZE": "byte", "EXPTIME": "s", "FWHM": "pix"}
 # Characters of a name that stand in the table as they are.
 _SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 

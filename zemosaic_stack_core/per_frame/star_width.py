@@ -48,7 +48,7 @@ def require_star_library() -> Any:
     except ImportError:
         raise InvalidInputError(
             "weighting 'noise_fwhm' measures stars with sep, which is not installed; "
-            'expected: pip install "zemosaic-stack-core[fwhm]"'
+            "expected: python -m pip install sep"
         ) from None
 
 

@@ -118,7 +118,7 @@ def read_weights_csv(path: str | os.PathLike[str], names: Sequence[str]) -> _Flo
     table = os.fspath(path)
     line_of: dict[int, int] = {}
     weights = np.zeros(len(names))
-    for line, file_name, text in _read_table(table):
+    for line, file_name, text in read_weight_rows(table):
         frame = _frame_named(file_name, names, f"{table}, line {line}")
         if frame is None:
             continue
@@ -137,7 +137,7 @@ def read_weights_csv(path: str | os.PathLike[str], names: Sequence[str]) -> _Flo
     return weights
 
 
-def _read_table(table: str) -> list[tuple[int, str, str]]:
+def read_weight_rows(table: str) -> list[tuple[int, str, str]]:
     """Return line, file and weight of each row of a table in UTF-8 whose first line names the columns."""
     try:
         with Path(table).open(encoding="utf-8-sig", newline="") as file:

@@ -90,7 +90,8 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
     ----------
     path : path
         A JSON file ``{"tiles": [{"id": 1, "frames": ["a.fits", ...]}, ...]}``: frames are files, folders or patterns,
-        relative to the plan's folder; ``id`` is by default the position, from 1; ``name`` is optional. Or a folder:
+        relative to the plan's folder; ``id`` is by default the position, from 1; ``name`` is optional; there is
+        nothing else in it. Or a folder:
         each of its sub-folders, in natural order, is a tile, numbered from 1; hidden ones, those of the system, those
         without frames and the tiles of an earlier run are not.
     output : path, optional
@@ -213,10 +214,19 @@ def _json_tiles(source: Path) -> list[TileSpec]:
         raise FrameReadError(f"{source}: {error.strerror}; expected a plan (JSON) or a folder of tiles") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{source}: not a JSON file ({error}); expected a plan of tiles") from None
+    if isinstance(plan, dict):
+        _refuse_unknown(str(source), plan, ("tiles",))
     entries = plan.get("tiles") if isinstance(plan, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InvalidInputError(f'{source}: no list of tiles; expected {{"tiles": [{{"frames": [...]}}, ...]}}')
     return [_json_tile(source, position, entry) for position, entry in enumerate(entries, start=1)]
+
+
+def _refuse_unknown(where: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raise where a plan has a key that means nothing: more often than not it is misspelt."""
+    for key in entry:
+        if key not in known:
+            raise InvalidInputError(f"{where}: {key!r} means nothing in a plan; expected {', '.join(known)}")
 
 
 def _json_tile(source: Path, position: int, entry: Any) -> TileSpec:
@@ -224,6 +234,7 @@ def _json_tile(source: Path, position: int, entry: Any) -> TileSpec:
     where = f"{source}: tile {position} of the list"
     if not isinstance(entry, dict):
         raise InvalidInputError(f'{where} is a {type(entry).__name__}; expected {{"id": ..., "frames": [...]}}')
+    _refuse_unknown(where, entry, ("id", "name", "frames"))
     number = entry.get("id", position)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 10**9:
         raise InvalidInputError(f"{where}: id is {number!r}; expected a whole number of at least 0")

@@ -164,8 +164,8 @@ def require_libraries(options: PrepareOptions) -> None:
     lacking = [name for name, needed in is_needed.items() if needed and not is_installed(name)]
     if lacking:
         raise InvalidInputError(
-            f"preparing raw frames needs {', '.join(lacking)}, not installed; "
-            "expected: pip install 'zemosaic-stack-core[prepare]', or --align none for frames that are aligned already"
+            f"preparing raw frames needs {' and '.join(lacking)}, not installed; expected: python -m pip install "
+            f"{' '.join(lacking)}, or --align none for frames that are aligned already"
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
@@ -26,16 +27,31 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     `InvalidInputError` means that it is a folder, or there already and not to be overwritten, `OutputError` that there
     is no folder to write it in, or no permission to.
     """
-    target = Path(path)
-    if target.is_dir():
+    _check_name(Path(path), overwrite=overwrite)
+    folder = _folder_of(Path(path))
+    try:  # permissions tell nothing to root, nor of a read-only or a full disk
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"?")
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror} in {folder}; expected a folder that can be written") from None
+
+
+def _check_name(target: Path, *, overwrite: bool) -> None:
+    """Raise where a file of this name can't be, or must not be replaced."""
+    if os.path.isdir(target):  # noqa: PTH112 - pathlib's raises where the name is too long
         raise InvalidInputError(f"{target}: a folder; expected the name of a file to write")
-    if not overwrite and os.path.lexists(target):
-        raise InvalidInputError(f"{target}: the file exists; expected a new name, or --overwrite")
     folder = _folder_of(target)
     if not folder.is_dir():
         raise OutputError(f"{target}: {folder} is not a folder; expected one to write in")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{target}: no permission to write in {folder}; expected a folder that can be written")
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{target}: {reason}; expected the name of a file to write") from None
+    if not overwrite:
+        raise InvalidInputError(f"{target}: the file exists; expected a new name, or --overwrite")
 
 
 @contextmanager
@@ -47,7 +63,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     untouched. Only a killed process can leave a temporary file: see `remove_leftovers`. A symbolic link is followed.
     The file can be read as well, and is seekable. Raise as `check_output`, and `OutputError` where the disk is full.
     """
-    check_output(path, overwrite=overwrite)
+    _check_name(Path(path), overwrite=overwrite)
     target = Path(os.path.realpath(path))
     folder = _folder_of(target)
     temporary = folder / f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}"
@@ -62,7 +78,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
                 if error.errno not in _NO_FLUSH:
                     raise
                 _say_unflushed(folder)
-        check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
+        _check_name(Path(path), overwrite=overwrite)  # somebody may have written it meanwhile
         temporary.replace(target)
         _sync_folder(folder)
     except OSError as error:

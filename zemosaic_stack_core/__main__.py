@@ -1,4 +1,4 @@
-"""``python -m zemosaic_stack_core.command_line``: the command ``zemosaic-worker``."""
+"""``python -m zemosaic_stack_core``: the command ``zemosaic-worker``."""
 
 from zemosaic_stack_core.command_line import main
 
