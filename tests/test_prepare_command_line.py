@@ -135,6 +135,16 @@ def test_weights_are_named_by_the_raw_frames(raw: Path, tmp_path: Path) -> None:
     assert weights[2] == pytest.approx(3 * weights[0])
 
 
+def test_a_light_without_a_weight_is_found_before_the_work(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "weights.csv"
+    table.write_text("file,weight\nother.fits,1\n", encoding="utf-8")
+    assert run("stack", raw, "-o", tmp_path / "m.fits", "--weights", table) == 2
+    assert "weights.csv: no row for" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [table]
+
+
 def test_a_dry_run_reads_headers_only(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("stack", raw, "-o", tmp_path / "m.fits", "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)["prepare"]

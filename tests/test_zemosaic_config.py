@@ -170,7 +170,7 @@ def test_read_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "the configuration can't be read"),
+        (None, "No such file or directory; expected a readable"),
         ("{", "not a JSON file"),
         ("[1]", "found a JSON list; expected an object"),
     ],

@@ -129,7 +129,7 @@ def _how(name: str, default: Any) -> dict[str, Any]:
     elif isinstance(default, tuple):
         how |= {"type": number, "nargs": len(default), "metavar": ("LOW", "HIGH")}
     else:  # a number that has no default is a float
-        how |= {"type": _whole, "metavar": "N"} if isinstance(default, int) else {"type": number, "metavar": "X"}
+        how |= {"type": whole, "metavar": "N"} if isinstance(default, int) else {"type": number, "metavar": "X"}
     how["help"] = f"{text[:1].lower()}{text[1:]} (default: {'none' if default is None else shown})".replace("%", "%%")
     return how
 
@@ -254,7 +254,7 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     """Read a whole number."""
     try:
         return int(text)

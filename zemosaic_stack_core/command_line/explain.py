@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from zemosaic_stack_core.command_line.arguments import whole
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer_either
 from zemosaic_stack_core.system.quantities import count_text
@@ -25,8 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="exit code: 0 where the kernel gives the master's bits again, 1 where not.",
     )
     parser.add_argument("master", metavar="MASTER", help="a master that this program wrote")
-    parser.add_argument("row", type=int, metavar="ROW", help="row, from 0 (the first of the file; FITS y less 1)")
-    parser.add_argument("column", type=int, metavar="COL", help="column, from 0 (FITS x less 1)")
+    parser.add_argument("row", type=whole, metavar="ROW", help="row, from 0 (the first of the file; FITS y less 1)")
+    parser.add_argument("column", type=whole, metavar="COL", help="column, from 0 (FITS x less 1)")
     parser.add_argument("--json", action="store_true", help="machine-readable on standard output")
 
 

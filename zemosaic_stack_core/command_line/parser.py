@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -48,6 +49,11 @@ class CommandParser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Parse, and take what is unknown for an error of this parser: its options are the ones that may be meant."""
+        for word in map(str, sys.argv[1:] if args is None else args):  # what is misspelt is not what is lacking
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                break
+            if re.match(r"--\w", word) and word.partition("=")[0] not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {word}")
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -72,5 +78,6 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the question with the known words that begin with `word` or are like it, empty without any."""
     known = list(known)
     longer = [name for name in known if len(word) > len("--") and name.startswith(word)]
-    similar = (longer or difflib.get_close_matches(word, known, cutoff=0.7))[:_MOST_SUGGESTIONS]
+    inner = [name for name in known if len(word) > len("min") and word in name]
+    similar = (longer or difflib.get_close_matches(word, known, cutoff=0.7) or inner)[:_MOST_SUGGESTIONS]
     return f" (did you mean {' or '.join(similar)}?)" if similar else ""

@@ -239,6 +239,11 @@ def _prepare(
     """Prepare raw frames, and return the options that they are stacked with."""
     from zemosaic_stack_core.prepare.report import describe_frame
 
+    if arguments.weights is not None:  # hours later it would be late to find a frame that is not in the table
+        from zemosaic_stack_core.per_frame.weighting import read_weights_csv
+        from zemosaic_stack_core.prepare.frame_set import inspect_frames
+
+        read_weights_csv(arguments.weights, [light.name for light in inspect_frames(frames, policy.options).lights])
     output = Path(arguments.output)
     with open_display(is_quiet=arguments.quiet) as display:
         prepared = policy.prepare(

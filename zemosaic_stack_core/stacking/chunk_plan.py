@@ -138,7 +138,8 @@ def plan_chunks(
         if pixels < 1:
             need = _chunk_bytes(footprint, 1)
             raise OutOfMemoryError(
-                f"one pixel of {footprint.frames} frames takes {need:,} bytes; the memory budget is {budget:,} bytes"
+                f"one pixel of {footprint.frames} frames takes {need:,} bytes; the memory budget is {budget:,} bytes; "
+                "expected a larger one"
             )
     rows = pixels // footprint.columns
     if rows >= 1:

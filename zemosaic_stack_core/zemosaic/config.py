@@ -101,9 +101,11 @@ def read_zemosaic_config(path: str | Path) -> dict[str, Any]:
     try:
         settings = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors on Windows write the mark
     except OSError as error:
-        raise InvalidInputError(f"{path}: the configuration can't be read: {error.strerror or error}") from error
+        raise InvalidInputError(
+            f"{path}: {error.strerror or error}; expected a readable zemosaic_config.json"
+        ) from None
     except ValueError as error:
-        raise InvalidInputError(f"{path}: not a JSON file: {error}") from error
+        raise InvalidInputError(f"{path}: not a JSON file ({error}); expected a zemosaic_config.json") from None
     if not isinstance(settings, dict):
         raise InvalidInputError(f"{path}: found a JSON {type(settings).__name__}; expected an object of settings")
     return settings
