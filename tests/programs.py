@@ -14,13 +14,13 @@ def on_host(case, array):
     return out
 
 
-def run(case, function, rows, *, task=None, tables=None, whole=None, **more):
+def run(case, function, rows, *, task=None, tables=None, whole=None, pixels=None, **more):
     """Run a function on a backend; `rows` are arrays of shape (frame, pixel). Return results and counts by name."""
     rows = {name: np.asarray(values) for name, values in rows.items()}
-    frames, pixels = next(iter(rows.values())).shape
+    frames, entries = next(iter(rows.values())).shape
     inputs = Inputs(
         frames,
-        pixels,
+        entries if pixels is None else pixels,
         {name: [case.make(row) for row in values] for name, values in rows.items()},
         tables={name: case.make(table) for name, table in (tables or {}).items()},
         whole={name: case.make(row) for name, row in (whole or {}).items()},

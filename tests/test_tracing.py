@@ -499,3 +499,42 @@ def test_a_call_leaves_the_interpreter_to_others():
         sys.setswitchinterval(before)
         is_done.set()
         thread.join()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("pixels", [5, 16, 41])
+def test_windows_and_results_of_frames(backend, count, pixels):
+    random = np.random.default_rng(count)
+    rows, table = random.normal(size=(3, 64)).astype(np.float32), random.normal(size=60).astype(np.float32)
+    index = random.integers(2, 50, 64).astype(np.int32)
+
+    def function(xp, column, task):
+        at = xp.astype(column.whole("at"), xp.int32)
+        weights = column.window("table", at, count)
+
+        def step(frame, carry):
+            samples = frame.window("value", at, count, -2)
+            total = samples[0] * weights[0]
+            for sample, weight in zip(samples[1:], weights[1:], strict=True):
+                total = total + sample * weight
+            frame.give("total", total)
+            frame.give("is_high", total > 0.0)
+            return [carry[0] + total]
+
+        return {"sum": column.visit([column.full(0.0, "f32")], step)[0]}
+
+    found, _ = run(backend, function, {"value": rows}, whole={"table": table, "at": index[:pixels]}, pixels=pixels)
+    total = np.zeros((3, pixels), np.float32)
+    for place in range(count):
+        total = total + rows[:, index[:pixels] - 2 + place] * table[index[:pixels] + place]
+    assert_bits(found["total"], total)
+    assert_bits(found["is_high"], total > 0)
+    assert_bits(found["sum"], total[0] + total[1] + total[2])
+
+
+def test_a_window_is_of_float32_and_narrow():
+    layout = Layout(whole=(("bytes", "u8"), ("table", "f32")))
+    with pytest.raises(TypeError, match="a window of 9 entries at i32; expected 1 to 8 at int32"):
+        trace(lambda xp, column, task: {"x": column.window("table", column.frames, 9)[0]}, None, layout)
+    with pytest.raises(TypeError, match="a window of u8; expected f32"):
+        trace(lambda xp, column, task: {"x": column.window("bytes", column.frames, 2)[0]}, None, layout)

@@ -517,7 +517,8 @@ class CupyBackend:
         given = [row for rows in inputs.rows.values() for row in rows] + list(inputs.whole.values())
         rows = [cupy.ascontiguousarray(row) for row in given]
         tables = [cupy.ascontiguousarray(inputs.tables[name]) for name in layout.tables]
-        results = {name: cupy.empty(pixels, ARRAYS[program.types[number]]) for name, number in program.results}
+        results = {name: cupy.empty((frames, pixels), ARRAYS[dtype]) for name, dtype in program.given}
+        results |= {name: cupy.empty(pixels, ARRAYS[program.types[number]]) for name, number in program.results}
         tallies = cupy.zeros((len(program.tallies), frames), np.int64)
         handed = [
             *([array.data.ptr for array in arrays] for arrays in (rows, tables, results.values())),

@@ -45,6 +45,7 @@ class _Writer:
     def __init__(self, program: Program) -> None:
         self.program, self.text, self.depth = program, list[str](), 2
         self._names: dict[int, str] = {}
+        self._windows: dict[int, tuple[Any, ...]] = {}
 
     def add(self, line: str) -> None:
         """Write a line."""
@@ -61,6 +62,8 @@ class _Writer:
                 self.statement(line)
             elif line.operation == "constant":
                 self._names[line.number] = _constant(line.operands[0], line.dtype)
+            elif line.operation == "window":
+                self._windows[line.number] = line.operands
             elif line.operation == "frames":
                 self._names[line.number] = "frames"
             else:
@@ -101,9 +104,13 @@ class _Writer:
         if operation == "parameter":
             return f"parameters[{operands[0]}]"
         if operation == "whole":
-            return f"({kind}rows[{len(self.program.layout.rows)} * frames + {operands[0]}])[i]"
+            return f"({kind}{self._row(operands[0], None)})[i]"
         if operation == "row":
-            return f"({kind}rows[{operands[0]} * frames + {self._names[operands[1]]}])[i]"
+            return f"({kind}{self._row(*operands)})[i]"
+        if operation == "part":
+            index, offset, _, place, counter = self._windows[operands[0]]
+            row = self._row(place, counter)
+            return f"({kind}{row})[{self._names[index]} + {offset + operands[1]}]"
         if operation == "number":
             return f"numbers[{operands[0]} * frames + {self._names[operands[1]]}]"
         if operation == "take":
@@ -111,6 +118,12 @@ class _Writer:
         if operation in ("fetch", "gather"):
             return self.entry(operands[0], self._names[operands[1]])
         return None
+
+    def _row(self, place: int, counter: int | None) -> str:
+        """Return the expression of a row's address: a frame's, or (no counter) one that all share."""
+        if counter is None:
+            return f"rows[{len(self.program.layout.rows)} * frames + {place}]"
+        return f"rows[{place} * frames + {self._names[counter]}]"
 
     def entry(self, table: int, index: str) -> str:
         """Return the thread's entry of a column; neighbors' entries lie side by side."""
@@ -122,10 +135,17 @@ class _Writer:
             table, index, further, value = line.operands
             place = "middle" if index == "middle" else self._names[index]
             self.add(f"{self.entry(table, f'{place} + {further}')} = {self._names[value]};")
+        elif line.operation == "give":
+            place, counter, number = line.operands
+            self.result(place, number, f"{self._names[counter]} * pixels + i")
         else:
             place, counter, mask = line.operands
             at = f"{place} * frames + {self._names[counter]}"
             self.add(f"if ({self._names[mask]}) atomicAdd(&tallies[{at}], 1ull);")
+
+    def result(self, place: int, number: int, at: str) -> None:
+        """Write into one of the results."""
+        self.add(f"(({_TYPES[self.program.types[number]]}*)results[{place}])[{at}] = {self._names[number]};")
 
     def sort(self) -> None:
         """Write the sort: whole groups in registers, then comparators from a table."""
@@ -182,8 +202,8 @@ def cuda_source(program: Program) -> str:
     """Return a program as the kernel ``f``."""
     writer = _Writer(program)
     writer.write(program.lines)
-    for place, (_, number) in enumerate(program.results):
-        writer.add(f"(({_TYPES[program.types[number]]}*)results[{place}])[i] = {writer._names[number]};")
+    for place, (_, number) in enumerate(program.results, len(program.given)):
+        writer.result(place, number, "i")
     columns = [
         f"  double* column{table + 1} = (double*)(column0 + (long long)(frames + frames % 2) * threads) + "
         f"{table}ll * (frames + 1) * threads;"

@@ -71,6 +71,8 @@ def _run(function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
     parameters = np.array([inputs.parameters[name] for name in program.layout.parameters], np.float64)
     tables = [np.ascontiguousarray(inputs.tables[name]) for name in program.layout.tables]
     results: dict[str, npt.NDArray[Any]] = {}
+    for name, dtype in program.given:
+        results[name] = np.empty((frames, room), ARRAYS[dtype])
     for name, number in program.results:
         results[name] = np.empty(room, ARRAYS[program.types[number]])
     tallies = np.zeros((len(program.tallies), frames), np.int64)
@@ -89,7 +91,7 @@ def _run(function: Callable[..., Any], task: Any, inputs: Inputs) -> Outputs:
         len(network) // 2,
         -(-scratch.ctypes.data // ALIGNMENT) * ALIGNMENT,
     )
-    found = {name: row[:pixels] for name, row in results.items()}
+    found = {name: row[..., :pixels] for name, row in results.items()}
     return found, dict(zip(program.tallies, tallies, strict=True))
 
 

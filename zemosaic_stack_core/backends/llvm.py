@@ -7,7 +7,7 @@ are those of the same operations on any other machine. A call releases the inter
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -60,6 +60,9 @@ class _Writer:
         self.program, self.text, self.label = program, ["  br label %vectors", "vectors:"], "vectors"
         self._names: dict[int, str] = {}
         self._scalars: dict[int, str] = {}
+        self._windows: dict[int, list[str]] = {}
+        # The lanes of an index, by its number and the block that they were taken out in.
+        self._lanes: dict[tuple[int, str], list[str]] = {}
         self._count = 0
 
     def fresh(self) -> str:
@@ -132,6 +135,66 @@ class _Writer:
         held = self.named(f"load <{LANES} x {kind}>, ptr {address}, align 1")
         return self.named(f"icmp ne <{LANES} x i8> {held}, zeroinitializer") if dtype == BOOL else held
 
+    def row(self, place: int, counter: int | None) -> str:
+        """Load the address of a row: of a frame's, or (no counter) of one that all share."""
+        begin = place if counter is not None else len(self.program.layout.rows)
+        at = self.named(f"mul i64 %frames, {begin}")
+        at = self.named(f"add i64 {at}, {place if counter is None else self._scalars[counter]}")
+        return self.named(f"load ptr, ptr {self.named(f'getelementptr ptr, ptr %rows, i64 {at}')}")
+
+    def window(self, line: Line) -> None:
+        """Load, for each lane, entries that lie one after the other; `part` finds them."""
+        index, offset, count, place, counter = line.operands
+        width = next(wide for wide in (1, 2, 4, 8) if wide >= count)
+        start = self.row(place, counter)
+        start = self.named(f"getelementptr float, ptr {start}, i64 {offset}")
+        loaded = []
+        for lane in self.lanes(index):
+            address = self.named(f"getelementptr float, ptr {start}, i64 {lane}")
+            loaded.append(self.named(f"load <{width} x float>, ptr {address}, align 4"))
+        self._windows[line.number] = self.transposed(loaded, width)
+
+    def part(self, line: Line) -> str:
+        """Return one of the vectors of a window."""
+        window, place = line.operands
+        vector: str = self._windows[window][place]
+        return vector
+
+    def lanes(self, index: int) -> list[str]:
+        """Return the lanes of an index, taken out once a block."""
+        key = index, self.label
+        if key not in self._lanes:
+            vector = f"<{LANES} x i32> {self._names[index]}"
+            taken = [self.named(f"extractelement {vector}, i32 {lane}") for lane in range(LANES)]
+            self._lanes[key] = [self.named(f"sext i32 {lane} to i64") for lane in taken]
+        return self._lanes[key]
+
+    def transposed(self, loaded: list[str], width: int) -> list[str]:
+        """Return vectors with all lanes' first entries, their second ones and so on."""
+        vectors = []
+        for first in range(width):
+            parts, size = loaded[first::width], width
+            while len(parts) > 1:
+                pairs = zip(parts[::2], parts[1::2], strict=True)
+                parts = [self.shuffled(*pair, size, range(2 * size)) for pair in pairs]
+                size *= 2
+            vectors += parts
+        # Lane and vector are numbers of as many bits: each round exchanges one bit of both.
+        bit = 1
+        while bit < width:
+            orders = [[lane & ~bit | side | (LANES if lane & bit else 0) for lane in range(LANES)] for side in (0, bit)]
+            for low in (place for place in range(width) if not place & bit):
+                pair = vectors[low], vectors[low | bit]
+                vectors[low], vectors[low | bit] = (self.shuffled(*pair, LANES, order) for order in orders)
+            bit *= 2
+        return vectors
+
+    def shuffled(self, first: str, second: str, size: int, places: Sequence[int]) -> str:
+        """Return entries of two vectors of a size, counted through both."""
+        order = ", ".join(f"i32 {place}" for place in places)
+        kind = f"<{size} x float>"
+        return self.named(f"shufflevector {kind} {first}, {kind} {second}, <{len(places)} x i32> <{order}>")
+
     # --- lines
 
     def write(self, lines: list[Line | Loop]) -> None:
@@ -203,15 +266,9 @@ class _Writer:
             address = self.named(f"getelementptr double, ptr %parameters, i64 {place}")
             return self.spread(self.named(f"load double, ptr {address}"), F64)
         if line.operation == "whole":
-            at = self.named(f"mul i64 %frames, {len(self.program.layout.rows)}")
-            at = self.named(f"add i64 {at}, {place}")
-            address = self.named(f"getelementptr ptr, ptr %rows, i64 {at}")
-            return self.pixels_of(self.named(f"load ptr, ptr {address}"), line.dtype)
+            return self.pixels_of(self.row(place, None), line.dtype)
         if line.operation == "row":
-            at = self.named(f"mul i64 %frames, {place}")
-            at = self.named(f"add i64 {at}, {self._scalars[line.operands[1]]}")
-            address = self.named(f"getelementptr ptr, ptr %rows, i64 {at}")
-            return self.pixels_of(self.named(f"load ptr, ptr {address}"), line.dtype)
+            return self.pixels_of(self.row(place, line.operands[1]), line.dtype)
         if line.operation == "number":
             at = self.named(f"mul i64 %frames, {place}")
             at = self.named(f"add i64 {at}, {self._scalars[line.operands[1]]}")
@@ -346,17 +403,30 @@ class _Writer:
     def results(self) -> None:
         """Write what the program results in."""
         for place, (_, number) in enumerate(self.program.results):
-            dtype, value = self.program.types[number], self._names[number]
-            kind = _IN_MEMORY[dtype]
-            if dtype == BOOL:
-                value = self.named(f"zext <{LANES} x i1> {value} to <{LANES} x i8>")
-            address = self.named(f"getelementptr ptr, ptr %results, i64 {place}")
-            row = self.named(f"load ptr, ptr {address}")
-            address = self.named(f"getelementptr {kind}, ptr {row}, i64 %i")
-            self.add(f"store <{LANES} x {kind}> {value}, ptr {address}, align 1")
+            self.result(len(self.program.given) + place, number, "%i")
+
+    def give(self, line: Line) -> None:
+        """Write a result of a frame."""
+        place, counter, number = line.operands
+        first = self.named(f"mul i64 %stride, {self._scalars[counter]}")
+        self.result(place, number, self.named(f"add i64 {first}, %i"))
+
+    def result(self, place: int, number: int, at: str) -> None:
+        """Write lanes into one of the results."""
+        dtype, value = self.program.types[number], self._names[number]
+        kind = _IN_MEMORY[dtype]
+        if dtype == BOOL:
+            value = self.named(f"zext <{LANES} x i1> {value} to <{LANES} x i8>")
+        address = self.named(f"getelementptr ptr, ptr %results, i64 {place}")
+        row = self.named(f"load ptr, ptr {address}")
+        address = self.named(f"getelementptr {kind}, ptr {row}, i64 {at}")
+        self.add(f"store <{LANES} x {kind}> {value}, ptr {address}, align 1")
 
 
 _WRITERS: dict[str, Any] = {
+    "give": _Writer.give,
+    "window": _Writer.window,
+    "part": _Writer.part,
     "store": _Writer.store,
     "fetch": _Writer.fetch,
     "gather": _Writer.gather,
@@ -386,6 +456,7 @@ entry:
   %highest.below = sub i64 %middle, 1
   %groups = sdiv i64 %frames, GROUP
   %last = sub i64 %pixels, LANES
+  %stride = call i64 @llvm.smax.i64(i64 %pixels, i64 LANES)
   %frames.32 = trunc i64 %frames to i32
   %frames.one = insertelement <LANES x i32> poison, i32 %frames.32, i32 0
   %frames.all = shufflevector <LANES x i32> %frames.one, <LANES x i32> poison, <LANES x i32> zeroinitializer

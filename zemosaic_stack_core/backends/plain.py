@@ -42,6 +42,14 @@ class Frame:
         row = inputs.rows[name][self._index]
         return row if name not in inputs.stored else _from_file(row, inputs.stored[name])
 
+    def window(self, name: str, index: Any, count: int, offset: int = 0) -> list[Any]:
+        """Return entries one after the other of one of the frame's rows."""
+        return self._column.entries(self._column.inputs.rows[name][self._index], index, count, offset)
+
+    def give(self, name: str, value: Any) -> None:
+        """Make a row a result of the frame."""
+        self._column.given.setdefault(name, []).append(value)
+
     def tally(self, name: str, mask: Any) -> None:
         """Count the pixels where a mask is true."""
         xp = self._column.xp
@@ -57,6 +65,7 @@ class Column:
     def __init__(self, xp: Any, inputs: Inputs, device: Any) -> None:
         self.xp, self.inputs, self.device = xp, inputs, device
         self.tallies: dict[str, list[Any]] = {}
+        self.given: dict[str, list[Any]] = {}
         self._samples: list[Any] = []
         self._flat: Any = None
         self._lane = xp.arange(inputs.pixels, dtype=xp.int64, device=device)
@@ -81,6 +90,15 @@ class Column:
     def whole(self, name: str) -> Any:
         """Return a row that all frames share."""
         return self.inputs.whole[name]
+
+    def window(self, name: str, index: Any, count: int, offset: int = 0) -> list[Any]:
+        """Return entries one after the other of a row that all frames share."""
+        return self.entries(self.inputs.whole[name], index, count, offset)
+
+    def entries(self, row: Any, index: Any, count: int, offset: int) -> list[Any]:
+        """Return `count` entries of a row from each pixel's own index on."""
+        first = self.xp.astype(index, self.xp.int64) + offset
+        return [self.xp.take(row, first + place, axis=0) for place in range(count)]
 
     def full(self, value: float, dtype: str) -> Any:
         """Return a row of equal values."""
@@ -187,6 +205,7 @@ def run_plainly(
     """Return the results of a function by name, and its counts of frames: shape (frame,), int64."""
     column = Column(xp, inputs, device)
     results = function(xp, column, task)
+    results |= {name: xp.stack(rows) for name, rows in column.given.items()}
     zero = xp.zeros((), dtype=xp.int64, device=device)
     counts = {
         name: xp.stack([*found, *[zero] * (inputs.frames - len(found))]) for name, found in column.tallies.items()

@@ -27,6 +27,9 @@ FLOATS = (F32, F64)
 # Types of samples as they are read; each is converted to float32 by one rounding at most.
 READ_TYPES = ("u8", "i16", "u16", I32, F32, F64, *STORED_TYPES)
 
+# Most entries of a row that are read at once.
+WINDOW = 8
+
 # Types that an operation takes; others would mean something else to each compiler, as u16 that is compared as i16.
 _NUMBERS = (F32, F64, I32)
 _TAKEN = {
@@ -73,6 +76,8 @@ class Program:
     lines: list[Line | Loop] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     results: list[tuple[str, int]] = field(default_factory=list)
+    # Results of each frame: name and type.
+    given: list[tuple[str, str]] = field(default_factory=list)
     tallies: list[str] = field(default_factory=list)
     columns: int = 0
 
@@ -363,6 +368,11 @@ class TracedColumn:
         place = names.index(name)
         return self._recorder.record("whole", self._layout.whole[place][1], place)
 
+    def window(self, name: str, index: Symbol, count: int, offset: int = 0) -> list[Symbol]:
+        """Return `count` entries, float32, one after the other of a row that all frames share; see `TracedFrame`'s."""
+        names = [known for known, _ in self._layout.whole]
+        return _window(index, count, offset, self._layout.whole[names.index(name)][1], (names.index(name), None))
+
     def full(self, value: float, dtype: str) -> Symbol:
         """Return a constant."""
         return self._recorder.symbol_of(value, dtype)
@@ -493,12 +503,38 @@ class TracedFrame:
         place = [known for known, _ in self._layout.rows].index(name)
         return self._recorder.record("row", self._layout.rows[place][1], place, self._counter)
 
+    def window(self, name: str, index: Symbol, count: int, offset: int = 0) -> list[Symbol]:
+        """Return `count` entries, float32, one after the other of one of the frame's rows.
+
+        Each pixel's begin at its own index (int32) plus an offset that is known when this is traced. The row must have
+        `WINDOW` entries from there on.
+        """
+        place = [known for known, _ in self._layout.rows].index(name)
+        return _window(index, count, offset, self._layout.rows[place][1], (place, self._counter))
+
+    def give(self, name: str, value: Symbol) -> None:
+        """Make a value a result of the frame: of that name there is one a frame, shape (frame, pixel)."""
+        given = self._recorder.program.given
+        if (name, value.dtype) not in given:
+            given.append((name, value.dtype))
+        self._recorder.state("give", given.index((name, value.dtype)), self._counter, value)
+
     def tally(self, name: str, mask: Symbol) -> None:
         """Count the pixels where a mask is true: a number of the frame's, over all pixels."""
         tallies = self._recorder.program.tallies
         if name not in tallies:
             tallies.append(name)
         self._recorder.state("tally", tallies.index(name), self._counter, mask)
+
+
+def _window(index: Symbol, count: int, offset: int, dtype: str, row: tuple[Any, ...]) -> list[Symbol]:
+    """Record entries of a row that lie one after the other."""
+    if dtype != F32:
+        raise TypeError(f"a window of {dtype}; expected {F32}")
+    if not 0 < count <= WINDOW or index.dtype != I32:
+        raise TypeError(f"a window of {count} entries at {index.dtype}; expected 1 to {WINDOW} at int32")
+    window = index.recorder.record("window", F32, index, offset, count, *row)
+    return [index.recorder.record("part", F32, window, place) for place in range(count)]
 
 
 def trace(function: Callable[..., dict[str, Symbol]], task: Any, layout: Layout) -> Program:

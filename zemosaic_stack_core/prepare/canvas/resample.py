@@ -20,16 +20,21 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.backends.host import host_program
+from zemosaic_stack_core.backends.inputs import Inputs
+from zemosaic_stack_core.backends.tracing import WINDOW
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
 
 _Image = npt.NDArray[np.float32]
 _Places = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
+# Flat indices of pixels of dark rings on the output grid, and how much was added there.
+_Ring = tuple[_Indices, _Image]
 
 # Of output computed at once: the arrays of a band stay in the cache.
 _BAND_PIXELS = 1 << 14
@@ -45,8 +50,7 @@ _NOISE_ROWS = 100
 # Pixels that a place may be outside because of rounding.
 _ROUNDING = 1e-6
 # Places per pixel, a power of 2.
-_STEP_BITS = 12
-_STEPS = 1 << _STEP_BITS
+_STEPS = 1 << 12
 
 
 class PixelMap(Protocol):
@@ -81,52 +85,124 @@ class AffineMap:
 def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel: str = "lanczos3") -> _Image:
     """Return a frame, shape (row, column) or (row, column, channel), on the output grid; missing is NaN."""
     order = _ORDERS[kernel]
-    source = _Source.of(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], order)
-    channels = source.channels
-    out = np.full((channels, rows, columns), np.nan, np.float32)
+    planes = pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    bordered = _bordered(planes, order)
+    undershoot = [_undershoot(plane) for plane in planes]
+    limits = {"right": planes.shape[2] - 1 + _ROUNDING, "bottom": planes.shape[1] - 1 + _ROUNDING}
+    weights = {"weights": _weights(order)}
+    out = np.empty((len(planes), rows, columns), np.float32)
     height = max(1, _BAND_PIXELS // columns)
-    rings: list[_Rings] = []
+    rings: list[list[_Ring]] = [[] for _ in planes]
     for start in range(0, rows, height):
         stop = min(rows, start + height)
         x, y = mapping.places(start, stop, columns)
         area = mapping.areas(start, stop, columns)
-        inside = (x >= -_ROUNDING) & (y >= -_ROUNDING)
-        inside &= (x <= pixels.shape[1] - 1 + _ROUNDING) & (y <= pixels.shape[0] - 1 + _ROUNDING)
-        where = np.flatnonzero(inside)
-        if not where.size:
-            continue
-        is_whole = where.size == inside.size
-        x, y = (axis.reshape(-1) if is_whole else axis.reshape(-1)[where] for axis in (x, y))
-        values, low, added = source.interpolate(x, y)
-        if not isinstance(area, float):
-            factor = np.broadcast_to(area, inside.shape).reshape(-1)[where].astype(np.float32)[:, np.newaxis]
+        numbers, whole = {"undershoot": undershoot}, {"x": x.reshape(-1), "y": y.reshape(-1)}
+        if isinstance(area, float):
+            numbers["area"] = [area] * len(planes)
         else:
-            factor = np.full(1, area, np.float32)
-        if not isinstance(area, float) or area != 1.0:
-            values *= factor
-        if added.any():
-            rings.append(_Rings(start * columns + where[low], added * (factor[low] if len(factor) > 1 else factor)))
-        for channel in range(channels):
-            band = out[channel, start:stop].reshape(-1)
-            band[slice(None) if is_whole else where] = values[:, channel]
-    if rings:
-        index, given = np.concatenate([ring.index for ring in rings]), np.concatenate([ring.added for ring in rings])
-        for channel in range(channels):
-            _give_back(out[channel], index, given[:, channel])
+            whole["area"] = area.reshape(-1)
+        program = host_program(_interpolate, _Task(order, planes.shape[2] + 2 * order))
+        inputs = Inputs(len(planes), x.size, {"image": bordered}, numbers, limits, whole=whole | weights)
+        with np.errstate(invalid="ignore"):  # missing samples that are infinite
+            found, _ = program(inputs)
+        out[:, start:stop] = found["value"].reshape(-1, *x.shape)
+        if found["is_ring"].any():
+            for ring, is_ring, added in zip(rings, found["is_ring"], found["added"], strict=True):
+                index = np.flatnonzero(is_ring)
+                ring.append((start * columns + index, added[index]))
+    for image, bands in zip(out, rings, strict=True):
+        if bands:
+            _give_back(image, *(np.concatenate(parts) for parts in zip(*bands, strict=True)))
     return out[0] if pixels.ndim == 2 else out.transpose(1, 2, 0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Rings:
-    """Pixels of dark rings that were filled: flat indices on the output grid, and how much was added, (pixel, lane)."""
+class _Task(NamedTuple):
+    """What the program must know before it is compiled."""
 
-    index: _Indices
-    added: _Image
+    order: int
+    # Samples of a row of the bordered frame.
+    width: int
+
+
+def _interpolate(xp: Any, column: Any, task: _Task) -> dict[str, Any]:
+    """Give every channel's value at a pixel's place, what was added there because it was in a dark ring, and if it was.
+
+    A frame of the program is a channel; `xp` and `column` are those of `backends.tracing`.
+    """
+    order, width = task.order, task.width
+    x, y = column.whole("x"), column.whole("y")
+    none, nan = column.full(0.0, "f32"), column.full(math.nan, "f32")
+    inside = (x >= -_ROUNDING) & (y >= -_ROUNDING)
+    inside = inside & (x <= column.parameter("right")) & (y <= column.parameter("bottom"))
+    cells, parts = [], []
+    for axis in (x, y):
+        steps = xp.round(xp.where(inside, axis, 0.0) * float(_STEPS))
+        cells.append(xp.floor(steps * (1 / _STEPS)))
+        parts.append(steps - cells[-1] * float(_STEPS))
+    corner = xp.astype((cells[1] + float(order)) * float(width) + (cells[0] + float(order)), xp.int32)
+    across, along = (column.window("weights", xp.astype(part * float(WINDOW), xp.int32), 2 * order) for part in parts)
+
+    def channel(frame: Any, carry: list[Any]) -> list[Any]:
+        value, nearest = none, []
+        for row, weight in enumerate(along, 1 - order):
+            samples = frame.window("image", corner, 2 * order, row * width + 1 - order)
+            line = samples[0] * across[0]
+            for sample, tap in zip(samples[1:], across[1:], strict=True):
+                line = line + sample * tap
+            value = value + line * weight
+            if row in (0, 1):
+                nearest += samples[order - 1 : order + 1]
+        lowest = nearest[0] - frame.number("undershoot")
+        for sample in nearest[1:]:
+            lowest = xp.minimum(lowest, sample - frame.number("undershoot"))
+        is_whole = xp.isfinite(value)
+        added = xp.where(is_whole, xp.maximum(lowest - value, none), none)
+        value = value + added
+
+        def beside_missing(_: list[Any]) -> tuple[list[Any], Any]:
+            return [_bilinear(xp, nearest, parts, none, nan)], is_whole
+
+        area = frame.number("area") if frame.has("area") else xp.astype(column.whole("area"), xp.float32)
+        value = column.repeat(1, [value], inside & ~is_whole, beside_missing)[0]
+        frame.give("value", xp.where(inside, value * area, nan))
+        frame.give("added", added * area)
+        frame.give("is_ring", inside & (added > 0.0))
+        return carry
+
+    column.visit([], channel)
+    return {}
+
+
+def _bilinear(xp: Any, nearest: list[Any], parts: list[Any], none: Any, nan: Any) -> Any:
+    """Return what lies between the four nearest samples; one of weight zero may be missing, or else it is NaN."""
+    x, y = (xp.astype(part * (1 / _STEPS), xp.float32) for part in parts)
+    value, is_lost = none, none > none
+    for sample, weight in zip(nearest, ((1.0 - x) * (1.0 - y), x * (1.0 - y), (1.0 - x) * y, x * y), strict=True):
+        is_there = xp.isfinite(sample)
+        value = value + weight * xp.where(is_there, sample, none)
+        is_lost = is_lost | (~is_there & (weight > 0.0))
+    return xp.where(is_lost, nan, value)
+
+
+def _bordered(planes: _Image, order: int) -> list[_Image]:
+    """Return each plane within a border of missing samples, flat, with room for the last window."""
+    rows, columns = planes.shape[1:]
+    height, width = rows + 2 * order, columns + 2 * order
+    found = []
+    for plane in planes:
+        flat = np.empty(height * width + WINDOW, np.float32)
+        image = flat[: height * width].reshape(height, width)
+        image[order:-order, order:-order] = plane
+        image[:order] = image[-order:] = image[:, :order] = image[:, -order:] = flat[height * width :, np.newaxis] = (
+            np.nan
+        )
+        found.append(flat)
+    return found
 
 
 def _give_back(image: _Image, index: _Indices, added: _Image) -> None:
     """Take the light that was added to dark rings from the stars that they surround, in place: flux is conserved."""
-    index, added = index[added > 0], added[added > 0]
     for begin in range(0, len(index), _RINGS_AT_ONCE):
         some = slice(begin, begin + _RINGS_AT_ONCE)
         row, column = np.divmod(index[some], image.shape[1])
@@ -140,140 +216,21 @@ def _give_back(image: _Image, index: _Indices, added: _Image) -> None:
         np.subtract.at(image, (rows, columns), (weight * share[:, np.newaxis]).astype(np.float32))
 
 
-def _undershoot(pixels: _Image, lanes: int) -> _Image:
-    """Return how far below the four nearest samples a value may be, by the noise of each channel, shape (lane,)."""
-    found = np.full(lanes, np.inf, np.float32)
-    some = pixels[:: max(1, len(pixels) // _NOISE_ROWS)]
-    for channel in range(pixels.shape[2]):
-        apart = np.abs(np.diff(some[..., channel], axis=1))
-        apart = apart[np.isfinite(apart)]
-        if apart.size:
-            found[channel] = _UNDERSHOOT * float(np.median(apart)) / (0.6745 * math.sqrt(2))
-    return found
+def _undershoot(plane: _Image) -> float:
+    """Return how far below the four nearest samples a value may be, by the noise of a channel."""
+    some = plane[:: max(1, len(plane) // _NOISE_ROWS)]
+    apart = np.abs(np.diff(some, axis=1))
+    apart = apart[np.isfinite(apart)]
+    return _UNDERSHOOT * float(np.median(apart)) / (0.6745 * math.sqrt(2)) if apart.size else math.inf
 
 
 @functools.cache
-def _weights(order: int, lanes: int) -> list[_Image]:
-    """Return for each tap, from ``1 - order`` to ``order``, its weight at every step of a pixel, shape (step, lane)."""
+def _weights(order: int) -> _Image:
+    """Return the weights of the taps, from ``1 - order`` to ``order``, at every step of a pixel: `WINDOW` a step."""
     fraction = np.arange(_STEPS) / _STEPS
     distance = [fraction - k for k in range(1 - order, order + 1)]
     taps = [1.0 - np.abs(t) if order == 1 else np.sinc(t) * np.sinc(t / order) for t in distance]
     taps = [np.where(np.arange(_STEPS) == 0, k == 0, tap) for k, tap in enumerate(taps, 1 - order)]  # sinc(1) is 4e-17
-    total = sum(taps)
-    return [np.repeat((tap / total).astype(np.float32)[:, np.newaxis], lanes, axis=1) for tap in taps]
-
-
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """A frame made ready for taps that reach over its border."""
-
-    # Channels lie beside each other, shape (place, lane), three of them with a fourth that is empty: NumPy fetches 16
-    # bytes at an index in the time of 4.
-    flat: _Image
-    missing: npt.NDArray[np.bool_]
-    complete: npt.NDArray[np.bool_]
-    width: int
-    channels: int
-    order: int
-    # How far below the nearest samples a value may be: see `_UNDERSHOOT`.
-    undershoot: _Image
-
-    @classmethod
-    def of(cls, pixels: _Image, order: int) -> _Source:
-        """Pad the planes and find where all taps are present."""
-        from scipy.ndimage import minimum_filter1d
-
-        rows, columns, channels = pixels.shape
-        lanes = channels if channels == 1 else -(-channels // 4) * 4
-        height, width = rows + 2 * order, columns + 2 * order
-        flat = np.zeros((height, width, lanes), np.float32)
-        missing, complete = np.ones((height, width, lanes), np.bool_), np.zeros((height, width, lanes), np.bool_)
-        complete[..., channels:] = True
-        inner = (slice(order, -order), slice(order, -order))
-        for channel in range(channels):
-            plane = pixels[..., channel]
-            lost = ~np.isfinite(plane)
-            missing[(*inner, channel)] = lost
-            # Taps of the cell (row, column) are row - order + 1 ... row + order.
-            if lost.any():
-                flat[(*inner, channel)] = np.where(lost, np.float32(0), plane)
-                present = (~missing[..., channel]).astype(np.uint8)
-                for axis in (0, 1):
-                    present = minimum_filter1d(present, 2 * order, axis=axis, mode="constant", cval=0, origin=-1)
-                complete[..., channel] = present
-            else:
-                flat[(*inner, channel)] = plane
-                complete[2 * order - 1 : rows, 2 * order - 1 : columns, channel] = True
-        shape = (height * width, lanes)
-        return cls(
-            flat.reshape(shape),
-            missing.reshape(shape),
-            complete.reshape(shape),
-            width,
-            channels,
-            order,
-            _undershoot(pixels, lanes),
-        )
-
-    def interpolate(self, x: _Places, y: _Places) -> tuple[_Image, _Indices, _Image]:
-        """Return the values at places, shape (place, channel), NaN where a needed sample is missing, and `_taps`'."""
-        across, along = (np.rint(axis * _STEPS).astype(np.intp) for axis in (x, y))
-        base = ((along >> _STEP_BITS) + self.order) * self.width + ((across >> _STEP_BITS) + self.order)
-        across &= _STEPS - 1
-        along &= _STEPS - 1
-        values, low, added = self._taps(base, across, along)
-        full = self.complete.take(base, axis=0)
-        if not full.all():
-            for channel in range(self.channels):
-                rest = np.flatnonzero(~full[:, channel])
-                values[rest, channel] = self._bilinear(channel, base[rest], across[rest], along[rest])
-                added[~full[low, channel], channel] = 0
-        return values, low, added
-
-    def _taps(self, base: _Indices, across: _Indices, along: _Indices) -> tuple[_Image, _Indices, _Image]:
-        """Add up the taps of the separable kernel; return where and what was added to dark rings, too."""
-        flat, order = self.flat, self.order
-        tables = _weights(order, flat.shape[1])
-        shape = (base.size, flat.shape[1])
-        # Indices are inside: "clip" spares the check, and with it a copy.
-        taps = [table.take(across, axis=0, mode="clip") for table in tables]
-        value = np.zeros(shape, np.float32)
-        limit = np.empty(shape, np.float32)
-        line, product = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        first = base + ((1 - order) * self.width + 1 - order)
-        for row, table in enumerate(tables):
-            line.fill(0)
-            for column, tap in enumerate(taps):
-                # Indices stay as they are: the samples begin later.
-                flat[row * self.width + column :].take(first, axis=0, out=product, mode="clip")
-                if row == order - 1 and column == order - 1:
-                    np.subtract(product, self.undershoot, out=limit)
-                np.multiply(product, tap, out=product)
-                np.add(line, product, out=line)
-            table.take(along, axis=0, out=product, mode="clip")
-            np.multiply(line, product, out=line)
-            np.add(value, line, out=value)
-        # Those below one of the four nearest samples are few: they are compared with all.
-        below = value < limit
-        # Four lanes of a byte are one number: looking for any of them takes NumPy ten times as long.
-        low = np.flatnonzero(below.view(np.uint32) if shape[1] == 4 else below.any(axis=1))
-        limit = limit[low]
-        for step in (1, self.width, self.width + 1):
-            np.minimum(limit, flat[base[low] + step] - self.undershoot, out=limit)
-        added = np.maximum(limit - value[low], 0)
-        value[low] += added
-        return value, low, added
-
-    def _bilinear(self, channel: int, base: _Indices, across: _Indices, along: _Indices) -> _Image:
-        """Interpolate between the four nearest samples; a sample of weight zero may be missing."""
-        tables = _weights(1, 1)
-        value = np.zeros(base.size, np.float32)
-        lost = np.zeros(base.size, np.bool_)
-        for row in (0, 1):
-            for column in (0, 1):
-                weight = tables[column][across, 0] * tables[row][along, 0]
-                index = base + (row * self.width + column)
-                value += weight * self.flat[index, channel]
-                lost |= self.missing[index, channel] & (weight > 0)
-        value[lost] = np.nan
-        return value
+    weights = np.zeros((_STEPS, WINDOW), np.float32)
+    weights[:, : 2 * order] = (np.stack(taps) / sum(taps)).T
+    return weights.reshape(-1)
