@@ -66,29 +66,33 @@ def box_medians(image: _Image) -> _Image:
     frame's border, stands for another piece of a sloping sky than the whole box of the next frame.
     """
     planes = image[..., np.newaxis] if image.ndim == 2 else image
-    rows, columns = -(-planes.shape[0] // BOX), -(-planes.shape[1] // BOX)
+    rows, columns = (-(-length // BOX) for length in planes.shape[:2])
     out = np.full((rows, columns, planes.shape[2]), np.nan, np.float32)
-    padding = ((0, 0), (0, columns * BOX - planes.shape[1]))
-    place = np.arange(BOX) - (BOX - 1) / 2
+    strip = np.full((planes.shape[2], BOX, columns * BOX), np.nan, np.float32)
     for row in range(rows):
-        for channel in range(planes.shape[2]):
-            strip = planes[row * BOX : (row + 1) * BOX, :, channel]
-            strip = np.pad(strip, ((0, BOX - strip.shape[0]), padding[1]), constant_values=np.nan)
-            present = np.ascontiguousarray(np.isfinite(strip))
-            # A byte of a bool is 0 or 1: eight of them are counted at once.
-            by_row = np.bitwise_count(present.view(np.uint64)).reshape(BOX, columns, 2).sum(axis=2, dtype=np.int64)
-            by_column = np.add.reduce(present, axis=0, dtype=np.uint8).reshape(columns, BOX)
-            count = by_row.sum(axis=0)
-            off = np.maximum(np.abs(by_column @ place), np.abs(place @ by_row))
-            good = np.flatnonzero((4 * count >= BOX * BOX) & (off <= _OFF_CENTER * BOX * count))
-            if good.size:
-                if int(count.sum()) != strip.size:
-                    strip = np.where(present, strip, np.float32(np.nan))
-                boxes = strip.reshape(BOX, columns, BOX).transpose(1, 0, 2)
-                ordered = np.sort(boxes[good].reshape(good.size, -1), axis=1)
-                middle = np.stack([(count[good] - 1) // 2, count[good] // 2], axis=1)
-                out[row, good, channel] = np.take_along_axis(ordered, middle, axis=1).mean(axis=1)
+        given = planes[row * BOX : (row + 1) * BOX].transpose(2, 0, 1)
+        strip[:, : given.shape[1], : given.shape[2]] = given
+        strip[:, given.shape[1] :] = np.nan
+        boxes = strip.reshape(-1, BOX, columns, BOX).transpose(2, 0, 1, 3).reshape(columns, len(strip), -1)
+        ordered = np.sort(boxes, axis=-1)
+        is_whole = np.isfinite(ordered[..., 0]) & np.isfinite(ordered[..., -1])  # NaN is sorted to the end
+        middle = BOX * BOX // 2
+        out[row][is_whole] = ordered[is_whole, middle - 1 : middle + 1].mean(axis=1)
+        out[row][~is_whole] = _medians_of_parts(boxes[~is_whole])
     return out
+
+
+def _medians_of_parts(boxes: _Image) -> _Image:
+    """Return the medians of boxes, shape (box, sample), that lack samples; NaN where too much is missing."""
+    present = np.isfinite(boxes)
+    ordered = np.sort(np.where(present, boxes, np.float32(np.nan)), axis=1)
+    count = present.sum(axis=1)
+    place = np.arange(BOX) - (BOX - 1) / 2
+    by_row_and_column = present.reshape(-1, BOX, BOX)
+    off = np.maximum(*(np.abs(by_row_and_column.sum(axis=axis) @ place) for axis in (1, 2)))
+    good = (4 * count >= BOX * BOX) & (off <= _OFF_CENTER * BOX * count)
+    middle = np.stack([(count - 1) // 2, count // 2], axis=1).clip(0)
+    return np.where(good, np.take_along_axis(ordered, middle, axis=1).mean(axis=1), np.float32(np.nan))
 
 
 def match_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int, mode: str) -> list[Level]:
