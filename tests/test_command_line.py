@@ -42,6 +42,7 @@ OTHER_VALUES: dict[str, Any] = {
     "errors": "detector",
     "reference": 2,
     "winsor_limits": (0.1, 0.2),
+    "statistics_section": "[2:*,1:7]",
 }
 
 # What lets options act that do nothing by themselves.
@@ -52,7 +53,7 @@ LETS_ACT: dict[str, dict[str, Any]] = {
     "outlier_fraction alpha": {"rejection": "gesd"},
     "gain read_noise sensitivity": {"rejection": "noise_clip"},
     "grow_min_size": {"grow_radius": 1.5},
-    "reference on_unnormalizable": {"normalization": "additive"},
+    "reference on_unnormalizable statistics_section": {"normalization": "additive"},
     "radial_shape_power radial_floor": {"radial_feather_fraction": 0.5},
 }
 

@@ -175,6 +175,7 @@ OTHER_OPTIONS = {
     "grow_radius": 2.5,
     "grow_min_size": 1,
     "reject_below": -0.1,
+    "statistics_section": "[3:*,1:40]",
     "reject_above": 60000.0,
     "errors": "detector",
     "radial_feather_fraction": 1.2345678901234567e-05,

@@ -131,6 +131,7 @@ def test_no_parameter_is_forgotten() -> None:
         *("grow_radius", "grow_min_size"),  # test_growth
         *("reject_below", "reject_above"),  # test_unbounded
         *("normalization", "reference", "on_unnormalizable"),  # test_normalization, test_statistics
+        "statistics_section",  # test_given_numbers
         *("weighting", "errors"),  # test_weighting, test_variances
         *("radial_feather_fraction", "radial_shape_power", "radial_floor"),  # test_weighting, test_planes
     }

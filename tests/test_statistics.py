@@ -18,6 +18,7 @@ from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
+from zemosaic_stack_core.per_frame.given_numbers import GivenNumbers
 from zemosaic_stack_core.per_frame.normalization import frame_statistics
 from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 from zemosaic_stack_core.per_frame.sample_grid import GRID_SAMPLES, read_grid_samples, sample_grid
@@ -192,7 +193,7 @@ def test_nothing_is_read_where_nothing_is_needed():
     assert numbers.noise is None
     np.testing.assert_array_equal(numbers.weight, np.ones((1, 1), np.float32))
     assert numbers.weight.dtype == np.float32
-    assert estimate_frame_numbers(group, options(weighting="exposure"), exposures=[3]).sky is None
+    assert estimate_frame_numbers(group, options(weighting="exposure"), GivenNumbers(exposures=[3])).sky is None
 
 
 @pytest.mark.parametrize("color", [False, True])
@@ -282,19 +283,21 @@ def test_weights_multiply_and_are_rounded_once():
     frames = [sky(0, noise=10), sky(1, noise=20)]
     weighting = estimate_frame_numbers(open_frames(frames), options(weighting="noise_variance"))
     given = np.array([[0.3], [0.7]])
-    both = estimate_frame_numbers(open_frames(frames), options(weighting="noise_variance"), manual_weights=given)
+    both = estimate_frame_numbers(open_frames(frames), options(weighting="noise_variance"), GivenNumbers(weight=given))
     noise = weighting.noise[:, 0]
     expected = (np.min(noise) / noise) ** 2 * [0.3, 0.7]
     np.testing.assert_array_equal(both.weight[:, 0], expected.astype(np.float32))
     with pytest.raises(InvalidInputError, match="weight 1e\\+300 is beyond float32"):
-        estimate_frame_numbers(open_frames(frames), options(), manual_weights=np.array([[1e300], [1]]))
+        estimate_frame_numbers(open_frames(frames), options(), GivenNumbers(weight=np.array([[1e300], [1]])))
 
 
 def test_exposure_from_arrays_needs_seconds():
     frames = [sky(0), sky(1), sky(2)]
     with pytest.raises(InvalidInputError, match="frame 0 is an array without a header; expected exposures="):
         estimate_frame_numbers(open_frames(frames), options(weighting="exposure"))
-    numbers = estimate_frame_numbers(open_frames(frames), options(weighting="exposure"), exposures=[30, 60, 15])
+    numbers = estimate_frame_numbers(
+        open_frames(frames), options(weighting="exposure"), GivenNumbers(exposures=[30, 60, 15])
+    )
     np.testing.assert_array_equal(numbers.weight[:, 0], np.float32([0.5, 1, 0.25]))
 
 

@@ -13,6 +13,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.group import group_frames, open_frames
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.given_numbers import GivenNumbers
 from zemosaic_stack_core.per_frame.numbers import estimate_frame_numbers
 from zemosaic_stack_core.per_frame.weighting import (
     check_frame_weights,
@@ -165,7 +166,7 @@ def test_weights_are_not_written_to():
     weights.flags.writeable = False
     asked = StackOptions(weighting="exposure")
     frames = open_frames([np.zeros((2, 3))] * 2)
-    numbers = estimate_frame_numbers(frames, asked, manual_weights=weights, exposures=[1, 2])
+    numbers = estimate_frame_numbers(frames, asked, GivenNumbers(weight=weights, exposures=[1, 2]))
     np.testing.assert_array_equal(numbers.weight[:, 0], [0.5, 1])
 
 

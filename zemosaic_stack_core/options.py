@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, TypeGuard
@@ -34,6 +35,8 @@ UNNORMALIZABLE_ACTIONS = ("keep", "exclude", "error")
 
 # Options for which None means no bound on that side, or no limit.
 UNBOUNDED = ("kappa_low", "kappa_high", "p_low", "p_high", "max_iterations")
+# A part of an image as FITS and IRAF write it: columns, then rows, from 1, both ends included.
+SECTION = re.compile(r"\[(?:\*|(\d+):(\d+|\*)),(?:\*|(\d+):(\d+|\*))\]")
 _FLOATS = (
     *("kappa_low", "kappa_high", "p_low", "p_high", "gain", "read_noise", "sensitivity", "outlier_fraction", "alpha"),
     *("grow_radius", "radial_feather_fraction", "radial_shape_power", "radial_floor", "reject_below", "reject_above"),
@@ -76,6 +79,23 @@ def _check_integer(name: str, value: object, low: int) -> None:
     if not is_whole_number(value, low):
         none = " or None" if name in UNBOUNDED else ""
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number >= {low}{none}")
+
+
+def _section_text(section: object) -> str:
+    """Return a section as text: that of a pair of slices, and any other as it is; raise where it is none."""
+    text = section.replace(" ", "") if isinstance(section, str) else section
+    if isinstance(section, tuple) and all(isinstance(part, slice) and part.step in (None, 1) for part in section):
+        ends = [(1 + (part.start or 0), "*" if part.stop is None else part.stop) for part in reversed(section)]
+        text = f"[{','.join(f'{first}:{last}' for first, last in ends)}]"
+    found = SECTION.fullmatch(text) if isinstance(text, str) else None
+    pairs = [] if found is None else [(found[1], found[2]), (found[3], found[4])]
+    bounded = [(int(first), int(last)) for first, last in pairs if first is not None and last != "*"]
+    if found is None or "0" in found.groups() or any(first > last for first, last in bounded):
+        raise InvalidInputError(
+            f"statistics_section is {section!r}; expected '[first:last,first:last]' of columns and rows from 1, "
+            "or a pair of slices of rows and columns"
+        )
+    return found[0]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -135,6 +155,9 @@ class StackOptions:
         nearest the median, the one with the least noise.
     on_unnormalizable : {"keep", "exclude", "error"}
         What to do with a frame whose scale and offset can't be estimated.
+    statistics_section : str or None
+        Part of the frames in which levels, noise and star widths are measured, ``[first:last,first:last]`` of columns
+        and rows from 1, ``*`` for an end or all of them; of Python, ``numpy.s_[rows, columns]`` too. None for all.
     weighting : str
         What gives a frame its weight, one of `WEIGHTINGS`.
     errors : {"given", "detector"}
@@ -176,6 +199,7 @@ class StackOptions:
     normalization: str = "none"
     reference: int | Literal["auto"] = "auto"
     on_unnormalizable: str = "keep"
+    statistics_section: str | None = None
     weighting: str = "none"
     errors: str = "given"
     radial_feather_fraction: float | None = None
@@ -198,6 +222,8 @@ class StackOptions:
         if self.reference != "auto":
             _check_integer("reference", self.reference, 0)
         self._check_winsor_limits()
+        if self.statistics_section is not None:
+            object.__setattr__(self, "statistics_section", _section_text(self.statistics_section))
         for names, kind in ((_FLOATS, float), (_INTEGERS, int)):
             for name in names:  # an array library's number becomes Python's, for headers and JSON
                 value = getattr(self, name)

@@ -45,7 +45,9 @@ _GROUPS = {
         *("rejection", "kappa_low", "kappa_high", "max_iterations", "center", "p_low", "p_high", "n_low", "n_high"),
         *("winsor_limits", "outlier_fraction", "alpha", "grow_radius", "grow_min_size", "reject_below", "reject_above"),
     ),
-    "levels and weights of the frames": ("normalization", "reference", "on_unnormalizable", "weighting"),
+    "levels and weights of the frames": (
+        *("normalization", "reference", "on_unnormalizable", "statistics_section", "weighting"),
+    ),
     "how the kept samples are combined": (
         *("combine", "errors", "gain", "read_noise", "sensitivity"),
         *("radial_feather_fraction", "radial_shape_power", "radial_floor"),
@@ -72,6 +74,7 @@ _ACTS_WITH: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "grow_min_size": (("grow_radius", ()),),
     "reference": (("normalization", ()),),
     "on_unnormalizable": (("normalization", ()),),
+    "statistics_section": (("normalization", ()), ("weighting", ("noise_variance", "noise_fwhm"))),
     "gain": _NOISE_MODEL,
     "read_noise": _NOISE_MODEL,
     "sensitivity": _NOISE_MODEL,
@@ -124,6 +127,8 @@ def _how(name: str, default: Any) -> dict[str, Any]:
         how |= {"choices": _CHOICES[name], "metavar": "NAME"}
     elif name == "reference":
         how |= {"type": _reference, "metavar": "INDEX"}
+    elif name == "statistics_section":
+        how["metavar"] = "SECTION"
     elif name in UNBOUNDED:
         how |= {"type": partial(_number_or_none, type(default)), "metavar": "N" if type(default) is int else "X"}
     elif isinstance(default, tuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
-from zemosaic_stack_core.fits.cards import FitsHeader, parse_real
+from zemosaic_stack_core.fits.cards import parse_real
 
 _FITS_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d|$)")
 
@@ -50,11 +51,31 @@ class ObservingFacts:
         return self.start + (self.end - self.start) / 2
 
 
+class Cards(Protocol):
+    """A header: `FitsHeader`, or what a frame in memory has for one."""
+
+    def get(self, keyword: str, /) -> str | None:
+        """Return a card's value as text, None without it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextCards:
+    """A mapping of keywords, its values as text."""
+
+    values: Mapping[str, Any]
+
+    def get(self, keyword: str) -> str | None:
+        """Return a value as text, None without one."""
+        value = self.values.get(keyword)
+        return None if value is None else str(value)
+
+
 # Of a file without a header.
 NO_FACTS = ObservingFacts()
 
 
-def observing_facts(headers: Sequence[FitsHeader], size: int | None) -> ObservingFacts:
+def observing_facts(headers: Sequence[Cards], size: int | None) -> ObservingFacts:
     """Return what headers tell of the exposure: the primary header, then the last, which is the image's.
 
     `size` is that of the file, bytes. Of no header there are no facts but the size.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.fits.observing import ObservingFacts, TextCards, observing_facts
 from zemosaic_stack_core.frames.containers import Contents, is_lazy
 from zemosaic_stack_core.frames.file_frames import check_plane
 from zemosaic_stack_core.frames.host_arrays import ArrayImage, shape_of, to_host
@@ -32,6 +33,10 @@ class ArrayFrame(ArrayImage):
 
     # The type handed out.
     dtype: np.dtype[Any]
+    # What it said of itself, by keyword, and astropy's WCS; None without. Its unit, as text; empty without one.
+    header: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    wcs: Any = field(default=None, repr=False, compare=False)
+    unit: str = ""
     # Keeps the folder of what was computed while this record lives.
     scratch: ScratchFolder | None = field(default=None, repr=False, compare=False)
 
@@ -39,6 +44,11 @@ class ArrayFrame(ArrayImage):
     def path(self) -> Path | None:
         """None: there is no file."""
         return None
+
+    @property
+    def observing(self) -> ObservingFacts | None:
+        """What its header says of the exposure; None without a header."""
+        return observing_facts([TextCards(self.header)], None) if self.header else None
 
     @property
     def can_view(self) -> bool:
@@ -95,7 +105,8 @@ def array_frame(held: Contents, name: str, scratch: ScratchFolder) -> tuple[Arra
     if hasattr(array, "compute") and hasattr(array, "chunks"):
         array = _computed(array, name, scratch)
         dtype = handed_out_dtype(array.dtype)
-    frame = ArrayFrame(name, array, dtype, scratch)
+    unit = "" if held.unit is None else str(held.unit)
+    frame = ArrayFrame(name, array, dtype, held.header, held.wcs, unit, scratch)
     masks: list[MaskSource] = []
     for mask in held.masks:
         own = array_mask(mask, f"mask of {name}")

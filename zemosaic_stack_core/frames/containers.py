@@ -33,6 +33,9 @@ class Contents:
     kind: str = ""
     # astropy's unit; None without one, or without dimension.
     unit: Any = None
+    # What it says of itself, by keyword, and astropy's WCS; None without.
+    header: Mapping[str, Any] | None = None
+    wcs: Any = None
     # Names of the axes, and the coordinates along those that have some.
     axes: tuple[str, ...] = ()
     coordinates: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +63,8 @@ def contents_of(item: object, name: str) -> Contents:
     mask = getattr(item, "mask", None)
     masks = inner.masks if mask is None or mask is False or mask is np.ma.nomask else (*inner.masks, mask)
     unit = _dimension(getattr(item, "unit", None)) or inner.unit
-    held = replace(inner, masks=masks, unit=unit)
+    header = next((one for name in ("meta", "attrs") if isinstance(one := getattr(item, name, None), Mapping)), None)
+    held = replace(inner, masks=masks, unit=unit, header=header, wcs=getattr(item, "wcs", None))
     if getattr(item, "uncertainty", None) is not None:
         held = _with_uncertainty(held, holder.uncertainty, name)
     axes = tuple(map(str, getattr(item, "dims", ())))

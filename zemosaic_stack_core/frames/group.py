@@ -32,10 +32,11 @@ from pathlib import Path
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame, array_plane
 from zemosaic_stack_core.frames.containers import Contents, contents_of, made_alike
+from zemosaic_stack_core.frames.cut_frames import CutFrame, section_of
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, split_extension
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
-from zemosaic_stack_core.frames.masks import ArrayMask, FileMask, MaskSource, RangeMask, ZeroMask, array_mask
+from zemosaic_stack_core.frames.masks import ArrayMask, CutMask, FileMask, MaskSource, RangeMask, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.precision import lost_noise
@@ -45,7 +46,7 @@ from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_varianc
 # One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
 # int16, uint16 or float32. `words` is the same frame with the words of a file as they are, unsigned, for programs;
 # `stored_type` says what they are by a name that programs know, and is empty where they know none.
-FrameSource = FileFrame | ArrayFrame
+FrameSource = FileFrame | ArrayFrame | CutFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,20 @@ class FrameGroup:
     def words(self) -> FrameGroup:
         """The same group, its frames' words handed out as they are."""
         return replace(self, sources=tuple(source.words for source in self.sources))
+
+    def cut(self, section: str | None) -> FrameGroup:
+        """Return part of the frames, to be measured; None is all. Raise unless the section lies within them."""
+        if section is None:
+            return self
+        part = section_of(section, self.rows, self.columns)
+        return replace(
+            self,
+            sources=tuple(CutFrame(source, part) for source in self.sources),
+            masks=tuple(tuple(CutMask(mask, part) for mask in masks) for masks in self.masks),
+            rows=part.stop - part.start,
+            columns=part.last - part.first,
+            variances=None,
+        )
 
     def within(self, low: float | None, high: float | None) -> FrameGroup:
         """Return the same group, samples below or above a range being missing; None for no bound on that side."""
@@ -256,7 +271,7 @@ def _warn_of_units(sources: Sequence[FrameSource]) -> None:
 
 def _warn_of_lost_noise(source: FrameSource, files: FilePool) -> None:
     """Warn where the noise of a frame of wider numbers is lost in float32."""
-    lost = lost_noise(source, files)
+    lost = None if isinstance(source, CutFrame) else lost_noise(source, files)
     if lost is None:
         return
     level, step, noise = lost

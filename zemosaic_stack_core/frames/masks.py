@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -97,8 +97,30 @@ class RangeMask:
         return missing
 
 
+class Section(NamedTuple):
+    """Rows ``start <= r < stop`` and columns ``first <= c < last`` of an image."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutMask:
+    """Part of a mask."""
+
+    whole: MaskSource
+    section: Section
+
+    def mask_rows(self, start: int, stop: int, files: FilePool) -> _Bools:
+        """Return rows `start` to `stop` of the part, of shape (1 or channels, stop - start, columns)."""
+        rows = self.whole.mask_rows(self.section.start + start, self.section.start + stop, files)
+        return rows[:, :, self.section.first : self.section.last]
+
+
 # Hands out rows of a mask.
-MaskSource = ArrayMask | FileMask | ZeroMask | RangeMask
+MaskSource = ArrayMask | FileMask | ZeroMask | RangeMask | CutMask
 
 
 def array_mask(mask: object, name: str) -> ArrayMask:

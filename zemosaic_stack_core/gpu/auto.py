@@ -34,6 +34,8 @@ def stack_auto(
     masks: Sequence[object] | None = None,
     variances: object | None = None,
     exposures: Sequence[float] | None = None,
+    scales: object | None = None,
+    offsets: object | None = None,
     maps: Sequence[str] | str = ("coverage",),
     plan: object = None,
     workers: int | None = None,
@@ -50,7 +52,7 @@ def stack_auto(
         As for `stack`, or frames that are open already.
     gpu : Phase3Gpu or None
         State of the run, shared by its tiles and threads; None for the CPU.
-    options, weights, masks, variances, exposures, maps
+    options, weights, masks, variances, exposures, scales, offsets, maps
         As for `stack`.
     plan : ParallelPlan, mapping, object or None
         Caps for both backends; ``use_gpu=False`` keeps this tile on the CPU.
@@ -88,6 +90,8 @@ def stack_auto(
         weights=weights,
         variances=variances,
         exposures=exposures,
+        scales=scales,
+        offsets=offsets,
     )
     if isinstance(frames, FrameGroup):
         if masks is not None:

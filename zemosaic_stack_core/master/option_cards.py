@@ -22,6 +22,7 @@ ZSC_RADF    radial_feather_fraction                         ZSC_RADP    radial_s
 ZSC_RADL    radial_floor                                    ZSC_GROW    grow_radius
 ZSC_GRSZ    grow_min_size                                   ZSC_ERRS    errors
 ZSC_BELW    reject_below                                    ZSC_ABOV    reject_above
+ZSC_STSC    statistics_section
 ZSC_IEXT    extension with the frames' images
 ZSC_MASK    extension that masked the frames                ZSC_DQB     its bits that count
 ZSC_VEXT    extension with the frames' variances            ZSC_ARRS    planes given as arrays
@@ -69,6 +70,7 @@ _OPTION_CARDS = {
     "grow_min_size": ("ZSC_GRSZ", "samples of a cluster that grows"),
     "reject_below": ("ZSC_BELW", "samples below it, as read, are missing"),
     "reject_above": ("ZSC_ABOV", "samples above it, as read, are missing"),
+    "statistics_section": ("ZSC_STSC", "part of the frames that was measured"),
     "errors": ("ZSC_ERRS", "where the samples' variances come from"),
     "combine": ("ZSC_COMB", "combination of the kept samples"),
     "normalization": ("ZSC_NORM", "normalization of the frames"),
@@ -163,6 +165,9 @@ def _from_card(value: Any, default: Any) -> Any:
     if isinstance(default, float) and not isinstance(value, bool) and value != _to_card(None):
         return float(value)
     if isinstance(value, str) and not isinstance(default, str):
-        decoded = json.loads(value)
+        try:
+            decoded = json.loads(value)
+        except ValueError:  # text, of a field without a default: no section of an image is JSON
+            return value
         return tuple(decoded) if isinstance(decoded, list) else decoded
     return value

@@ -94,13 +94,15 @@ def open_master(
     plain = replace(options, normalization="none", weighting=weighting, reference="auto")
     request = StackRequest(options=plain, maps=_maps_of(tile.result) if maps is None else maps)
     job, numbers = make_job(group, request, backend, settle_limits(limits, group, backend))
-    is_normalized = options.normalization != "none"
+    scale, offset = _column(tile, "scale"), _column(tile, "offset")
+    # Without a normalization samples are multiplied where the caller gave scales or offsets that act.
+    is_normalized = options.normalization != "none" or bool((scale != 1.0).any() or (offset != 0.0).any())
     job = replace(
         job,
         options=options,
         weight=_column(tile, "weight"),
-        scale=_column(tile, "scale") if is_normalized else None,
-        offset=_column(tile, "offset") if is_normalized else None,
+        scale=scale if is_normalized else None,
+        offset=offset if is_normalized else None,
     )
     return OpenMaster(tile=tile, job=job, numbers=numbers, backend=backend)
 

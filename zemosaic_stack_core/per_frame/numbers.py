@@ -12,6 +12,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.given_numbers import NOTHING_GIVEN, GivenNumbers
 from zemosaic_stack_core.per_frame.normalization import (
     FrameStatistics,
     Normalization,
@@ -58,14 +59,13 @@ class FrameNumbers:
 def estimate_frame_numbers(
     group: FrameGroup,
     options: StackOptions,
+    given: GivenNumbers = NOTHING_GIVEN,
     *,
-    manual_weights: _Floats | None = None,
-    exposures: Sequence[float] | None = None,
     workers: int = 1,
 ) -> FrameNumbers:
     """Estimate scale, offset and weight of every frame of a stack, in `workers` threads.
 
-    `manual_weights`, of shape (frame, channel) as from `check_frame_weights`, are multiplied with the weighting's.
+    Weights that are given are multiplied with the weighting's; levels that are given stand.
 
     Notes
     -----
@@ -78,15 +78,14 @@ def estimate_frame_numbers(
     that of the exposure; weights by it compare frames that were resampled the same way.
     """
     _check_options(options, len(group.sources))
-    seconds = frame_exposures(group.sources, exposures) if options.weighting == "exposure" else None
+    seconds = frame_exposures(group.sources, given.exposures) if options.weighting == "exposure" else None
     measured: list[_Measured] = []
     if options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm"):
         measured = _measure(group, options.weighting == "noise_fwhm", workers)
     notes: list[list[str]] = [[] for _ in group.sources]
     reference, matched = _match(options, [one.statistics for one in measured])
     excluded = _act_on_problems(group, options.on_unnormalizable, matched, notes) if matched else ()
-    scale = _rows([one.scale for one in matched])
-    offset = _rows([one.offset for one in matched])
+    scale, offset = given.levels or (_rows([one.scale for one in matched]), _rows([one.offset for one in matched]))
     noise = _rows([one.statistics.noise for one in measured])
     if noise is not None and scale is not None:
         noise = noise * np.abs(scale)
@@ -100,8 +99,8 @@ def estimate_frame_numbers(
     elif fwhm is not None:
         known = _weigh(weight, fwhm, excluded, star_width_weights)
         _note_unknown(notes, known, "noise_fwhm: no star that can be measured")
-    if manual_weights is not None:
-        weight *= manual_weights
+    if given.weight is not None:
+        weight *= given.weight
     weight[list(excluded)] = 0.0
     return FrameNumbers(
         scale=None if scale is None else scale.astype(np.float32),

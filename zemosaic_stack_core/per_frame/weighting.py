@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.options import StackOptions
 
@@ -82,7 +81,7 @@ def frame_exposures(sources: Sequence[FrameSource], exposures: Sequence[float] |
 
 def _header_exposure(source: FrameSource) -> float:
     """Return the exposure time in a frame's header."""
-    if not isinstance(source, FileFrame):
+    if source.observing is None:
         raise InvalidInputError(f"{source.name} is an array without a header; expected exposures=, seconds per frame")
     seconds = source.observing.exposure
     if seconds is None:

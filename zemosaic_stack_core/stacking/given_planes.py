@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from zemosaic_stack_core.frames.group import FrameGroup
 from zemosaic_stack_core.frames.planes import PlaneStack
 from zemosaic_stack_core.frames.variances import DetectorVariances, VarianceSource
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.given_numbers import frame_values, plain_numbers
 from zemosaic_stack_core.per_frame.weighting import check_frame_weights, radial_weights
 
 # Rows of the radial weight that are computed at once.
@@ -24,7 +24,7 @@ def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:
 
     Raise `InvalidInputError`, which calls them `name`, where the shape does not fit or one is negative or not finite.
     """
-    array = _plain_numbers(values, name)
+    array = plain_numbers(values, name)
     shape = (len(group.sources), group.rows, group.columns)
     full = (*shape, group.channels) if group.is_color else shape
     if array.dtype.kind not in "fiub":
@@ -44,24 +44,18 @@ def plane_stack(values: object, group: FrameGroup, name: str) -> PlaneStack:
     return PlaneStack(np.moveaxis(whole, 3, 1))
 
 
-def _plain_numbers(values: object, name: str) -> npt.NDArray[Any]:
-    """Return numbers as an array; raise where it would lose what they say besides: a mask, a unit."""
-    for one in (values, *values) if isinstance(values, (list, tuple)) else (values,):
-        if np.ma.is_masked(one) or hasattr(one, "unmasked"):
-            raise InvalidInputError(f"{name} are masked; expected numbers for all samples, and the mask in masks=")
-        unit = getattr(one, "unit", None)
-        if unit is not None and str(unit):
-            raise InvalidInputError(f"{name} have the unit {unit}; expected plain numbers")
-    return np.asarray(values)
-
-
 def split_weights(
-    weights: object | None, group: FrameGroup
+    weights: object | None, group: FrameGroup, measured: FrameGroup
 ) -> tuple[npt.NDArray[np.float64] | None, PlaneStack | None]:
-    """Return the caller's weights per frame, shape (frame, channel), or else those per sample."""
+    """Return the caller's weights per frame, shape (frame, channel), or else those per sample.
+
+    `measured` is what functions see of the frames.
+    """
     if weights is None:
         return None, None
-    array = _plain_numbers(weights, "weights")
+    if isinstance(weights, str) or callable(weights):
+        weights = frame_values(weights, measured, "weights")
+    array = plain_numbers(weights, "weights")
     frames, channels = len(group.sources), group.channels
     if array.shape in ((frames,), (frames, channels)):
         return check_frame_weights(array, frames, channels), None

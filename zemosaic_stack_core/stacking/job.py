@@ -23,6 +23,7 @@ from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven, PlaneStack
 from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.options import WEIGHTED_COMBINATIONS, StackOptions
+from zemosaic_stack_core.per_frame.given_numbers import GivenNumbers, given_levels
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
 from zemosaic_stack_core.stacking.chunk_plan import (
     PINNED_BYTES,
@@ -46,6 +47,8 @@ class StackRequest:
     weights: object | None = None
     variances: object | None = None
     exposures: Sequence[float] | None = None
+    scales: object | None = None
+    offsets: object | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,9 @@ def make_job(
         raise InvalidInputError(
             f"weights with combine {options.combine!r}; expected combine 'mean' or 'sum', or no weights"
         )
-    per_frame, per_sample = split_weights(request.weights, group)
+    measured = group.cut(options.statistics_section)
+    levels = given_levels(request.scales, request.offsets, measured, options)
+    per_frame, per_sample = split_weights(request.weights, group, measured)
     arrays = {"weights": per_sample is not None, "variances": request.variances is not None}
     extensions = {source.extension for source in group.sources if isinstance(source, FileFrame)}
     arrays["images of different extensions"] = len(extensions) > 1
@@ -154,9 +159,8 @@ def make_job(
     planes = count_planes(options, maps, has_weights=per_sample is not None, has_variances=variances is not None)
     chunk_plan = plan_job(group, request, backend, limits, planes=planes)
     workers = limits.workers or 1
-    numbers = estimate_frame_numbers(
-        group, options, manual_weights=per_frame, exposures=request.exposures, workers=workers
-    )
+    given = GivenNumbers(weight=per_frame, levels=levels, exposures=request.exposures)
+    numbers = estimate_frame_numbers(measured, options, given, workers=workers)
     if not (numbers.weight > 0.0).any(axis=0).all():
         raise InvalidInputError("no frame of positive weight is left; expected at least one")
     job = StackJob(

@@ -42,6 +42,8 @@ def stack(
     dq_bits: int | None = None,
     variance_extension: str | None = None,
     exposures: Sequence[float] | None = None,
+    scales: object | None = None,
+    offsets: object | None = None,
     maps: Sequence[str] | str = ("coverage",),
     backend: str | Backend = "numpy",
     rows_per_chunk: int | None = None,
@@ -63,9 +65,10 @@ def stack(
         stands for the frames in it.
     options : StackOptions, optional
         Normalization, weighting, rejection, combination.
-    weights : array, optional
+    weights : array, str or callable, optional
         Finite and not negative: shape (frame,), (frame, channel), or broadcastable to (frame, row, column[, channel]).
-        Multiplied with those of ``options.weighting``. A sample of zero weight is missing.
+        Multiplied with those of ``options.weighting``. A sample of zero weight is missing. A name is that of a card in
+        the header of each frame; a function is called as for `scales`.
     masks : sequence of (bool array or None), optional
         One per frame, of its shape or (row, column); True marks a missing sample.
     variances : array, optional
@@ -84,6 +87,11 @@ def stack(
         sample whose variance is negative or not finite is missing.
     exposures : sequence of float, optional
         Exposure times, seconds, for ``weighting="exposure"``; by default those in the files' headers.
+    scales, offsets : array, str or callable, optional
+        Each sample becomes ``sample * scale + offset`` before anything else, in place of a normalization: shape
+        (frame,) or (frame, channel); or the name of a card in the header of each frame; or a function of a frame. That
+        is called with the pixels of ``options.statistics_section``, shape (row, column[, channel]), float32, NaN where
+        missing, one frame after the other, and returns a number or one per channel.
     maps : sequence of str, or "all"
         Which of ``coverage``, ``weight_map``, ``rejected_low``, ``rejected_high``, ``variance`` to return.
     backend : str or Backend
@@ -133,7 +141,13 @@ def stack(
     resolved = resolve_backend(backend)
     limits = Limits(workers=workers, memory_limit=memory_limit, rows_per_chunk=rows_per_chunk)
     request = StackRequest(
-        options=chosen, maps=check_maps(maps), weights=weights, variances=variances, exposures=exposures
+        options=chosen,
+        maps=check_maps(maps),
+        weights=weights,
+        variances=variances,
+        exposures=exposures,
+        scales=scales,
+        offsets=offsets,
     )
     given = PlanesGiven(
         image_extension=image_extension,
