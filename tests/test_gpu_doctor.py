@@ -38,6 +38,7 @@ def patient(monkeypatch):
                 raise comparison
             return comparison
 
+        monkeypatch.setattr(gpu_doctor, "cuda_of_driver", lambda: (0, 0))
         monkeypatch.setattr(gpu_doctor, "check_gpu", lambda: health)
         monkeypatch.setattr(gpu_doctor, "compare_gpu", compare)
         monkeypatch.setattr(gpu_doctor, "_version_of", lambda *names: "0.50.0" if "llvmlite" in names else "14.2.0")
@@ -76,6 +77,15 @@ def test_an_unusable_gpu(patient):
         "What to do: buy one.",
         "Stacks run on the CPU; the images are the same.",
     )
+
+
+def test_the_extra_that_fits_is_told(patient, monkeypatch):
+    patient(GpuHealth(usable=False, reason="CuPy is not installed", advice="buy one"))
+    monkeypatch.setattr(gpu_doctor, "cuda_of_driver", lambda: (13, 0))
+    said = "NVIDIA's driver runs CUDA 13.0 and older: the extra cuda13 fits, and for a card older than 2018 cuda12."
+    assert diagnose_gpu().lines[2] == said
+    monkeypatch.setattr(gpu_doctor, "cuda_of_driver", lambda: (12, 8))
+    assert diagnose_gpu().lines[2] == "NVIDIA's driver runs CUDA 12.8 and older: the extra cuda12 fits."
 
 
 def test_a_gpu_that_gives_other_bits(patient):

@@ -252,3 +252,30 @@ def test_what_cupy_says_without_a_driver(no_driver):
         """)
     assert usable == "False"
     assert reason.startswith("no CUDA device answers")
+
+
+class Driver:
+    """Stand for the driver's library, which fills in a number."""
+
+    def __init__(self, version: int, failure: int = 0) -> None:
+        self.version, self.failure = version, failure
+
+    def cuDriverGetVersion(self, place):  # noqa: N802 - NVIDIA's name
+        place._obj.value = self.version
+        return self.failure
+
+
+@pytest.mark.parametrize(
+    ("library", "cuda", "package"),
+    [
+        (Driver(12040), (12, 4), '"cupy-cuda12x[ctk]"'),
+        (Driver(13010), (13, 1), '"cupy-cuda13x[ctk]" (or "cupy-cuda12x[ctk]" for a card older than 2018)'),
+        (Driver(13010, failure=3), (0, 0), '"cupy-cuda12x[ctk]"'),
+        (object(), (0, 0), '"cupy-cuda12x[ctk]"'),
+    ],
+)
+def test_the_driver_says_which_cupy_fits(monkeypatch, library, cuda, package):
+    monkeypatch.setattr(driver.sys, "platform", "linux")
+    monkeypatch.setattr(driver.ctypes, "CDLL", lambda _: library)
+    assert driver.cuda_of_driver() == cuda
+    assert driver.install_command() == f"python -m pip install {package}"

@@ -404,7 +404,7 @@ def test_missing_star_library_is_one_clear_error_before_any_work(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr("zemosaic_stack_core.per_frame.star_width.importlib.import_module", without_sep)
-    with pytest.raises(InvalidInputError, match=r'pip install "zemosaic-stack-core\[fwhm\]"'):
+    with pytest.raises(InvalidInputError, match="expected: python -m pip install sep"):
         estimate_frame_numbers(open_frames([sky(0)]), options(weighting="noise_fwhm"))
 
 

@@ -212,17 +212,20 @@ def test_an_object_that_hands_out_rows_is_a_frame():
     assert {frame.most for frame in frames} == {3}
 
 
-def test_zarr_and_sections_of_fits_files_are_frames(tmp_path):
+def test_zarr_arrays_are_frames(tmp_path):
     zarr = pytest.importorskip("zarr", reason="zarr comes with reproject")
+    stored = [zarr.array(frame, chunks=(4, 5)) for frame in FRAMES]
+    np.testing.assert_array_equal(stack(stored, options=PLAIN).image, stack(list(FRAMES), options=PLAIN).image)
+
+
+@pytest.mark.skipif(not hasattr(fits.Section, "dtype"), reason="this version of astropy has sections without a type")
+def test_sections_of_fits_files_are_frames(tmp_path):
     paths = [tmp_path / f"{index}.fits" for index in range(N)]
     for path, frame in zip(paths, FRAMES, strict=True):
         fits.writeto(path, frame.astype(np.float64))
-    stored = [zarr.array(frame, chunks=(4, 5)) for frame in FRAMES]
     with ExitStack() as opened:
         sections = [opened.enter_context(fits.open(path))[0].section for path in paths]
-        found = [stack(frames, options=PLAIN).image for frames in (stored, sections)]
-    for image in found:
-        np.testing.assert_array_equal(image, stack(list(FRAMES), options=PLAIN).image)
+        np.testing.assert_array_equal(stack(sections, options=PLAIN).image, stack(list(FRAMES), options=PLAIN).image)
 
 
 class TestXarray:

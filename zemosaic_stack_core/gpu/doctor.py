@@ -12,6 +12,7 @@ import numpy as np
 
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
 from zemosaic_stack_core.backends.cuda import cupy_in_use
+from zemosaic_stack_core.gpu.driver import cuda_of_driver
 from zemosaic_stack_core.gpu.health import GpuHealth, check_gpu
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.result import StackResult
@@ -28,6 +29,8 @@ PATIENCE_S = 10.0
 _TRIAL_ROWS = 8
 _RULES = ("kappa_sigma", "winsorized_sigma_clip")
 _DISTRIBUTIONS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy")
+# The extra that goes with a driver of CUDA 12, and of CUDA 13 and later.
+_FITTING = ("the extra cuda12 fits", "the extra cuda13 fits, and for a card older than 2018 cuda12")
 _MAPS = ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance")
 
 
@@ -79,6 +82,8 @@ def diagnose_gpu(size: tuple[int, int, int] | None = REAL_SIZE) -> GpuDiagnosis:
     """
     version = _version_of(*_DISTRIBUTIONS)
     lines = [_compiler_line(), f"CuPy {version} is installed." if version else "CuPy is not installed."]
+    if (cuda := cuda_of_driver())[0]:
+        lines.append(f"NVIDIA's driver runs CUDA {cuda[0]}.{cuda[1]} and older: {_FITTING[cuda >= (13, 0)]}.")
     health = check_gpu()
     if health.memory is not None:
         memory = health.memory

@@ -10,6 +10,8 @@ import sys
 
 # The driver's library by `sys.platform`: what CUDA itself looks for, under the name that it uses.
 _LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+# CUDA 13 left cards before Turing (compute capability 7.5, 2018) behind; a driver that runs it runs CUDA 12 as well.
+_NEW_CUDA = 13
 # How the loader of Linux ends its line where it finds no file of that name.
 _NO_FILE = f"cannot open shared object file: {os.strerror(errno.ENOENT)}"
 # Builds of CuPy that need that driver. A build of another name may be for other hardware.
@@ -31,6 +33,25 @@ def missing_driver() -> str:
         reason = f"{name} is not there" if is_absent else str(error)
         return f"no NVIDIA driver: {reason}" if _needs_the_driver() else ""
     return ""
+
+
+def cuda_of_driver() -> tuple[int, int]:
+    """Return the newest CUDA that NVIDIA's driver can run, (0, 0) where there is no driver; nothing is initialized."""
+    name = _LIBRARIES.get(sys.platform)
+    version = ctypes.c_int(0)
+    try:
+        if name is None or ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(version)):
+            return 0, 0
+    except (OSError, AttributeError):
+        return 0, 0
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def install_command() -> str:
+    """Return the command that installs the CuPy that goes with the driver."""
+    if cuda_of_driver()[0] < _NEW_CUDA:
+        return 'python -m pip install "cupy-cuda12x[ctk]"'
+    return 'python -m pip install "cupy-cuda13x[ctk]" (or "cupy-cuda12x[ctk]" for a card older than 2018)'
 
 
 def _needs_the_driver() -> bool:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
 from zemosaic_stack_core.backends.cuda import GpuMemory, cupy_in_use, gpu_memory
 from zemosaic_stack_core.errors import BackendUnavailableError
-from zemosaic_stack_core.gpu.driver import missing_driver
+from zemosaic_stack_core.gpu.driver import install_command, missing_driver
 from zemosaic_stack_core.kernel import stack_chunk
 from zemosaic_stack_core.kernel.samples import Samples
 from zemosaic_stack_core.options import StackOptions
@@ -28,8 +28,6 @@ HEALTH_TIMEOUT_S = 120.0
 _RULES = ("kappa_sigma", "winsorized_sigma_clip", "linear_fit_clip")
 # Frames of the check's cubes: few and many are sorted differently.
 _FRAMES = (9, 150)
-
-_INSTALL = 'python -m pip install "cupy-cuda12x[ctk]"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +56,13 @@ def _advice(reason: str) -> str:
     """Return what a user can do about a failed check."""
     words = reason.lower()
     if "cuda headers" in words or "nvrtc" in words or "dynamiclibnotfound" in words or "cublas" in words:
-        return f"CUDA's headers and libraries are missing: {_INSTALL} brings them"
+        return f"CUDA's headers and libraries are missing: {install_command()} brings them"
     if "insufficientdriver" in words or "insufficient driver" in words or "no nvidia driver" in words:
         return "install NVIDIA's driver, or a newer one; without an NVIDIA card the CPU does all the work"
     if "nodevice" in words or "lists none" in words or "no cuda-capable device" in words:
         return "no NVIDIA card is visible: check the card, its driver and CUDA_VISIBLE_DEVICES"
     if "can't be imported" in words or "not installed" in words:
-        return f"{_INSTALL}; without an NVIDIA card the CPU does all the work"
+        return f"{install_command()}; without an NVIDIA card the CPU does all the work"
     if "differs from the cpu" in words:
         return "this GPU computes other numbers than the CPU: report its name and the versions of CuPy and the driver"
     if "no answer within" in words:
