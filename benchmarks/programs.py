@@ -50,7 +50,7 @@ class Program:
         """Return the command that stacks `frames`, all in one folder, into `output`; write the files it needs."""
         folder = frames[0].parent
         if self.name == OURS:
-            options = ("--align", "none", "--maps", "none", "--no-picture")
+            options = ("--align", "none", "--maps", "none", "--no-picture", "--normalization", "none")
             return our_command(folder, output, *OPERATIONS[operation], *options)
         if self.name == "siril":
             script = output.with_suffix(".ssf")

@@ -25,6 +25,9 @@ from zemosaic_stack_core.command_line.parser import UsageError
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 ROOT = Path(__file__).parents[1]
+# What the pages call `my_frames`, and a tile of `night`.
+MY_FRAMES = SyntheticNight(n_frames=6, shape=(128, 192), dither=4)
+MY_TILE = SyntheticNight(n_frames=4, shape=(32, 48), dither=3)
 # What a block may be; the last three hold no commands.
 LANGUAGES = ("bash", "python", "text", "json", "csv")
 
@@ -63,13 +66,13 @@ def blocks_of(page: Path) -> list[Block]:
 
 def prepare(folder: Path) -> Path:
     """Write what the pages take for granted: frames, a table of weights, a configuration, a night of two tiles."""
-    frames = SyntheticNight(n_frames=6, shape=(128, 192), dither=4).write(folder / "my_frames")
+    frames = MY_FRAMES.write(folder / "my_frames")
     table = "\n".join(f"{path.name},{1 + index % 3}" for index, path in enumerate(frames))
     (folder / "weights.csv").write_text(f"file,weight\n{table}\n", encoding="utf-8")
     settings = {"stacking_normalize_method": "linear_fit", "stacking_kappa_high": 2.5, "use_gpu_phase5": True}
     (folder / "zemosaic_config.json").write_text(json.dumps(settings), encoding="utf-8")
     for tile in ("tile_1", "tile_2"):
-        SyntheticNight(n_frames=4, shape=(32, 48), dither=3).write(folder / "night" / tile)
+        MY_TILE.write(folder / "night" / tile)
     return folder
 
 

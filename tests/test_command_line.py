@@ -47,6 +47,7 @@ OTHER_VALUES: dict[str, Any] = {
 
 # What lets options act that do nothing by themselves.
 LETS_ACT: dict[str, dict[str, Any]] = {
+    "center": {"rejection": "kappa_sigma"},
     "p_low p_high": {"rejection": "percentile_clip"},
     "n_low n_high": {"rejection": "minmax"},
     "winsor_limits": {"rejection": "winsorized_quantile"},
@@ -90,9 +91,15 @@ def test_an_option_that_can_do_nothing_is_an_error(names: str) -> None:
         value = other_value(name, getattr(StackOptions(), name))
         words = map(str, value) if isinstance(value, tuple) else [str(value)]
         decider = next(iter(LETS_ACT[names])).replace("_", "-")
+        plain = ["--normalization", "none"] if decider == "normalization" else []
         message = f"--{name.replace('_', '-')} does nothing with(out)? --{decider}.*; expected --{decider}.*"
         with pytest.raises(InvalidInputError, match=message):
-            read_command_options(parse("--" + name.replace("_", "-"), *words))
+            read_command_options(parse("--" + name.replace("_", "-"), *words, *plain))
+
+
+@pytest.mark.parametrize("given", [("--kappa-high", "2.5"), ("--max-iterations", "3"), ("--reference", "1")])
+def test_an_option_that_acts_with_what_is_usually_chosen(given: tuple[str, str]) -> None:
+    assert read_command_options(parse(*given)).auto == {"rejection", "normalization"}
 
 
 def test_a_configuration_may_say_what_does_nothing(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def run(*arguments: object) -> int:
 def test_writes_what_the_library_gives(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     master = tmp_path / "master.fits"
     assert run(frames, "-o", master, "--maps", "all", "--rejection", "mad_clip", "--kappa-high", "2") == ExitCode.DONE
-    options = StackOptions(rejection="mad_clip", kappa_high=2.0)
+    options = StackOptions(rejection="mad_clip", kappa_high=2.0, normalization="additive")
     expected = stack(sorted(frames.iterdir()), options=options, maps="all")
     written = read_master(master).result
     for name in ("image", "coverage", "weight_map", "rejected_low", "rejected_high", "variance"):
@@ -77,7 +77,7 @@ def test_weights_of_a_table(frames: Path, tmp_path: Path) -> None:
     master = tmp_path / "m.fits"
     assert run(frames, "-o", master, "--weights", table, "--maps", "weight_map", "--no-picture") == ExitCode.DONE
     written = read_master(master).result
-    np.testing.assert_array_equal(written.image, stack(paths, weights=weights).image)
+    np.testing.assert_array_equal(written.image, stack(paths, options=written.options, weights=weights).image)
     assert [frame.weight for frame in written.frames] == [(weight,) * 3 for weight in weights]
     assert written.coverage is None
 
@@ -99,7 +99,12 @@ class TestDryRun:
         assert run(frames, "-o", tmp_path / "m.fits", "--dry-run", "--workers", 2) == ExitCode.DONE
         said = capsys.readouterr().out
         assert list(tmp_path.iterdir()) == []
-        for words in ("9 of 40 x 56 x 3", "read once", "peak memory", "kappa_sigma 3/3 with 9 frames", "no sample can"):
+        for words in ("9 of 40 x 56 x 3", "read 2 times", "peak memory", "winsorized_sigma_clip 3/3 with 9 frames"):
+            assert words in said
+        plain = ("--rejection", "kappa_sigma", "--normalization", "none")
+        assert run(frames, "-o", tmp_path / "m.fits", "--dry-run", *plain) == ExitCode.DONE
+        said = capsys.readouterr().out
+        for words in ("read once", "kappa_sigma 3/3 with 9 frames", "no sample can"):
             assert words in said
 
     def test_is_for_programs_too(self, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +192,7 @@ def test_masks_of_extensions_are_remembered(tmp_path: Path) -> None:
 
 def test_warns_before_the_work(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = sorted(frames.iterdir())[:5]
-    assert run(*few, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
+    assert run(*few, "-o", tmp_path / "m.fits", "--no-picture", "--rejection", "kappa_sigma") == ExitCode.DONE
     captured = capsys.readouterr()
     assert "advice: kappa_sigma 3/3 rejects nothing at all with 5 frames" in captured.err
     assert "advice" not in captured.out
@@ -392,7 +397,8 @@ def test_what_the_summary_says(frames: Path, tmp_path: Path, capsys: pytest.Capt
 def test_quiet_says_nothing_but_errors(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = sorted(frames.iterdir())[:5]  # too few for the rule, of which it warns otherwise
     log = tmp_path / "log.txt"
-    assert run(*few, few[0], "-o", tmp_path / "m.fits", "-q", "--log-file", log) == ExitCode.DONE
+    plain = ("-q", "--log-file", log, "--rejection", "kappa_sigma")
+    assert run(*few, few[0], "-o", tmp_path / "m.fits", *plain) == ExitCode.DONE
     assert capsys.readouterr() == ("", "")
     assert "advice: kappa_sigma" in log.read_text(encoding="utf-8")
     assert run(*few, "-o", tmp_path / "m.fits", "-q") == ExitCode.BAD_INPUT
@@ -406,7 +412,7 @@ def test_a_mistake_in_an_argument_comes_before_the_place_of_the_output(
     for mistake, message in (
         (("--kappa-low", "0"), "--kappa-low is 0.0"),
         (("--max-fwhm", "-2"), "--max-fwhm is -2"),
-        (("--p-low", "0.1"), "--p-low does nothing with --rejection kappa_sigma; expected --rejection percentile_clip"),
+        (("--p-low", "0.1"), "--p-low does nothing with --rejection auto; expected --rejection percentile_clip"),
         (("--weights", "gone.csv"), "gone.csv: No such file"),
         (("--darks", "gone_*.fits"), "gone_*.fits: no file matches"),
     ):

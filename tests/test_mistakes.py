@@ -65,7 +65,7 @@ MISTAKES = (
     # Options that do nothing with the others.
     Mistake(f"stack frames {OUT} --p-low 0.3", "--p-low", "expected --rejection percentile_clip"),
     Mistake(f"stack frames {OUT} --kappa-low 2 --rejection minmax", "--kappa-low", "expected --rejection kappa_sigma"),
-    Mistake(f"stack frames {OUT} --reference 2", "--reference", "expected --normalization"),
+    Mistake(f"stack frames {OUT} --reference 2 --normalization none", "--reference", "expected --normalization"),
     Mistake(f"stack frames {OUT} --gain 2", "--gain", "expected --rejection noise_clip or --errors detector"),
     Mistake(f"stack frames {OUT} --grow-min-size 5", "--grow-min-size", "expected --grow-radius"),
     Mistake(f"stack frames {OUT} --radial-floor 0.2", "--radial-floor", "expected --radial-feather-fraction"),

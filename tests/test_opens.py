@@ -28,9 +28,20 @@ def test_a_raw_frame_is_opened_for_its_header_its_hash_and_its_pixels(tmp_path: 
 
 
 @pytest.mark.slow
-def test_an_aligned_frame_is_opened_for_its_header_and_by_each_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # The master's cards come from the first frame.
+        (("--normalization", "none", "--rejection", "kappa_sigma"), [3, 2, 2, 2, 2]),
+        # Once more for its level, twice where all are compared with it; the cards are the reference's.
+        ((), [3, 3, 4, 3, 4]),
+    ],
+)
+def test_an_aligned_frame_is_opened_for_its_header_and_by_each_process(
+    tmp_path: Path, options: tuple[str, ...], expected: list[int]
+) -> None:
     SyntheticNight(n_frames=5, shape=(40, 56), dither=4).write(tmp_path / "aligned")
-    command = ["stack", tmp_path / "aligned", "-o", tmp_path / "master.fits", "--backend", "cpu", "--workers", 1]
-    command += ["--weighting", "exposure"]
-    # The master's cards come from the first frame.
-    assert counts_of(count_opens(command, tmp_path), tmp_path / "aligned") == [3, 2, 2, 2, 2]
+    folder = tmp_path / "aligned"
+    command = ["stack", folder, "-o", tmp_path / "master.fits", "--backend", "cpu", "--workers", 1]
+    command += ["--weighting", "exposure", *options]
+    assert counts_of(count_opens(command, tmp_path), folder) == expected

@@ -65,7 +65,7 @@ def test_the_json_report(finished: Path) -> None:
     assert report["schema"] == "zemosaic-run-report/1"
     assert (report["exit_code"], report["interrupted"], report["stopped"]) == (1, False, "")
     assert report["counts"] == {"done_cpu": 3, "failed": 1}
-    assert report["options"]["rejection"] == "kappa_sigma"
+    assert report["options"]["rejection"] == "auto"
     first, _, _, lost = report["tiles"]
     assert (first["tile_id"], first["file"], first["outcome"]) == (1, "master_tile_001.fits", "done_cpu")
     assert (first["frames_given"], first["frames_used"], len(first["dropped"])) == (6, 5, 1)

@@ -30,7 +30,7 @@ from zemosaic_stack_core.phase3 import Night, StackSettings, TileOutcome, TileSp
 
 def test_a_folder_of_folders_becomes_tiles(tmp_path: Path) -> None:
     plan = write_night(tmp_path / "night", tiles=2)
-    assert run(plan, tmp_path / "out") == 0
+    assert run(plan, tmp_path / "out", "--rejection", "kappa_sigma") == 0
     assert list(tiles_of(tmp_path / "out")) == ["master_tile_001.fits", "master_tile_002.fits"]
     assert outcomes(tmp_path / "out") == ["done_cpu", "done_cpu"]
     assert leftovers(tmp_path / "out") == []
@@ -85,7 +85,7 @@ def test_one_bad_tile_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert outcomes(tmp_path / "out") == ["done_cpu", "failed", "done_cpu"]
     assert "0 good of 6 frames" in report_of(tmp_path / "out")["tiles"][1]["reason"]
     said = capsys.readouterr().err
-    assert "tile 2 failed: 0 good of 6 frames; expected at least 1" in said
+    assert "tile 2 failed: 0 good of 6 frames; expected at least 3 (--min-frames); first bad one" in said
     assert "Traceback" not in said
     assert "3 tiles: 2 made on the CPU, 1 FAILED" in said
 
@@ -106,7 +106,7 @@ def test_bad_frames_are_dropped_one_by_one(tmp_path: Path, capsys: pytest.Captur
     write_frame(tile / "light_4.fits", np.full((24, 32), np.nan, np.float32))
     write_frame(tile / "light_6.fits", np.full((24, 32), 65535, np.uint16))
     write_frame(tile / "light_7.fits", make_frame(9, 9, (24, 33)))
-    assert run(plan, tmp_path / "out") == 0
+    assert run(plan, tmp_path / "out", "--rejection", "kappa_sigma") == 0
     record = report_of(tmp_path / "out")["tiles"][0]
     assert record["frames_given"] == 8
     assert record["frames_used"] == 4

@@ -46,7 +46,7 @@ def test_a_folder_of_raw_frames_becomes_a_master(raw: Path, tmp_path: Path, caps
     assert "5 lights, 4 darks\n" in said.err
     assert "alignment: stars (5 of 5 frames have no WCS)\n" in said.err
     assert "light_0003.fits: " in said.err
-    assert "normalization additive: the sky of raw frames drifts" in said.err
+    assert "normalization additive: levels from " in said.err
     summary = json.loads(said.out)
     assert summary["n_frames"] == 5
     assert summary["options"]["normalization"] == "additive"
@@ -151,7 +151,10 @@ def test_a_dry_run_reads_headers_only(raw: Path, tmp_path: Path, capsys: pytest.
     assert (plan["lights"], plan["darks"], plan["flats"], plan["biases"]) == (5, 4, 0, 0)
     assert plan["shape"] == "160 x 200"
     assert run("stack", raw, "-o", tmp_path / "m.fits", "--dry-run") == 0
-    assert "least disk" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "least disk" in said.out
+    assert "winsorized_sigma_clip 3/3 with 5 frames:\n  takes " in said.out
+    assert "rejection winsorized_sigma_clip: 5 frames" in said.err
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core import stack
+from zemosaic_stack_core import read_master, stack
 from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.headers.recognize import Recognized, recognize
@@ -144,7 +144,8 @@ def test_the_command_leaves_aligned_frames_alone(
     assert run("stack", *paths, "-o", tmp_path / "b.fits", "--align", "none") == 0
     assert "aligned" not in capsys.readouterr().err
     assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
-    assert np.array_equal(fits.getdata(tmp_path / "a.fits"), stack(paths).image)
+    options = read_master(tmp_path / "a.fits").result.options
+    assert np.array_equal(fits.getdata(tmp_path / "a.fits"), stack(paths, options=options).image)
 
 
 def test_a_run_registers_what_moved_and_knows_it_again(write: Write, tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from doc_blocks import ROOT, blocks_of, prepare, run_block, write_commands
+from astropy.io import fits
+from doc_blocks import MY_FRAMES, MY_TILE, ROOT, blocks_of, prepare, run_block, write_commands
+
+from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 README = ROOT / "README.md"
 BLOCKS = blocks_of(README)
@@ -29,6 +33,26 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("master", "clipped", "weighted", "by_hand", "as_configured"):
         assert (tmp_path / f"{name}.fits").is_file()
     assert (tmp_path / "tiles" / "master_tile_002.fits").is_file()
+    for name in ("master", "registered", "clipped", "weighted", "by_hand"):
+        assert_clean(MY_FRAMES, tmp_path / f"{name}.fits")
+    assert_clean(MY_TILE, tmp_path / "tiles" / "master_tile_002.fits")
+
+
+def assert_clean(night: SyntheticNight, master: Path) -> None:
+    """Check that no trail is left in a master, and no step at the borders of its frames."""
+    image = fits.getdata(master).transpose(1, 2, 0)
+    if image.shape != night.frame_shape:  # registered anew
+        return
+    left = image - night.scene / 0.8
+    left -= np.nanmedian(left, axis=(0, 1))
+    for index in night.satellite_frames:
+        trail = np.nan_to_num(night.frame(index) - night.frame((index + 1) % night.n_frames)).max(axis=2) > 400
+        # Unrejected it would be more than 400 / n_frames; what is left is its faint edge.
+        assert abs(float(np.nanmedian(left[trail]))) < 80 / night.n_frames
+    edge = night.dither
+    inner = np.nanmedian(left[edge:-edge, edge:-edge])
+    for border in (left[:edge], left[-edge:], left[:, :edge], left[:, -edge:]):
+        assert abs(float(np.nanmedian(border) - inner)) < 15
 
 
 def test_the_two_commands_of_the_first_minute() -> None:

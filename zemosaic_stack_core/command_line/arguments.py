@@ -53,6 +53,12 @@ _GROUPS = {
         *("radial_feather_fraction", "radial_shape_power", "radial_floor"),
     ),
 }
+# What a command leaves to the frames, unless it is told or a configuration file says it: the default in words, and a
+# choice that is usual.
+_AUTO = {
+    "rejection": ("auto, by the number of frames", "winsorized_sigma_clip"),
+    "normalization": ("auto, by the levels that are measured", "additive"),
+}
 _KAPPA_RULES = (
     *("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip", "noise_clip"),
 )
@@ -90,6 +96,8 @@ class CommandOptions:
     """What arguments and configuration file ask for together: arguments first, then the file, then the defaults."""
 
     options: StackOptions
+    # Names of options that are chosen for the frames, see `choose_options`.
+    auto: frozenset[str] = frozenset()
     # Of the configuration file: what `auto_tune_parallel_plan` reads of it.
     parallel: dict[str, Any] = field(default_factory=dict)
     # False where the configuration file forbids the GPU.
@@ -123,8 +131,10 @@ def _how(name: str, default: Any) -> dict[str, Any]:
     how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
     if name in _CHOICES:
         text = re.sub(r",? ?one of [A-Z]+$", "", text, flags=re.IGNORECASE)
-        text = f"{text}: {', '.join(_CHOICES[name])}".removeprefix(": ")
-        how |= {"choices": _CHOICES[name], "metavar": "NAME"}
+        names = ("auto", *_CHOICES[name]) if name in _AUTO else _CHOICES[name]
+        text = f"{text}: {', '.join(names)}".removeprefix(": ")
+        how |= {"choices": names, "metavar": "NAME"}
+        shown = _AUTO[name][0] if name in _AUTO else shown
     elif name == "reference":
         how |= {"type": _reference, "metavar": "INDEX"}
     elif name == "statistics_section":
@@ -196,10 +206,13 @@ def read_command_options(arguments: argparse.Namespace) -> CommandOptions:
         if (value := _given(arguments, option.name)) is not None
         or (option.name in UNBOUNDED and hasattr(arguments, option.name))
     }
+    auto = frozenset(name for name in _AUTO if given.get(name) == "auto")
+    given = {name: value for name, value in given.items() if name not in auto}
     if arguments.config is None:
         options = StackOptions(**given)
-        refuse_idle(given, options)
-        return CommandOptions(options=options)
+        auto = frozenset(_AUTO) - given.keys()
+        refuse_idle(given, options, auto)
+        return CommandOptions(options=options, auto=auto)
     from zemosaic_stack_core.zemosaic.config import read_zemosaic_config, translate_config
 
     settings = translate_config(read_zemosaic_config(arguments.config))
@@ -207,9 +220,11 @@ def read_command_options(arguments: argparse.Namespace) -> CommandOptions:
     if settings.ignored:
         lines.append(f"{arguments.config}: settings that mean nothing to a stack: {', '.join(settings.ignored)}")
     options = replace(settings.options, **given)
-    refuse_idle(given, options)
+    auto |= _AUTO.keys() - given.keys() - settings.decided
+    refuse_idle(given, options, auto)
     return CommandOptions(
         options=options,
+        auto=auto,
         parallel=settings.parallel,
         use_gpu=settings.use_gpu,
         lines=tuple(lines),
@@ -222,13 +237,16 @@ def check_backend(arguments: argparse.Namespace, wanted: CommandOptions) -> None
         raise InvalidInputError(f"--backend gpu, but {arguments.config} forbids the GPU; expected one or the other")
 
 
-def refuse_idle(given: Collection[str], options: StackOptions) -> None:
+def refuse_idle(given: Collection[str], options: StackOptions, auto: Collection[str]) -> None:
     """Raise where an option that was given can do nothing with the others; those of a configuration may."""
+    usual: dict[str, Any] = {name: _AUTO[name][1] for name in auto}
+    options = replace(options, **usual)
     for name in given:
         needed = _ACTS_WITH.get(name, ())
         if needed and not any(_lets_act(options, decider, values) for decider, values in needed):
             decider, values = needed[0]
-            found = f"with {flag_of(decider)} {getattr(options, decider)}" if values else f"without {flag_of(decider)}"
+            value = "auto" if decider in auto else getattr(options, decider)
+            found = f"with {flag_of(decider)} {value}" if values else f"without {flag_of(decider)}"
             expected = " or ".join(f"{flag_of(one)} {' or '.join(values)}".strip() for one, values in needed)
             raise InvalidInputError(f"{flag_of(name)} does nothing {found}; expected {expected}, or no {flag_of(name)}")
 

@@ -11,10 +11,12 @@ from zemosaic_stack_core.command_line.arguments import CommandOptions, check_bac
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import check_maps
+from zemosaic_stack_core.per_frame.choice import Choice, choose_options
 from zemosaic_stack_core.per_frame.weighting import read_weights_csv
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import Limits, read_limits
 from zemosaic_stack_core.stacking.telemetry import Telemetry
+from zemosaic_stack_core.stacking.workers import choose_workers
 from zemosaic_stack_core.system.memory import usable_cores
 from zemosaic_stack_core.zemosaic.parallel_plan import (
     ParallelPlan,
@@ -58,17 +60,26 @@ def read_compute_limits(
     )
 
 
+def choose(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup) -> Choice:
+    """Return the options with those chosen that were left to the frames."""
+    workers = choose_workers(group, read_compute_limits(arguments, wanted, group), is_host=True)
+    return choose_options(group, wanted.options, wanted.auto, workers=workers)
+
+
 def compute_stack(
     arguments: argparse.Namespace,
     wanted: CommandOptions,
     group: FrameGroup,
     names: list[str],
+    choice: Choice,
     progress: Callable[[int, int], None],
 ) -> StackResult:
-    """Stack frames; `names` are theirs in the table of weights, as the user knows them."""
+    """Stack frames as chosen; `names` are theirs in the table of weights, as the user knows them."""
     limits = read_compute_limits(arguments, wanted, group)
     weights = None if arguments.weights is None else read_weights_csv(arguments.weights, names)
-    request = StackRequest(options=wanted.options, maps=check_maps(arguments.maps), weights=weights)
+    request = StackRequest(
+        options=choice.options, maps=check_maps(arguments.maps), weights=weights, statistics=choice.statistics
+    )
     gpu = Phase3Gpu(limits, is_required=arguments.backend == "gpu") if limits.use_gpu else None
     try:
         return stack_tile(group, request, gpu, limits, Telemetry(progress=progress))

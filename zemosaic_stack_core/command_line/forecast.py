@@ -72,7 +72,9 @@ def forecast_stack(arguments: argparse.Namespace, wanted: CommandOptions, group:
         has_variances=group.variances is not None or options.errors == "detector",
     )
     chunks = plan_job(group, request, backend, limits, planes=planes)
-    estimates = options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm")
+    estimates = (
+        bool(wanted.auto) or options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm")
+    )
     workers = min(limits.workers or 1, len(chunks))
     sample_bytes = sum(source.dtype.itemsize for source in group.sources)
     return Forecast(

@@ -181,6 +181,8 @@ class RunDisplay:
         # Tiles that were made, and the time they took: reused and failed ones take next to none.
         self._made, self._making_s = 0, 0.0
         self._since = clock()
+        # Of the tile before: what is said of every tile is said once.
+        self._said: list[str] = []
 
     def begin(self, tiles: int) -> None:
         """See `RunProgress`."""
@@ -205,6 +207,11 @@ class RunDisplay:
             self._making_s += now - self._since
         self._since = now
         self._tell(tile_line(record, self._finished, self._total))
+        lines = said_lines(record)
+        for line in lines:
+            if line not in self._said:
+                self._tell(f"  {line}")
+        self._said = lines or self._said
         self._display.show_tiles(self._finished, self._total)
 
     def end(self) -> None:
@@ -218,6 +225,11 @@ class RunDisplay:
             return None
         spent = self._making_s + (self._clock() - self._since if part else 0.0)
         return spent / made * (self._total - self._finished - part)
+
+
+def said_lines(record: TileRecord) -> list[str]:
+    """Return what was chosen for a tile's frames and why, and what is wrong with a rule that was not."""
+    return [*record.details.get("chosen", ()), *filter(None, [record.details.get("advice")])]
 
 
 def tile_line(record: TileRecord, place: int, total: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,12 +104,10 @@ def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
     for kind in NAMED_KINDS:
         if kind in given:
             given[kind] = tuple(expand_frame_arguments(given[kind]))
-    policy = RawPolicy(
+    return RawPolicy(
         options=PrepareOptions(**given),
         cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
     )
-    asks_for_normalization = arguments.config is not None or hasattr(arguments, "normalization")
-    return replace(policy, normalization=None) if asks_for_normalization else policy
 
 
 def _percent(text: str) -> float:

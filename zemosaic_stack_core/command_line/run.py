@@ -47,7 +47,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     tiles = parser.add_argument_group("tiles and frames")
     tiles.add_argument("plan", metavar="PLAN", help="a JSON plan of tiles, or a folder whose sub-folders are tiles")
-    tiles.add_argument("--min-frames", type=positive, default=1, metavar="N", help="a tile of fewer good frames fails")
+    tiles.add_argument(
+        "--min-frames",
+        type=positive,
+        metavar="N",
+        help="a tile of fewer good frames fails (default: more than a third of its frames, and two of two)",
+    )
     tiles.add_argument("--strict", action="store_true", help="a bad frame fails its tile instead of being dropped")
     tiles.add_argument(
         "--saturation",
@@ -130,6 +135,7 @@ def _stack_settings(arguments: argparse.Namespace, wanted: CommandOptions) -> St
 
     return StackSettings(
         options=wanted.options,
+        auto=wanted.auto,
         maps=tuple(sorted({*arguments.maps, "coverage"})),
         min_frames=arguments.min_frames,
         strict=arguments.strict,

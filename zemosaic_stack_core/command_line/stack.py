@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.frames.heads import FileHead, FrameFile
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
+    from zemosaic_stack_core.per_frame.choice import Choice
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
     from zemosaic_stack_core.stacking.result import StackResult
@@ -99,6 +100,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="samples of exactly zero are missing: borders that other programs fill with zeros",
     )
+    frames.add_argument(
+        "--min-frames",
+        type=positive,
+        metavar="N",
+        help="fewer good frames fail (default: more than a third of the lights, and two of two)",
+    )
     outputs = parser.add_argument_group("what is written")
     outputs.add_argument("-o", "--output", required=True, metavar="FITS", help="the master image to write (required)")
     outputs.add_argument("--overwrite", action="store_true", help="replace files that are there already")
@@ -130,6 +137,7 @@ class _Outputs:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
+    from zemosaic_stack_core.command_line.computing import choose
     from zemosaic_stack_core.command_line.summary import summarize
     from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
     from zemosaic_stack_core.frames.heads import read_head
@@ -154,17 +162,22 @@ def run(arguments: argparse.Namespace) -> int:
                 _say_zero_borders(arguments, group, files)
         if are_raw:
             if arguments.dry_run:
-                return _show_preparation(arguments, policy, heads)
-            prepared, wanted = _prepare(arguments, wanted, policy, heads)
+                return _show_preparation(arguments, wanted, policy, heads)
+            prepared = _prepare(arguments, policy, heads)
             group = _open(arguments, prepared.paths, scratch)
         heads.clear()  # ten thousand take 80 MB
+        _check_enough(arguments, len(group.sources), prepared)
+        choice = choose(arguments, wanted, group)
+        for line in choice.lines:
+            tell(arguments, line)
+        wanted = replace(wanted, options=choice.options)
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
         advice = advise(len(group.sources), wanted.options)
         if advice.problem:
             tell(arguments, advice.line)
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
-        result = _compute(arguments, wanted, group, names)
+        result = _compute(arguments, wanted, group, names, choice)
         _write(arguments, outputs, result, prepared)
     seconds = time.perf_counter() - began
     summary = summarize(result, advice, master=outputs.master, picture=outputs.picture, seconds=seconds)
@@ -233,10 +246,8 @@ def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[F
     return found.is_raw
 
 
-def _prepare(
-    arguments: argparse.Namespace, wanted: CommandOptions, policy: RawPolicy, frames: Sequence[FrameFile]
-) -> tuple[PreparedGroup, CommandOptions]:
-    """Prepare raw frames, and return the options that they are stacked with."""
+def _prepare(arguments: argparse.Namespace, policy: RawPolicy, frames: Sequence[FrameFile]) -> PreparedGroup:
+    """Prepare raw frames."""
     from zemosaic_stack_core.prepare.report import describe_frame
 
     if arguments.weights is not None:  # hours later it would be late to find a frame that is not in the table
@@ -257,22 +268,38 @@ def _prepare(
         tell(arguments, f"  {describe_frame(frame)}")
     if prepared.dropped:
         tell(arguments, f"{len(prepared.dropped)} of {len(prepared.frames)} frames dropped")
-    options = policy.stack_options(wanted.options, prepared)
-    if options != wanted.options:
-        tell(
-            arguments,
-            f"normalization {options.normalization}: the sky of raw frames drifts (--normalization none leaves it)",
-        )
-    return prepared, replace(wanted, options=options)
+    return prepared
 
 
-def _show_preparation(arguments: argparse.Namespace, policy: RawPolicy, frames: Sequence[FrameFile]) -> int:
-    """Answer what is known of raw frames before they are registered."""
+def _check_enough(arguments: argparse.Namespace, good: int, prepared: PreparedGroup | None) -> None:
+    """Raise where too few frames are left."""
+    from zemosaic_stack_core.frames.frame_lists import least_frames
+
+    bad = [] if prepared is None else [frame for frame in prepared.dropped if not frame.is_spare]
+    given = good + len(bad)
+    least = arguments.min_frames or least_frames(given)
+    if good < least:
+        why = f"; first bad one {bad[0].name}: {bad[0].dropped}" if bad else ""
+        raise InvalidInputError(f"{good} good of {given} frames; expected at least {least} (--min-frames){why}")
+
+
+def _show_preparation(
+    arguments: argparse.Namespace, wanted: CommandOptions, policy: RawPolicy, frames: Sequence[FrameFile]
+) -> int:
+    """Answer what is known of raw frames before they are registered, and what the rule can do with so many."""
+    from zemosaic_stack_core.per_frame.choice import choose_rule
     from zemosaic_stack_core.prepare.frame_set import forecast_preparation
+    from zemosaic_stack_core.stacking.adviser import advise, rule_text
 
     forecast = forecast_preparation(frames, policy.options)
-    lines = (f"{name.replace('_', ' '):<14} {value}" for name, value in forecast.items())
-    answer_either({"prepare": forecast}, lines, as_json=arguments.json)
+    lights, options = forecast.lights, wanted.options
+    if "rejection" in wanted.auto:
+        options, why = choose_rule(options, lights)
+        tell(arguments, f"rejection {options.rejection}: {why}")
+    advice = advise(lights, options, is_thorough=True).lines
+    lines = (f"{name.replace('_', ' '):<14} {value}" for name, value in asdict(forecast).items())
+    facts = {"prepare": asdict(forecast), "rule": rule_text(options), "advice": advice}
+    answer_either(facts, (*lines, *advice), as_json=arguments.json)
     return ExitCode.DONE
 
 
@@ -310,7 +337,9 @@ def _say_zero_borders(arguments: argparse.Namespace, group: FrameGroup, files: F
         tell(arguments, line)
 
 
-def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup, names: list[str]) -> StackResult:
+def _compute(
+    arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup, names: list[str], choice: Choice
+) -> StackResult:
     """Stack, with progress on standard error."""
     from zemosaic_stack_core.command_line.computing import compute_stack
 
@@ -325,7 +354,7 @@ def _compute(arguments: argparse.Namespace, wanted: CommandOptions, group: Frame
             show(done, total)
 
         try:
-            return compute_stack(arguments, wanted, group, names, progress)
+            return compute_stack(arguments, wanted, group, names, choice, progress)
         finally:
             for thread in writer:  # two threads must not import the same modules at once
                 thread.join()

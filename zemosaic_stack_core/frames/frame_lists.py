@@ -46,6 +46,15 @@ def find_repeated(paths: Sequence[Path]) -> dict[Path, int]:
     return {first[name]: count for name, count in counts.items() if count > 1}
 
 
+def least_frames(given: int) -> int:
+    """Return how many of so many frames must be good where nothing else was asked for.
+
+    More than a third, and two where there were two: what is left of fewer is no picture of these frames, and more
+    often than not all of them are lost for one reason (the wrong folder, a reference of another field).
+    """
+    return max(given // 3 + 1, min(2, given))
+
+
 def split_extension(name: str) -> tuple[Path, str | None]:
     """Return the file of a name, and the extension that it names, as in ``x.fits[SCI,2]``."""
     path = Path(name).expanduser()

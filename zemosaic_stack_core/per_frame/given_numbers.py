@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.masks import MaskSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.per_frame.normalization import FrameStatistics
 
 _Floats = npt.NDArray[np.float64]
 
@@ -32,6 +33,8 @@ class GivenNumbers:
     levels: tuple[_Floats, _Floats] | None = None
     # Shape (frame,), seconds.
     exposures: Any = None
+    # Of all frames, where they were looked at before: see `choose_options`.
+    statistics: Sequence[FrameStatistics] = ()
 
 
 NOTHING_GIVEN = GivenNumbers()

@@ -65,7 +65,8 @@ def estimate_frame_numbers(
 ) -> FrameNumbers:
     """Estimate scale, offset and weight of every frame of a stack, in `workers` threads.
 
-    Weights that are given are multiplied with the weighting's; levels that are given stand.
+    Weights that are given are multiplied with the weighting's; levels that are given stand; statistics that are given
+    are not measured again.
 
     Notes
     -----
@@ -81,7 +82,11 @@ def estimate_frame_numbers(
     seconds = frame_exposures(group.sources, given.exposures) if options.weighting == "exposure" else None
     measured: list[_Measured] = []
     if options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm"):
-        measured = _measure(group, options.weighting == "noise_fwhm", workers)
+        with_stars = options.weighting == "noise_fwhm"
+        if len(given.statistics) == len(group.sources) and not with_stars:
+            measured = [_Measured(one, None) for one in given.statistics]
+        else:
+            measured = _measure(group, with_stars, workers)
     notes: list[list[str]] = [[] for _ in group.sources]
     reference, matched = _match(options, [one.statistics for one in measured])
     excluded = _act_on_problems(group, options.on_unnormalizable, matched, notes) if matched else ()

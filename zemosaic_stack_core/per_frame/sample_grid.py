@@ -47,6 +47,8 @@ class GridSamples:
 
     values: npt.NDArray[np.float32]
     grid: SampleGrid
+    # Of every frame of this shape at the same places: `values`, unless they are from a finer grid.
+    coarse: npt.NDArray[np.float32]
 
     def center(self) -> tuple[int, int] | None:
         """Return the median row and column of the samples that are present in any channel; None where none is."""
@@ -113,7 +115,7 @@ def read_grid_samples(
     ``sample_grid(source.rows, source.columns, most)``, where it is at hand.
     """
     grid = sample_grid(source.rows, source.columns, most) if grid is None else grid
-    values = _read(source, masks, grid)
+    values = coarse = _read(source, masks, grid)
     present = np.isfinite(values).sum(axis=1)
     candidates = values.shape[1]
     fullest = int(present.max())
@@ -122,7 +124,7 @@ def read_grid_samples(
         grid = sample_grid(source.rows, source.columns, finer)
         values = _read(source, masks, grid)
         _thin(values, most)
-    return GridSamples(values, grid)
+    return GridSamples(values, grid, coarse)
 
 
 def _thin(values: npt.NDArray[np.float32], most: int) -> None:

@@ -37,6 +37,8 @@ class FrameChoice:
     dropped: tuple[DroppedFrame, ...]
     # Those of the good frames' files; none of frames that were made since.
     heads: tuple[FileHead, ...] = field(default=(), repr=False)
+    # So many of the others are good: fewer were asked for.
+    spare: int = 0
 
 
 def choose_frames(

@@ -162,7 +162,8 @@ class _TileWork:
             write_seconds=time.perf_counter() - began,
             peak_bytes=watch.peak,
             details={name: value for name, value in known.items() if isinstance(value, str) or math.isfinite(value)}
-            | stacked.frames.details,
+            | stacked.frames.details
+            | tile.said,
         )
         return self._made(record, tile.result)
 
@@ -197,6 +198,8 @@ class _TileWork:
         self.inputs = self.maker.hashes.look(self.spec.frames)
         settings = self.maker.settings
         extra = {"maps": sorted(settings.maps), "saturation": settings.saturation, **self._preparation()}
+        if settings.auto:
+            extra["auto"] = sorted(settings.auto)
         self.signature = tile_signature(self.spec.tile_id, self.inputs, settings.options, extra=extra)
         self.check_seconds += time.perf_counter() - began
 
@@ -209,7 +212,7 @@ class _TileWork:
         named = [Path(path) for name in NAMED_KINDS for path in getattr(options, name)]
         calibration = [item.sha256 for item in self.maker.hashes.look(named)]
         plain = replace(options, **dict.fromkeys(NAMED_KINDS, ()), cache_limit=None)  # type: ignore[arg-type]
-        return {"prepare": repr(plain), "calibration": calibration, "levels": policy.normalization}
+        return {"prepare": repr(plain), "calibration": calibration}
 
     def _is_right(self, path: Path) -> bool:
         """Return whether a file is this tile, whole, and made of enough frames for this run."""
@@ -221,7 +224,11 @@ class _TileWork:
         except (KeyError, ValueError):
             return False
         settings = self.maker.settings
-        has_enough = used >= settings.min_frames and not (settings.strict and used < given)
+        policy = settings.raw_policy
+        wants_fewer = policy is not None and (policy.options.keep_best or policy.options.max_fwhm)
+        if wants_fewer:  # it was enough when the tile was made
+            given = used
+        has_enough = used >= settings.least_frames(given) and not (settings.strict and used < given)
         return has_enough and is_intact(path)
 
     def _stack_files_at_rest(self, watch: MemoryWatch) -> _Stacked:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.file_frames import FileFrame
+from zemosaic_stack_core.frames.frame_lists import least_frames
 from zemosaic_stack_core.frames.group import group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.auto import stack_tile
@@ -24,13 +25,16 @@ from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.header import observing_header
 from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
 from zemosaic_stack_core.master.write import write_master
-from zemosaic_stack_core.options import StackOptions, check_maps
+from zemosaic_stack_core.options import StackOptions, check_maps, is_whole_number
+from zemosaic_stack_core.per_frame.choice import choose_options
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
+from zemosaic_stack_core.stacking.adviser import advise
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import NO_LIMITS, Limits
 from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.stacking.telemetry import QUIET, PcbTile, Progress, Telemetry
+from zemosaic_stack_core.stacking.workers import choose_workers
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -48,8 +52,10 @@ class StackSettings:
         Normalization, weighting, rejection, combination.
     maps : tuple of str
         Maps in the tile's file, see `stack`.
-    min_frames : int
-        A tile of fewer good frames fails; at least 1.
+    auto : frozenset of str
+        Names of options that are chosen for each tile's frames: ``rejection``, ``normalization``.
+    min_frames : int or None
+        A tile of fewer good frames fails; at least 1. None: one of which a third of the frames or less is good.
     strict : bool
         A bad frame fails its tile.
     saturation : float or None
@@ -62,16 +68,21 @@ class StackSettings:
     """
 
     options: StackOptions
+    auto: frozenset[str] = frozenset()
     maps: tuple[str, ...] = ("coverage",)
-    min_frames: int = 1
+    min_frames: int | None = 1
     strict: bool = False
     saturation: float | None = None
     limits: Limits = NO_LIMITS
     raw_policy: RawPolicy | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.min_frames, int) or isinstance(self.min_frames, bool) or self.min_frames < 1:
+        if self.min_frames is not None and not is_whole_number(self.min_frames, 1):
             raise InvalidInputError(f"min_frames is {self.min_frames!r}; expected a whole number of at least 1")
+
+    def least_frames(self, given: int) -> int:
+        """Return how many of so many frames must be good."""
+        return least_frames(given) if self.min_frames is None else self.min_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +99,24 @@ class StackedTile:
         What goes into ALPHA; None for 255 where every channel has coverage, else 0.
     origin : tuple of int
         (row, column) on the frames' grid of the image's first pixel: not (0, 0) after a crop.
+    chosen : tuple of str
+        Options that were chosen for these frames, and why.
     """
 
     result: StackResult
     dropped: tuple[DroppedFrame, ...] = ()
     alpha: npt.NDArray[np.uint8] | None = None
     origin: tuple[int, int] = (0, 0)
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What was chosen for the frames, and what is wrong with a rule that was not."""
+        options = self.result.options
+        is_chosen = any(line.startswith("rejection ") for line in self.chosen)
+        advice = "" if is_chosen else advise(len(self.result.frames), options).problem_line
+        said = {"chosen": list(self.chosen), "advice": advice}
+        return {name: value for name, value in said.items() if value}
 
     def crop(self, rows: slice, columns: slice) -> StackedTile:
         """Return the tile cut to some rows and columns, its maps and alpha with it; the WCS will follow.
@@ -149,9 +172,13 @@ def stack_frames(
     frames, dropped = list(choice.frames), list(choice.dropped)
     request = StackRequest(options=settings.options, maps=check_maps(settings.maps))
     while True:
-        _check_enough(frames, dropped, settings)
+        _check_enough(frames, dropped, settings, choice.spare)
         group = group_frames(frames)
         try:
+            chosen = choose_options(
+                group, settings.options, settings.auto, workers=choose_workers(group, settings.limits, is_host=True)
+            )
+            request = replace(request, options=chosen.options, statistics=chosen.statistics)
             result = stack_tile(group, request, gpu, settings.limits, telemetry)
         except FrameReadError as error:
             bad = _named_in(str(error), frames)
@@ -161,20 +188,24 @@ def stack_frames(
             reason = " ".join(str(error).removeprefix(f"{bad.name}: ").split())
             dropped.append(DroppedFrame(name=bad.name, reason=reason))
             continue
-        return StackedTile(result=result, dropped=tuple(dropped))
+        return StackedTile(result=result, dropped=tuple(dropped), chosen=chosen.lines)
 
 
-def _check_enough(frames: Sequence[FileFrame], dropped: Sequence[DroppedFrame], settings: StackSettings) -> None:
-    """Raise where a tile can't be made of what is left."""
-    if settings.strict and dropped:
+def _check_enough(
+    frames: Sequence[FileFrame], dropped: Sequence[DroppedFrame], settings: StackSettings, spare: int
+) -> None:
+    """Raise where a tile can't be made of what is left; `spare` of the dropped frames are good and not wanted."""
+    if settings.strict and len(dropped) > spare:
         first = dropped[0]
         raise InvalidInputError(
             f"{len(dropped)} bad of {len(frames) + len(dropped)} frames, first {first.name}: {first.reason} (strict)"
         )
-    if len(frames) < settings.min_frames:
+    given = len(frames) + len(dropped)
+    least = settings.least_frames(given - spare)
+    if len(frames) < least:
         why = f"; first bad one {dropped[0].name}: {dropped[0].reason}" if dropped else ""
         raise InvalidInputError(
-            f"{len(frames)} good of {len(frames) + len(dropped)} frames; expected at least {settings.min_frames}{why}"
+            f"{len(frames)} good of {given - spare} frames; expected at least {least} (--min-frames){why}"
         )
 
 

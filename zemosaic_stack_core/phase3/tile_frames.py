@@ -30,7 +30,6 @@ class TileFrames:
     """The frames of a tile, and how they are to be stacked."""
 
     choice: FrameChoice
-    # With the normalization of raw frames, where they are raw.
     settings: StackSettings
     # Frames that the tile was to be made of; calibration frames don't count.
     given: int
@@ -82,9 +81,9 @@ def choose_tile_frames(
     group = policy.prepare(choice.heads, cache, workers=settings.limits.workers, report=_report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
-    settings = replace(settings, options=policy.stack_options(settings.options, group))
     given = len(group.frames) + len(choice.dropped)
-    return TileFrames(FrameChoice(good, tuple(dropped)), settings, given, group)
+    spare = sum(frame.is_spare for frame in group.dropped)
+    return TileFrames(FrameChoice(good, tuple(dropped), spare=spare), settings, given, group)
 
 
 def _report(line: str) -> None:

@@ -140,22 +140,37 @@ def _check_filters(lights: Sequence[RawFrame], options: PrepareOptions) -> None:
         raise InvalidInputError(f"lights of several filters: {found}; expected one, as --filter {first} takes")
 
 
-def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> dict[str, int | str]:
+@dataclass(frozen=True, kw_only=True)
+class PrepareForecast:
+    """What headers say of raw frames before any work; the fields are those that ``--dry-run --json`` prints."""
+
+    lights: int
+    darks: int
+    flats: int
+    biases: int
+    shape: str
+    pattern: str
+    with_wcs: int
+    align: str
+    least_disk: str
+
+
+def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> PrepareForecast:
     """Return what headers say before any work, and the least disk that it will take; raise as `prepare_frames` does."""
     require_libraries(options)
     frames = inspect_frames(files, options)
     lights, (rows, columns), pattern = frames.lights, frames.shape, frames.pattern(options)
     is_color = lights[0].channels != 1 or pattern is not None
     size = aligned_bytes(Canvas(rows=rows, columns=columns), is_color=is_color)
-    return {
-        "lights": len(lights),
+    return PrepareForecast(
+        lights=len(lights),
         **{name: len(frames.of_kind(kind)) for kind, name in _CALIBRATION.items()},
-        "shape": f"{rows} x {columns}",
-        "pattern": pattern or "none",
-        "with_wcs": sum(frame.wcs_header is not None for frame in lights),
-        "align": options.align,
-        "least_disk": size_text(len(lights) * size),
-    }
+        shape=f"{rows} x {columns}",
+        pattern=pattern or "none",
+        with_wcs=sum(frame.wcs_header is not None for frame in lights),
+        align=options.align,
+        least_disk=size_text(len(lights) * size),
+    )
 
 
 def require_libraries(options: PrepareOptions) -> None:

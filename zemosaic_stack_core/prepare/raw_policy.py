@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.frames.heads import FrameFile
-from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.headers.recognize import Recognized, recognize
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
@@ -17,13 +16,10 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.prepare.pipeline import Progress
     from zemosaic_stack_core.prepare.records import PreparedGroup
 
-# Normalization of raw frames: their sky drifts, and what differs in level looks like an outlier.
-RAW_NORMALIZATION = "additive"
-
 
 @dataclass(frozen=True, kw_only=True)
 class RawPolicy:
-    """How raw frames are told from aligned ones, prepared, and stacked.
+    """How raw frames are told from aligned ones, and prepared.
 
     Parameters
     ----------
@@ -32,13 +28,10 @@ class RawPolicy:
         are aligned.
     cache_folder : Path, optional
         Where masters and aligned frames are kept; by default a folder beside the output.
-    normalization : str or None
-        Normalization of raw frames where the stack's options have none; None leaves it at that.
     """
 
     options: PrepareOptions = field(default_factory=PrepareOptions)
     cache_folder: Path | None = None
-    normalization: str | None = RAW_NORMALIZATION
 
     def by_headers(self, frames: Sequence[FrameFile]) -> Recognized:
         """Return whether frames are raw, as far as the options and their headers say it."""
@@ -70,13 +63,6 @@ class RawPolicy:
         return prepare_frames(
             frames, self.options, cache_folder=cache, progress=progress, report=report, workers=workers
         )
-
-    def stack_options(self, options: StackOptions, group: PreparedGroup) -> StackOptions:
-        """Return the options that prepared frames are stacked with: normalized, unless their levels agree already."""
-        has_levels = group.levels != "none" or group.alignment == "none"
-        if has_levels or self.normalization is None or options.normalization != "none":
-            return options
-        return replace(options, normalization=self.normalization)
 
 
 def _with_line(found: Recognized) -> Recognized:

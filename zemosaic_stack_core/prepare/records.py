@@ -42,6 +42,8 @@ class PreparedFrame:
         Seconds, and DATE-OBS.
     dropped, note : str
         Why the frame is not used, empty where it is; other things worth knowing.
+    is_spare : bool
+        It is not used because fewer were asked for.
     """
 
     name: str
@@ -65,6 +67,7 @@ class PreparedFrame:
     date: str = ""
     dropped: str = ""
     note: str = ""
+    is_spare: bool = False
 
     @property
     def quality(self) -> float:

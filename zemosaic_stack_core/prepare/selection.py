@@ -71,8 +71,8 @@ def select_frames(frames: Sequence[PreparedFrame], options: PrepareOptions) -> l
 
 
 def _drop(frame: PreparedFrame, reason: str) -> PreparedFrame:
-    """Return a frame that is not used; a reason that it has already stays."""
-    return replace(frame, dropped=frame.dropped or reason)
+    """Return a frame that is not used although it is good; a reason that it has already stays."""
+    return replace(frame, dropped=frame.dropped or reason, is_spare=not frame.dropped or frame.is_spare)
 
 
 def with_sky_agreement(

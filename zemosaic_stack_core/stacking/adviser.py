@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,11 @@ class Advice:
         return f"advice: {self.rule} with {self.n_frames} frames {loss}rejects up to {_outliers(self.most_outliers)}"
 
     @property
+    def problem_line(self) -> str:
+        """The advice on one line where something is wrong with the choice; else empty."""
+        return self.line if self.problem else ""
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """The advice in full."""
         lines = [f"{self.rule} with {self.n_frames} frames:"]
@@ -125,6 +131,7 @@ def largest_deviation(n_samples: int, center: str) -> float:
     return math.sqrt(n * (half + 2) / (half + 1))
 
 
+@lru_cache(maxsize=256)
 def advise(n_frames: int, options: StackOptions, *, is_thorough: bool = False) -> Advice:
     """Find out what the rule of `options` does with so many frames; growth, normalization and the like are left aside.
 

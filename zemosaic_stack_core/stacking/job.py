@@ -24,6 +24,7 @@ from zemosaic_stack_core.frames.variances import VarianceSource
 from zemosaic_stack_core.kernel.rules import most_sums
 from zemosaic_stack_core.options import WEIGHTED_COMBINATIONS, StackOptions
 from zemosaic_stack_core.per_frame.given_numbers import GivenNumbers, given_levels
+from zemosaic_stack_core.per_frame.normalization import FrameStatistics
 from zemosaic_stack_core.per_frame.numbers import FrameNumbers, estimate_frame_numbers
 from zemosaic_stack_core.stacking.chunk_plan import (
     PINNED_BYTES,
@@ -49,6 +50,8 @@ class StackRequest:
     exposures: Sequence[float] | None = None
     scales: object | None = None
     offsets: object | None = None
+    # Of all frames, where they were looked at before: see `choose_options`.
+    statistics: Sequence[FrameStatistics] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,7 @@ def make_job(
     planes = count_planes(options, maps, has_weights=per_sample is not None, has_variances=variances is not None)
     chunk_plan = plan_job(group, request, backend, limits, planes=planes)
     workers = limits.workers or 1
-    given = GivenNumbers(weight=per_frame, levels=levels, exposures=request.exposures)
+    given = GivenNumbers(weight=per_frame, levels=levels, exposures=request.exposures, statistics=request.statistics)
     numbers = estimate_frame_numbers(measured, options, given, workers=workers)
     if not (numbers.weight > 0.0).any(axis=0).all():
         raise InvalidInputError("no frame of positive weight is left; expected at least one")

@@ -59,6 +59,8 @@ class TranslatedConfig:
     notes: tuple[str, ...]
     # Names of settings that mean nothing to a stack, sorted.
     ignored: tuple[str, ...]
+    # Names of the options that they decide.
+    decided: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def _translate(config: Mapping[str, Any], names: _Names) -> TranslatedConfig:
         equalize_rgb=is_on(config.get(_EQUALIZE)),
         notes=tuple(notes),
         ignored=tuple(sorted(str(name) for name in config if name not in known)),
+        decided=frozenset(chosen),
     )
 
 

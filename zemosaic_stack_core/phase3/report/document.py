@@ -43,7 +43,7 @@ def report_json(night: Night, report: RunReport, inputs: Mapping[int, list[list[
         "shard": None if night.shard is None else str(night.shard),
         "cluster": None if night.cluster is None else str(night.cluster),
         "backend": night.backend,
-        "options": asdict(settings.options),
+        "options": asdict(settings.options) | dict.fromkeys(sorted(settings.auto), "auto"),
         "settings": {
             "maps": list(settings.maps),
             "min_frames": settings.min_frames,
