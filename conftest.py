@@ -115,3 +115,10 @@ def backend(request: pytest.FixtureRequest) -> BackendCase:
 def other_backend(request: pytest.FixtureRequest) -> BackendCase:
     """Run the test on every backend but plain NumPy, whose answer it is compared with."""
     return make_case(request.param)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test where there is a compiler, and where there is none."""
+    if request.param == "plain":
+        monkeypatch.setitem(sys.modules, "llvmlite", None)

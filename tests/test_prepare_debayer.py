@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from samples import color_masks
+from scipy.ndimage import convolve
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.frame_set import FrameSet
@@ -31,6 +32,33 @@ def test_measured_samples_stay_and_gradients_are_exact(pattern: str, shape: tupl
         assert np.array_equal(found[..., channel][mask], mosaic[mask])
     inner = (slice(2, -2), slice(2, -2))
     assert np.allclose(found[inner], planes[inner], atol=1e-3)
+
+
+# Malvar, He and Cutler's filters, times 8: green at another color, a color at a green beside it (transposed: above it),
+# and the color that a red or blue pixel is opposite to.
+GREEN = [[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]
+BESIDE = [[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]
+OPPOSITE = [[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("pattern", BAYER_PATTERNS)
+@pytest.mark.parametrize("shape", [(70, 33), (3, 4)])
+def test_colors_are_those_of_the_filters(pattern: str, shape: tuple[int, int]) -> None:
+    mosaic = np.random.default_rng(3).normal(1000, 100, shape).astype(np.float32)
+    filters = [GREEN, BESIDE, np.transpose(BESIDE), OPPOSITE]
+    green, beside, above, opposite = (convolve(mosaic, np.array(kernel) / 8, mode="mirror") for kernel in filters)
+    found = debayer(mosaic, pattern)
+    for row, column in np.ndindex(shape):
+        own, neighbor = pattern[2 * (row % 2) + column % 2], pattern[2 * (row % 2) + 1 - column % 2]
+        for channel, color in enumerate("RGB"):
+            if color == own:
+                wanted = mosaic
+            elif own == "G":
+                wanted = beside if color == neighbor else above
+            else:
+                wanted = green if color == "G" else opposite
+            assert found[row, column, channel] == pytest.approx(wanted[row, column], rel=1e-6)
 
 
 def test_a_star_keeps_flux_and_color() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from zemosaic_stack_core.prepare.medians import median_of
 from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, hot_in_dark, persistent_pixels, sharp_pixels
 from zemosaic_stack_core.prepare.stars.detect import cfa_luminance, detect_stars, luminance
 from zemosaic_stack_core.synthetic.raw_night import RawNight
@@ -107,6 +108,7 @@ def test_the_luminance_of_a_mosaic_shows_no_pattern() -> None:
     assert luminance(mosaic, is_cfa=False) is mosaic
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("is_cfa", [False, True])
 def test_borders_and_bands_of_rows_hide_no_hot_pixel(is_cfa: bool) -> None:
     random = np.random.default_rng(2)
@@ -116,3 +118,9 @@ def test_borders_and_bands_of_rows_hide_no_hot_pixel(is_cfa: bool) -> None:
         image[place] += 1000
     found = sharp_pixels(image, is_cfa=is_cfa, sigmas=20.0)
     assert sorted(map(tuple, np.argwhere(found).tolist())) == places
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+def test_a_median_is_numpys(count: int) -> None:
+    values = np.random.default_rng(count).normal(0, 1, count).astype(np.float32)
+    assert median_of(values) == np.median(values)

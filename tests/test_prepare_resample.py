@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +18,6 @@ ORDER = {"bilinear": 1, "lanczos2": 2, "lanczos3": 3, "lanczos4": 4}
 def turned(degrees: float, scale: float, x: float, y: float) -> Affine:
     c, s = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
     return Affine(c, -s, x, s, c, y)
-
-
-@pytest.fixture(params=["compiled", "plain"])
-def compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a compiler, and without."""
-    if request.param == "plain":
-        monkeypatch.setitem(sys.modules, "llvmlite", None)
 
 
 def taps(fraction: float, order: int) -> list[np.float32]:

@@ -29,6 +29,7 @@ from zemosaic_stack_core.backends.host import host_program
 from zemosaic_stack_core.backends.inputs import Inputs
 from zemosaic_stack_core.backends.tracing import WINDOW
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
+from zemosaic_stack_core.prepare.medians import median_of
 
 _Image = npt.NDArray[np.float32]
 _Places = npt.NDArray[np.float64]
@@ -221,7 +222,7 @@ def _undershoot(plane: _Image) -> float:
     some = plane[:: max(1, len(plane) // _NOISE_ROWS)]
     apart = np.abs(np.diff(some, axis=1))
     apart = apart[np.isfinite(apart)]
-    return _UNDERSHOOT * float(np.median(apart)) / (0.6745 * math.sqrt(2)) if apart.size else math.inf
+    return _UNDERSHOOT * median_of(apart) / (0.6745 * math.sqrt(2)) if apart.size else math.inf
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -198,23 +199,42 @@ def calibrate(frame: RawFrame, pixels: _Image, masters: Masters) -> _Image:
             image = image - dark
         else:
             bias = _load(masters.bias_for(frame))
-            image = image - bias - np.float32(factor) * (dark - bias)
+            image = image - bias
+            image -= np.float32(factor) * (dark - bias)
     elif masters.biases:
         image = image - _load(masters.bias_for(frame))
     flat_fit = masters.flat_for(frame)
     if flat_fit is not None:
         flat = _load(flat_fit)
         with np.errstate(divide="ignore", invalid="ignore"):
-            image = np.where(flat > _DEAD, image / flat, np.float32(np.nan))
-    return np.asarray(image, np.float32)
+            image = np.divide(image, flat, out=None if image is pixels else image)
+        image.reshape(-1)[_dead(_path(flat_fit))] = np.nan
+    return image
 
 
 def _load(fit: Fit | None) -> _Image:
     """Return the pixels of a group's master."""
+    return _open(_path(fit))
+
+
+def _path(fit: Fit | None) -> Path:
+    """Return the file of a group's master."""
     assert fit is not None  # noqa: S101 - the masters were made for these frames
     assert fit.group.path is not None  # noqa: S101
-    image: _Image = np.load(fit.group.path, mmap_mode="r")
+    return fit.group.path
+
+
+@lru_cache(maxsize=8)
+def _open(path: Path) -> _Image:
+    """Return the pixels of a master, opened once for all frames: its name changes with its content."""
+    image: _Image = np.load(path, mmap_mode="r")
     return image
+
+
+@lru_cache(maxsize=8)
+def _dead(path: Path) -> npt.NDArray[np.intp]:
+    """Return the flat indices of the pixels that a flat calls dead."""
+    return np.flatnonzero(~(_open(path) > _DEAD))
 
 
 def _times(groups: Sequence[Group]) -> str:

@@ -17,9 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.prepare.medians import median_of
+from zemosaic_stack_core.prepare.sensor.neighbors import bordered, neighbor, run_on_neighbors
+
 _Image = npt.NDArray[np.float32]
 
 _COLORS = "RGB"
+# Rows and columns from a pixel to those that its colors are estimated from.
+_NEIGHBORS = [(row, column) for row in range(-2, 3) for column in range(-2, 3) if abs(row) + abs(column) <= 2]
 # Standard errors.
 _SIGNIFICANT = 6.0
 # Pixels of a color, of rows all over the frame.
@@ -36,6 +41,8 @@ def pattern_problem(mosaic: _Image, pattern: str | None) -> str:
     differ like that without any pattern is a mosaic. (Red and blue in each other's place can't be told from the
     pixels.)
     """
+    if min(mosaic.shape) < 2:
+        return ""
     levels, errors = _plane_levels(mosaic)
     main, other = abs(levels[0] - levels[3]), abs(levels[1] - levels[2])
     error = float(np.hypot.reduce(errors))
@@ -63,8 +70,8 @@ def _plane_levels(mosaic: _Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[
         plane = mosaic[index // 2 :: 2, index % 2 :: 2]
         plane = plane[:: max(1, plane.size // _ENOUGH)]
         plane = plane[np.isfinite(plane)].astype(np.float64)
-        center = np.median(plane)
-        spread = 1.4826 * np.median(np.abs(plane - center)) + 1e-9
+        center = median_of(plane)
+        spread = 1.4826 * median_of(np.abs(plane - center)) + 1e-9
         # A median of integers is an integer: the mean of what lies about it is finer.
         inner = plane[np.abs(plane - center) <= 2.5 * spread]
         levels[index], errors[index] = inner.mean(), inner.std() / np.sqrt(inner.size)
@@ -73,32 +80,43 @@ def _plane_levels(mosaic: _Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 def debayer(mosaic: _Image, pattern: str) -> _Image:
     """Return the red, green and blue of a finite mosaic, shape (row, column, 3); measured samples are kept."""
-    padded = np.pad(mosaic, 2, mode="reflect")  # about the border pixel: every color meets its own
-    out = np.empty((*mosaic.shape, 3), np.float32)
-    for top in (0, 1):
-        for left in (0, 1):
-            for color, plane in _estimate(padded, pattern, top, left).items():
-                out[top::2, left::2, _COLORS.index(color)] = plane
-    return out
+    out = np.empty((3, *mosaic.shape), np.float32)
+    # About the border pixel: every color meets its own.
+    image = bordered(mosaic, 2, by_color=False)
+    for rows, found in run_on_neighbors(_estimate, pattern, image, 2, _NEIGHBORS):
+        for plane, color in zip(out, _COLORS, strict=True):
+            plane[rows] = found[color]
+    return out.transpose(1, 2, 0)
 
 
-def _estimate(padded: _Image, pattern: str, top: int, left: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the colors of the pixels at one place of the 2 x 2 cell by the filters on their neighborhoods."""
-    rows, columns = padded.shape[0] - 4, padded.shape[1] - 4
+def _estimate(xp: Any, column: Any, pattern: str) -> dict[str, Any]:
+    """Return the colors of a pixel by the filters for its place of the 2 x 2 cell, on its neighborhood."""
 
-    def at(row: int, column: int) -> _Image:
-        return padded[2 + top + row : 2 + rows + row : 2, 2 + left + column : 2 + columns + column : 2]
+    def at(row: int, offset: int) -> Any:
+        return column.whole(neighbor(row, offset))
 
     center, diagonal = at(0, 0), at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)
     across, along = at(0, -1) + at(0, 1), at(-1, 0) + at(1, 0)
     far_across, far_along = at(0, -2) + at(0, 2), at(-2, 0) + at(2, 0)
-    color = pattern[2 * top + left]
-    if color == "G":
-        beside, above = pattern[2 * top + 1 - left], pattern[2 * (1 - top) + left]
-        by_row = (5 * center + 4 * across - (diagonal + far_across) + far_along / 2) / 8
-        by_column = (5 * center + 4 * along - (diagonal + far_along) + far_across / 2) / 8
-        return {"G": center, beside: by_row, above: by_column}
     far = far_across + far_along
+    # Of a green pixel: the color beside it, the one above it. Of another: green, and the color that is neither.
+    by_row = (5 * center + 4 * across - (diagonal + far_across) + far_along / 2) / 8
+    by_column = (5 * center + 4 * along - (diagonal + far_along) + far_across / 2) / 8
     green = (4 * center + 2 * (across + along) - far) / 8
     opposite = (6 * center + 2 * diagonal - 1.5 * far) / 8
-    return {color: center, "G": green, "B" if color == "R" else "R": opposite}
+
+    def estimate(color: str, row: int, offset: int) -> Any:
+        own = pattern[2 * row + offset]
+        if color == own:
+            return center
+        if own == "G":
+            return by_row if pattern[2 * row + 1 - offset] == color else by_column
+        return green if color == "G" else opposite
+
+    results = {}
+    for color in _COLORS:
+        even, odd = (
+            xp.where(column.whole("is_odd_column"), estimate(color, row, 1), estimate(color, row, 0)) for row in (0, 1)
+        )
+        results[color] = xp.where(column.whole("is_odd_row"), odd, even)
+    return results
