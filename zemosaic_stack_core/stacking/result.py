@@ -15,6 +15,7 @@ from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.options import StackOptions
 
 if TYPE_CHECKING:
+    from astropy.nddata import CCDData
     from astropy.table import Table
 
 # Frames that a representation on a screen shows.
@@ -199,6 +200,25 @@ class StackResult:
     def channels(self) -> int:
         """Channels of the image."""
         return 1 if self.image.ndim == 2 else self.image.shape[2]
+
+    def to_ccddata(self, unit: Any) -> CCDData:
+        """Return image and variance as an astropy `CCDData` in this unit, masked where no sample was combined.
+
+        ``NCOMBINE`` counts the frames with a sample in it. `zemosaic_stack_core.nddata.to_ccddata` takes over a header and
+        a WCS besides, and writes down the options.
+        """
+        from astropy.nddata import CCDData, VarianceUncertainty
+
+        is_known = self.variance is not None and not bool(np.isnan(self.variance).all())  # that of min and max is not
+        ccd = CCDData(
+            self.image,
+            unit=unit,
+            mask=~np.isfinite(self.image),
+            uncertainty=VarianceUncertainty(self.variance) if is_known else None,
+        )
+        pixels = self.image.size // self.channels
+        ccd.meta["NCOMBINE"] = sum(any(count < pixels for count in frame.missing) for frame in self.frames)
+        return ccd
 
 
 def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
