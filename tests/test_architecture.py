@@ -22,6 +22,7 @@ FLOORS = {
     "__init__": 8,
     "zemosaic": 7,
     "synthetic": 7,
+    "nddata": 7,
     "gpu": 6,
     "master": 6,
     "prepare": 6,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from astropy.stats import median_absolute_deviation
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.options import StackOptions
@@ -42,6 +45,14 @@ def clip_options(
     else:
         return None
     return StackOptions(rejection=rule, center=center, kappa_low=below, kappa_high=above, max_iterations=maxiters)
+
+
+def for_astropy(function: Statistic) -> Statistic:
+    """Return a statistic as `astropy.stats.sigma_clip` takes it; those that are known leave NaN out."""
+    known = _known(function)
+    if known == "mad":
+        return partial(median_absolute_deviation, ignore_nan=True)
+    return known or function
 
 
 def _kappa(threshold: float | None, name: str, factor: float) -> float | None:

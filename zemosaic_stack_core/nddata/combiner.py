@@ -12,7 +12,7 @@ from astropy.stats import sigma_clip
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
-from zemosaic_stack_core.nddata.clipping import MAD_TO_SIGMA, Statistic, clip_options
+from zemosaic_stack_core.nddata.clipping import MAD_TO_SIGMA, Statistic, clip_options, for_astropy
 from zemosaic_stack_core.nddata.cube import Cube, flat_shape
 from zemosaic_stack_core.nddata.namespaces import Namespace, host_dtype
 from zemosaic_stack_core.options import StackOptions
@@ -186,7 +186,8 @@ class Combiner:
             return
         bounds = (np.inf if one is None else abs(one) for one in (low_thresh, high_thresh))
         kwd = {"axis": 0, **kwd} | dict(zip(("sigma_lower", "sigma_upper"), bounds, strict=True))
-        clipped = sigma_clip(self._values(None), cenfunc=func, stdfunc=dev_func, masked=True, **kwd)
+        cenfunc, stdfunc = for_astropy(func), for_astropy(dev_func)
+        clipped = sigma_clip(self._values(None), cenfunc=cenfunc, stdfunc=stdfunc, masked=True, **kwd)
         self._reject([mask.reshape(flat_shape(self._shape)) for mask in np.ma.getmaskarray(clipped)])
 
     def median_combine(
@@ -301,7 +302,7 @@ class Combiner:
         factors = self._scaling if scale_to is None else np.asarray(scale_to, np.float64)
         if factors is None:
             return Cube(tuple(frames), tuple(masks))
-        scales = tuple(np.broadcast_to(factors.ravel(), count).astype(np.float32))
+        scales = tuple(np.broadcast_to(factors.ravel(), count).tolist())
         return Cube(tuple(frames), tuple(masks), scales)
 
     def _reject(self, outside: Sequence[_Array]) -> None:
@@ -322,7 +323,7 @@ class Combiner:
 
     def _values(self, scale_to: Any) -> np.ma.MaskedArray[Any, Any]:
         """Return the scaled frames for a function of the caller's, NaN where masked, for those that ignore masks."""
-        scales = self._flat(scale_to).scales or (np.float32(1),) * len(self.ccd_list)
+        scales = self._flat(scale_to).scales or (1.0,) * len(self.ccd_list)
         values = np.ma.stack([self._masked(frame) * scale for frame, scale in enumerate(scales)])
         mask = np.ma.getmaskarray(values) | ~np.isfinite(values.data)
         values.data[mask] = np.nan
@@ -330,9 +331,10 @@ class Combiner:
 
     def _flat_weights(self) -> Any:
         """Return the weights as the stack takes them."""
-        if self._weights is None or len(shape_of(self._weights)) == 1:
-            return self._weights
-        return to_host(self._weights, "weights").reshape(len(self.ccd_list), *flat_shape(self._shape))
+        if self._weights is None:
+            return None
+        weights = to_host(self._weights, "weights")
+        return weights if weights.ndim == 1 else weights.reshape(len(self.ccd_list), *flat_shape(self._shape))
 
     def _weight_cube(self) -> _Array:
         """Return a weight for every sample."""
@@ -351,7 +353,7 @@ class Combiner:
                 self._space.give(error.reshape(self._shape), kind if kind.kind == "f" else np.float64)
             ),
         )
-        ccd.mask = self._space.give((coverage == 0).reshape(self._shape))
+        ccd.mask = (coverage == 0).reshape(self._shape)  # NumPy's in any case: astropy sees to that
         ccd.meta["NCOMBINE"] = len(self.ccd_list)
         return ccd
 

@@ -27,8 +27,8 @@ from zemosaic_stack_core.nddata.namespaces import Namespace
 METHODS = ("average", "median", "sum")
 # Arguments of `CCDData.read` that bands of rows can be read by; with others a file is read whole.
 _BY_ROWS = {"unit", "hdu", "hdu_mask"}
-# Of a band, bytes a sample: mask and what is compared for it; a pixel: answers, float64; a sample that a function of the
-# caller's sees copies of.
+# Of a band, bytes a sample: mask and what is compared for it; a pixel: answers, float64; a sample of which a function
+# of the caller's sees copies.
 _SAMPLE_BYTES, _PIXEL_BYTES, _CALLED_BYTES = 6, 64, 32
 # The rest of the limit is for the stack's own working set.
 _SHARE = 0.5
@@ -170,7 +170,7 @@ class _Recipe:
     def apply(self, ccds: Sequence[CCDData], start: int, stop: int) -> CCDData:
         """Combine rows `start` to `stop` of all frames."""
         combiner = Combiner(ccds, self.dtype)
-        is_per_sample = self.weights is not None and len(shape_of(self.weights)) > 1
+        is_per_sample = is_array(self.weights) and len(shape_of(self.weights)) > 1
         combiner.weights = self.weights[:, start:stop, ...] if is_per_sample else self.weights
         combiner.scaling = self.scaling
         for clip, arguments in self.clips.items():
@@ -209,10 +209,8 @@ class _Held:
         """Return rows as views."""
         if start == 0 and stop == self.shape[0]:
             return list(self._ccds)
-        return [
-            CCDData(ccd.data[start:stop, ...], unit=ccd.unit, mask=_rows_of_mask(ccd, start, stop))
-            for ccd in self._ccds
-        ]
+        rows = slice(start, stop)
+        return [CCDData(ccd.data[rows, ...], unit=ccd.unit, mask=_rows_of_mask(ccd, rows)) for ccd in self._ccds]
 
 
 class _InFiles:
@@ -292,10 +290,8 @@ def _joined(parts: Iterator[tuple[int, CCDData]], rows: int) -> CCDData:
         for plane, band in zip(planes, bands, strict=True):
             plane[start : start + len(band)] = band
     give = Namespace.of(part.data).give
-    image, mask, error = (give(plane) for plane in planes)
-    ccd = CCDData(image, unit=part.unit, uncertainty=StdDevUncertainty(error))
-    ccd.mask = mask
-    return ccd
+    image, mask, error = planes
+    return CCDData(give(image), unit=part.unit, mask=mask, uncertainty=StdDevUncertainty(give(error)))
 
 
 def _rows_of_mask(ccd: CCDData, rows: slice) -> Any:

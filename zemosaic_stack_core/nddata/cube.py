@@ -30,7 +30,7 @@ class ScaledRows:
 
     # An array of any library, shape (row, column).
     frame: Any
-    scale: np.float32
+    scale: float
     center: _Floats | None = None
 
     @property
@@ -45,8 +45,11 @@ class ScaledRows:
 
     def __getitem__(self, key: Any) -> _Floats:
         rows = key[0] if isinstance(key, tuple) else key
+        samples = to_host(self.frame[rows, ...], "frame")
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, that is, missing
-            values = to_host(self.frame[rows, ...], "frame").astype(np.float32) * self.scale
+            if self.scale != 1.0:  # rounded once: frames that scaling makes equal are so to the last bit
+                samples = samples.astype(np.float64) * self.scale
+            values = samples.astype(np.float32)
             return values if self.center is None else np.abs(values - self.center[rows])
 
 
@@ -57,17 +60,17 @@ class Cube:
     frames: tuple[Any, ...]
     masks: tuple[_Bools | None, ...]
     # One number per frame; None for 1 everywhere.
-    scales: tuple[np.float32, ...] | None = None
+    scales: tuple[float, ...] | None = None
 
     def values(self, frame: int) -> _Floats:
         """Return a frame's samples as the stack sees them."""
-        return ScaledRows(self.frames[frame], np.float32(1) if self.scales is None else self.scales[frame])[:]
+        return ScaledRows(self.frames[frame], 1.0 if self.scales is None else self.scales[frame])[:]
 
     def stack(
         self, options: StackOptions, maps: tuple[str, ...] = (), weights: object = None, center: _Floats | None = None
     ) -> StackResult:
         """Stack the frames, or how far each lies from a center."""
-        scales = (np.float32(1),) * len(self.frames) if self.scales is None else self.scales
+        scales = (1.0,) * len(self.frames) if self.scales is None else self.scales
         is_plain = center is None and self.scales is None
         scaled = [ScaledRows(frame, scale, center) for frame, scale in zip(self.frames, scales, strict=True)]
         masks = None if all(mask is None for mask in self.masks) else self.masks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.host_arrays import shape_of, to_host
+from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.nddata.namespaces import Namespace
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
@@ -41,7 +41,7 @@ def nanmedian3D(cube: Any, overwrite_input: bool = True) -> Any:  # noqa: N802, 
     -----
     Medians are those of the samples as float32. A warning tells where that loses the noise of wider numbers.
     """
-    frames = [cube[index] for index in range(shape_of(cube)[0])]
+    frames = [cube[index, ...] for index in range(shape_of(cube)[0])]
     image = stack(frames, options=_MEDIAN, maps=(), memory_limit=_buffer(frames[0])).image
     return Namespace.of(cube).give(image, cube.dtype)
 
@@ -87,8 +87,8 @@ class MedianComputer:
         self.in_memory = in_memory
         self.dtype = np.dtype(dtype)
         self.buffer_size = buffer_size or int(np.prod(self.full_shape[1:])) * self.dtype.itemsize
-        self._frames: dict[int, npt.NDArray[Any] | Path] = {}
-        self._folder = None if in_memory else tempfile.TemporaryDirectory(dir=tempdir or os.curdir)
+        self._frames: dict[int, npt.NDArray[Any]] = {}
+        self._scratch = None if in_memory else ScratchFolder(Path(tempdir))
 
     def append(self, data: Any, idx: int | None = None) -> None:
         """Take a frame: the one of index `idx`, which frames in memory need, or the next one.
@@ -99,6 +99,8 @@ class MedianComputer:
             It has another shape or type, or `idx` is missing.
         IndexError
             It is one more than the cube has.
+        ScratchError
+            The temporary folder is full or can't be written.
         """
         frame = to_host(data, "data")
         if frame.shape != self.full_shape[1:]:
@@ -108,27 +110,25 @@ class MedianComputer:
         index = idx if self.in_memory and idx is not None else len(self._frames)
         if not 0 <= index < self.full_shape[0]:
             raise IndexError(f"frame {index} of {self.full_shape[0]}; expected 0 to {self.full_shape[0] - 1}")
-        if self._folder is None:
+        if self._scratch is None:
             self._frames[index] = frame.astype(self.dtype)
             return
         if frame.dtype != self.dtype:
             raise InvalidInputError(f"data has the dtype {frame.dtype}; expected {self.dtype}")
-        path = Path(self._folder.name) / f"{index}.npy"
-        np.save(path, frame)
-        self._frames[index] = path
+        path = self._scratch.store([np.ascontiguousarray(frame)], f"frame {index}")
+        self._frames[index] = np.memmap(path, self.dtype, "r", shape=frame.shape)
 
     def evaluate(self) -> npt.NDArray[Any]:
         """Return the median of the frames, shape (row, column); files of frames are removed."""
         if not self._frames:
             raise InvalidInputError("no frames; expected at least one from append()")
-        frames = list(self._frames.values())
+        limit = max(self.buffer_size, _LEAST_BYTES)
         try:
-            limit = max(self.buffer_size, _LEAST_BYTES)
-            image = stack(frames, options=_MEDIAN, maps=(), memory_limit=limit).image
+            image = stack(list(self._frames.values()), options=_MEDIAN, maps=(), memory_limit=limit).image
         finally:
-            if self._folder is not None:
-                self._folder.cleanup()
+            if self._scratch is not None:
                 self._frames = {}
+                self._scratch.close()
         median: npt.NDArray[Any] = Namespace.of(image).give(image, self.dtype)
         return median
 

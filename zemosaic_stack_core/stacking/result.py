@@ -204,8 +204,8 @@ class StackResult:
     def to_ccddata(self, unit: Any) -> CCDData:
         """Return image and variance as an astropy `CCDData` in this unit, masked where no sample was combined.
 
-        ``NCOMBINE`` counts the frames with a sample in it. `zemosaic_stack_core.nddata.to_ccddata` takes over a header and
-        a WCS besides, and writes down the options.
+        ``NCOMBINE`` counts the frames with a sample in it. `zemosaic_stack_core.nddata.to_ccddata` takes over a header
+        and a WCS besides, and writes down the options.
         """
         from astropy.nddata import CCDData, VarianceUncertainty
 
