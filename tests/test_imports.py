@@ -79,7 +79,7 @@ def test_public_names():
 
 
 # Packages whose `__init__` hands on what its modules define: they alone list names in `__all__`.
-FACES = {"", ".backends", ".command_line", ".kernel", ".kernel.rules", ".phase3", ".prepare"}
+FACES = {"", ".backends", ".command_line", ".kernel", ".kernel.rules", ".nddata", ".phase3", ".prepare"}
 
 
 @pytest.mark.parametrize(
