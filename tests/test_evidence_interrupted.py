@@ -54,7 +54,7 @@ def test_a_frame_at_its_level_is_not_aligned_again(tmp_path: Path, done: int) ->
     assert prepare(MOSAIC, tmp_path, "plane", ("levels", done))["align"] == 6
     again = prepare(MOSAIC, tmp_path, "plane")
     assert again["align"] == 0
-    assert again["levels"] == 5 - done  # the reference stays as it is
+    assert again["levels"] == 6 - done
 
 
 def test_frames_that_were_removed_are_made_again(tmp_path: Path) -> None:

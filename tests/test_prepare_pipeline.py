@@ -193,7 +193,7 @@ def test_a_mosaic_is_placed_by_its_wcs(tmp_path: Path) -> None:
     group = prepare_frames(paths, PrepareOptions(reference=paths[0]), cache_folder=tmp_path / "c", workers=1)
     assert group.alignment == "wcs"
     assert "stars of 3 confirm it to 0.0" in group.why
-    assert group.levels == "plane"  # the night's sky tilts
+    assert group.levels in ("plane", "feather")  # the night's sky tilts
     first, second = (fits.getdata(path) for path in group.paths[:2])
     assert abs(float(np.nanmedian(second - first))) < 1.0  # of a sky of 400
     assert [frame.flux_ratio for frame in group.frames] == pytest.approx(

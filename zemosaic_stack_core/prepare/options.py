@@ -14,7 +14,7 @@ CFA_MODES = ("debayer", "drizzle")
 BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 HOT_PIXEL_MODES = ("auto", "interpolate", "missing", "off")
 KERNELS = ("lanczos3", "lanczos2", "lanczos4", "bilinear")
-LEVEL_MODES = ("auto", "none", "offset", "plane")
+LEVEL_MODES = ("auto", "none", "offset", "plane", "feather")
 # Options that name files of a kind.
 NAMED_KINDS = {"lights": "light", "darks": "dark", "flats": "flat", "biases": "bias", "dark_flats": "dark flat"}
 _RANGES = (
@@ -57,11 +57,11 @@ class PrepareOptions:
         Of resampling.
     drizzle_pixel_fraction : float
         Side of the drop that a Bayer sample becomes, in its pixels, 0.1 to 2.
-    levels : {"auto", "none", "offset", "plane"}
+    levels : {"auto", "none", "offset", "plane", "feather"}
         Match backgrounds (and, on stars, flux scales) of frames over their overlaps before stacking: a constant or a
-        plane per frame and channel. "auto": an offset where the frames see different parts of the sky (a plane where
-        overlaps span every frame and agree clearly better), otherwise none, because the stacker's normalization then
-        does it.
+        plane per frame and channel; "feather" fades what then is left between frames over their borders. "auto": where
+        frames see different parts of the sky, an offset, a plane where it agrees clearly better, and "feather" where
+        steps would remain; otherwise none, because the stacker's normalization then does it.
     keep_best : float, optional
         Keep this fraction of the registered frames, 0 to 1, those of the best point-source signal to noise.
     max_fwhm : float, optional

@@ -20,7 +20,8 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.align import Placement, place_frames
 from zemosaic_stack_core.prepare.cache import PrepareCache, aligned_bytes, signature
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
-from zemosaic_stack_core.prepare.canvas.levels import Level, best_levels, match_levels
+from zemosaic_stack_core.prepare.canvas.level_match import match_levels, see_different_skies
+from zemosaic_stack_core.prepare.canvas.levels import Level
 from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames, require_libraries
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
@@ -54,8 +55,12 @@ _SCANNED = 24
 _DITHERED = 2.0
 # Pixels; frames whose corners all move less are aligned.
 _STILL = 0.1
-# Part of the canvas; frames that cover less see different parts of the sky.
-_OTHER_SKY = 0.8
+# What a frame gets.
+_LEVELS = {
+    "offset": "a constant per frame",
+    "plane": "a plane per frame",
+    "feather": "a plane per frame, faded at its borders,",
+}
 
 
 def prepare_frames(
@@ -269,7 +274,7 @@ class _Preparation:
         scales = [checked[index].flux_scale for index in kept]
         levels, mode = self._levels([boxes[index] for index in kept], scales, first)
         if levels:
-            self.report(f"levels: a {'plane' if mode == 'plane' else 'constant'} per frame makes overlaps agree")
+            self.report(f"levels: {_LEVELS[mode]} makes overlaps agree")
         written = [task for index, task in zip(alive, align_tasks, strict=True) if index in kept]
         targets = dict(zip(kept, self._finish(written, levels), strict=True))
         clock.lap("levels")
@@ -322,12 +327,10 @@ class _Preparation:
     def _levels(self, boxes: Sequence[_Image], scales: Sequence[float], first: int) -> tuple[list[Level], str]:
         """Return what brings frames to the level of frame `first`, and its kind, "none", "offset" or "plane"."""
         mode = self.options.levels
-        if mode == "none" or (mode == "auto" and not _see_different_skies(boxes)):
+        if mode == "none" or (mode == "auto" and not see_different_skies(boxes)):
             return [], "none"
         relative = [scale / scales[first] for scale in scales]
-        if mode == "auto":
-            return best_levels(boxes, relative, first)
-        return match_levels(boxes, relative, first, mode), mode
+        return match_levels(boxes, relative, first, mode)
 
     def _finish(self, tasks: Sequence[AlignTask], levels: Sequence[Level]) -> list[Path]:
         """Write what is not there yet of the frames, at their levels where they have one; return their files."""
@@ -338,7 +341,7 @@ class _Preparation:
             source = target = task.target
             if levels and not levels[index].changes_nothing:
                 raw = source.name.removeprefix("aligned-").rpartition("-")[0]
-                target = self.cache.aligned(signature("level", source.stem, levels[index]), raw)
+                target = self.cache.aligned(signature("level", source.stem, *levels[index].parts), raw)
                 if not target.exists():
                     to_level[target] = LevelTask(source=source, level=levels[index], target=target)
             if not (target.exists() or source.exists()):  # its boxes are there, but it went, to another level perhaps
@@ -347,14 +350,6 @@ class _Preparation:
         self._each("align", align_frame, list(to_align.values()))
         self._each("levels", level_frame, list(to_level.values()))
         return targets
-
-
-def _see_different_skies(boxes: Sequence[_Image]) -> bool:
-    """Return whether one of the frames covers much less than all together."""
-    if len(boxes) < 2:
-        return False
-    seen = np.stack([np.isfinite(box[..., 0]) for box in boxes])
-    return float(seen.sum(axis=(1, 2)).min()) < _OTHER_SKY * float(seen.any(axis=0).sum())
 
 
 def _record(frame: RawFrame, stars: StarList, place: Place) -> PreparedFrame:

@@ -105,7 +105,7 @@ class PreparedGroup:
     cache_bytes : int
         Size of the aligned frames.
     levels : str
-        How backgrounds were matched: "none", "offset" or "plane".
+        How backgrounds were matched: "none", "offset", "plane" or "feather".
     from_cache : bool
         Everything was found in the cache.
     seconds : dict

@@ -190,8 +190,7 @@ def level_frame(task: LevelTask, _: FilePool) -> None:
         planes = frame.read_planes(0, frame.rows, files)
     task.level.apply_to(planes)
     header = head.image_header()
-    offsets = ", ".join(f"{v:.6g}" for v in task.level.offset)
-    header.add_history(f"level: times {task.level.scale:.6g}, plus {offsets}")
+    header.add_history(f"level: {task.level.text}")
     _save(task.target, planes if frame.is_color else planes[0], header)
     task.source.unlink(missing_ok=True)
 

@@ -1,8 +1,4 @@
-"""Match the backgrounds of frames over what they share, from medians of boxes of the canvas.
-
-Frames that see the same sky need none of this: the stacker's normalization brings them to one level. In a mosaic, or
-across two sessions, each frame has another part of the sky, and its own percentiles say nothing about its neighbors'.
-"""
+"""The level of a frame on the canvas, `Level`, and what is known of its sky: medians of boxes."""
 
 from __future__ import annotations
 
@@ -20,20 +16,13 @@ _Boxes = npt.NDArray[np.float64]
 BOX = 16
 # Of a box's side: a sixteenth of it is missing at one side.
 _OFF_CENTER = 0.06
-_ROUNDS = 200
-# Of the boxes' spread: a round that changes no box by as much is the last.
-_DONE = 1e-5
 # Robust standard deviations that a box may lie off the fit.
 _CLIP = 3.0
-# Of a frame's height and width; a slope that overlaps don't span is an extrapolation.
-_SPANNED = 0.7
-# Of the disagreement that offsets leave; slopes must do better than that.
-_BETTER = 0.75
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Level:
-    """What brings one frame to the common level: ``v * scale + offset + x_slope * x + y_slope * y`` per channel."""
+    """What brings a frame to the common level, per channel: ``v * scale + offset + x_slope * x + y_slope * y``."""
 
     # Star flux of the reference over the frame's.
     scale: float
@@ -41,11 +30,28 @@ class Level:
     offset: tuple[float, ...]
     x_slope: tuple[float, ...]
     y_slope: tuple[float, ...]
+    # Added besides: shape (box row, box column, channel), at the centers of boxes, straight between them.
+    surface: _Image | None = None
 
     @property
     def changes_nothing(self) -> bool:
         """Whether the frame stays as it is."""
-        return self.scale == 1.0 and not any((*self.offset, *self.x_slope, *self.y_slope))
+        plain = self.scale == 1.0 and not any((*self.offset, *self.x_slope, *self.y_slope))
+        return plain and self.surface is None
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the leveled pixels depend on, for a signature."""
+        surface = b"" if self.surface is None else self.surface.tobytes()
+        return self.scale, self.offset, self.x_slope, self.y_slope, surface
+
+    @property
+    def text(self) -> str:
+        """What was done, for a header."""
+        offsets = ", ".join(f"{value:.6g}" for value in self.offset)
+        slopes = " and a slope" if any((*self.x_slope, *self.y_slope)) else ""
+        surface = "" if self.surface is None else ", faded into its neighbors"
+        return f"times {self.scale:.6g}, plus {offsets}{slopes}{surface}"
 
     def apply_to(self, planes: _Image) -> None:
         """Bring the planes of an aligned frame, shape (channel, row, column), to the common level in place."""
@@ -57,6 +63,25 @@ class Level:
                 plane += surface.astype(np.float32)
             else:
                 plane += np.float32(self.offset[channel])
+            if self.surface is not None:
+                plane += _between_boxes(self.surface[..., channel], plane.shape)
+
+
+def box_centers(count: int) -> _Boxes:
+    """Return the places of the centers of boxes along an axis, pixels."""
+    return np.asarray((np.arange(count) + 0.5) * BOX - 0.5, np.float64)
+
+
+def _between_boxes(surface: _Image, shape: tuple[int, int]) -> _Image:
+    """Return the values at all pixels of a surface that is known at the centers of boxes."""
+    rows, columns = surface.shape
+    x = np.arange(shape[1], dtype=np.float64)
+    lines = np.stack([np.interp(x, box_centers(columns), line) for line in surface]).astype(np.float32)
+    place = np.clip((np.arange(shape[0]) + 0.5) / BOX - 0.5, 0, rows - 1)
+    above = np.minimum(place.astype(np.intp), max(rows - 2, 0))
+    part = (place - above).astype(np.float32)[:, np.newaxis]
+    below = lines[np.minimum(above + 1, rows - 1)]
+    return np.asarray(lines[above] * (1 - part) + below * part, np.float32)
 
 
 def box_medians(image: _Image) -> _Image:
@@ -93,103 +118,6 @@ def _medians_of_parts(boxes: _Image) -> _Image:
     good = (4 * count >= BOX * BOX) & (off <= _OFF_CENTER * BOX * count)
     middle = np.stack([(count - 1) // 2, count // 2], axis=1).clip(0)
     return np.where(good, np.take_along_axis(ordered, middle, axis=1).mean(axis=1), np.float32(np.nan))
-
-
-def match_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int, mode: str) -> list[Level]:
-    """Find each frame's offset (and slopes) so that frames agree where they overlap; the reference's stay zero.
-
-    `boxes` are each frame's `box_medians`, `scales` its flux scale; `mode` is "offset" or "plane".
-
-    Notes
-    -----
-    Each frame in turn is fitted, robustly, to the mean of all the others as they stand, until nothing changes:
-    Gauss-Seidel on the least squares problem over all overlaps.
-    """
-    values = np.stack(boxes).astype(np.float64) * np.asarray(scales)[:, np.newaxis, np.newaxis, np.newaxis]
-    frames, rows, columns, channels = values.shape
-    x, y = _centers(columns), _centers(rows)
-    x0, y0 = x.mean(), y.mean()
-    design = np.stack(np.broadcast_arrays(1.0, (x - x0)[np.newaxis, :], (y - y0)[:, np.newaxis]), axis=-1)
-    terms = 3 if mode == "plane" else 1
-    coefficients = np.zeros((frames, channels, 3))
-    for channel in range(channels):
-        plane = values[..., channel]
-        _gauss_seidel(plane, design[..., :terms], coefficients[:, channel, :terms], reference)
-    constants, x_slopes, y_slopes = coefficients.transpose(2, 0, 1)
-    offsets = constants - x_slopes * x0 - y_slopes * y0
-    parts = zip(scales, offsets.tolist(), x_slopes.tolist(), y_slopes.tolist(), strict=True)
-    return [Level(scale=float(s), offset=tuple(c), x_slope=tuple(x), y_slope=tuple(y)) for s, c, x, y in parts]
-
-
-def best_levels(boxes: Sequence[_Image], scales: Sequence[float], reference: int) -> tuple[list[Level], str]:
-    """Find offsets, or planes where overlaps span every frame and agree clearly better; return which it was, too."""
-    offsets = match_levels(boxes, scales, reference, "offset")
-    present = np.isfinite(np.stack([box[..., 0] for box in boxes]))
-    shared = present & (present.sum(axis=0) > 1)
-    if not all(_spans(*masks) for masks in zip(shared, present, strict=True)):
-        return offsets, "offset"
-    planes = match_levels(boxes, scales, reference, "plane")
-    if _disagreement(boxes, planes) < _BETTER * _disagreement(boxes, offsets):
-        return planes, "plane"
-    return offsets, "offset"
-
-
-def _spans(shared: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]) -> bool:
-    """Return whether the shared boxes of a frame reach over most of its rows and of its columns."""
-    return all(
-        shared.any()
-        and np.ptp(np.flatnonzero(shared.any(axis=axis))) >= _SPANNED * np.ptp(np.flatnonzero(present.any(axis=axis)))
-        for axis in (0, 1)
-    )
-
-
-def _centers(count: int) -> _Boxes:
-    """Return the places of the centers of boxes along an axis, pixels."""
-    return np.asarray((np.arange(count) + 0.5) * BOX - 0.5, np.float64)
-
-
-def _disagreement(boxes: Sequence[_Image], levels: Sequence[Level]) -> float:
-    """Return how far frames are apart where they overlap: the median of all boxes and channels, data units."""
-    x = _centers(boxes[0].shape[1])[np.newaxis, :, np.newaxis]
-    y = _centers(boxes[0].shape[0])[:, np.newaxis, np.newaxis]
-    each = []
-    for box, level in zip(boxes, levels, strict=True):
-        offset, x_slope, y_slope = (np.array(part) for part in (level.offset, level.x_slope, level.y_slope))
-        each.append(box.astype(np.float64) * level.scale + offset + x * x_slope + y * y_slope)
-    values = np.stack(each)
-    values = values[:, np.isfinite(values).sum(axis=0) > 1]
-    return float(np.median(np.nanstd(values, axis=0))) if values.size else 0.0
-
-
-def _gauss_seidel(plane: _Boxes, design: _Boxes, coefficients: _Boxes, reference: int) -> None:
-    """Fill in the coefficients (frame, term) of one channel.
-
-    The reference is fitted as all others are, and what it got is taken from all afterwards: held fast, it alone would
-    pull against all others, and a set of n frames would take n times as long.
-    """
-    adjusted = plane.copy()
-    present = np.isfinite(plane)
-    count = present.sum(axis=0)
-    shared = [present[index] & (count > 1) for index in range(len(plane))]
-    values = plane[present]
-    done = _DONE * float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
-    fitted = [index for index in range(len(plane)) if shared[index].sum() >= 2 * design.shape[-1]]
-    for round_ in range(_ROUNDS):
-        before = adjusted.copy()
-        total = np.where(present, adjusted, 0.0).sum(axis=0)
-        for index in fitted:
-            at = shared[index]
-            mean = (total - np.where(present[index], adjusted[index], 0.0))[at] / (count[at] - 1)
-            coefficients[index] = _fit_clipped(design[at], mean - plane[index][at])
-            now = plane[index] + design @ coefficients[index]
-            total += np.where(present[index], now - adjusted[index], 0.0)
-            adjusted[index] = now
-        if reference in fitted:
-            gauge = coefficients[reference].copy()
-            coefficients[fitted] -= gauge
-            adjusted[fitted] -= design @ gauge
-        if round_ and float(np.nanmax(np.abs(adjusted - before), initial=0.0)) <= done:
-            break
 
 
 def _fit_clipped(design: _Boxes, wanted: _Boxes) -> _Boxes:
