@@ -317,17 +317,17 @@ def test_the_wcs_axes_card_is_put_before_the_others(tmp_path):
 def test_the_reference_is_the_one_asked_for_else_the_stack_s_own_else_the_first(tmp_path):
     paths = make_frames(tmp_path)
     for index, path in enumerate(paths):
-        fits.setval(path, "OBJECT", value=f"object {index}")
+        fits.setval(path, "RADESYS", value=f"ICRS {index}")
     for arguments, result, expected in (
-        ({"reference": paths[2]}, make_result(paths=paths, reference=1), "object 2"),
-        ({"reference": fits.Header({"OBJECT": "header"})}, make_result(paths=paths), "header"),
-        ({}, make_result(paths=paths, reference=1), "object 1"),
-        ({}, make_result(paths=paths), "object 0"),
+        ({"reference": paths[2]}, make_result(paths=paths, reference=1), "ICRS 2"),
+        ({"reference": fits.Header({"RADESYS": "header"})}, make_result(paths=paths), "header"),
+        ({}, make_result(paths=paths, reference=1), "ICRS 1"),
+        ({}, make_result(paths=paths), "ICRS 0"),
         ({"reference": fits.Header()}, make_result(paths=paths), None),
         ({}, make_result(), None),
     ):
         write_master(tmp_path / "a.fits", result, MasterExtras(**arguments), overwrite=True)
-        assert fits.getheader(tmp_path / "a.fits").get("OBJECT") == expected
+        assert fits.getheader(tmp_path / "a.fits").get("RADESYS") == expected
 
 
 def test_a_frame_without_a_readable_header_costs_the_cards_and_not_the_stack(tmp_path):

@@ -1,11 +1,12 @@
 import gzip
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
-from zemosaic_stack_core.fits.observing import ObservingFacts, parse_date
+from zemosaic_stack_core.fits.observing import SHARED_CARDS, ObservingFacts, parse_date
 from zemosaic_stack_core.frames.heads import read_head
 
 
@@ -27,7 +28,9 @@ def test_cards_are_read(tmp_path):
         CTYPE1="RA---TAN",
         CRVAL1=1.0,
     )
-    assert read_head(path).observing == ObservingFacts(
+    found = read_head(path).observing
+    assert dict(zip(SHARED_CARDS, found.shared, strict=True))["OBJECT"] == "M 51"
+    assert replace(found, shared=()) == ObservingFacts(
         size=path.stat().st_size,
         exposure=20.0,
         start=datetime(2025, 6, 30, 0, 33, 56, 500000),

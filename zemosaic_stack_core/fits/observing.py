@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -18,6 +19,19 @@ _TIME = re.compile(
     r"(ms|milliseconds?|s|sec\.?|secs|seconds?|m|min\.?|minutes?|h|hours?)?\s*",
     re.IGNORECASE,
 )
+# Card of an aligned frame that was scaled to another's flux: the exposure that its counts are of.
+FLUX_EXPOSURE = "ZSC_FEXP"
+# What a camera or a mount writes of itself: true of a stack where it is of all its frames. Text first, then settings,
+# then what is measured and has a mean.
+SHARED_TEXT = ("FILTER", "INSTRUME", "CAMERA", "TELESCOP", "DETECTOR", "OBJECT", "OBSERVER", "READOUTM", "PIERSIDE")
+SHARED_SETTINGS = (
+    *("GAIN", "EGAIN", "ISOSPEED", "OFFSET", "BLKLEVEL", "XBINNING", "YBINNING", "SET-TEMP", "FOCALLEN", "FOCRATIO"),
+    *("APTDIA", "APERTURE", "XPIXSZ", "YPIXSZ"),
+)
+SHARED_MEASURED = ("CCD-TEMP", "DET-TEMP", "AMBTEMP", "AIRMASS", "FOCTEMP", "HUMIDITY", "PRESSURE", "DEWPOINT")
+SHARED_CARDS = (*SHARED_TEXT, *SHARED_SETTINGS, *SHARED_MEASURED)
+# Modified Julian date 0.
+_MJD_0 = datetime(1858, 11, 17)
 _UNITS = {
     **dict.fromkeys(("ms", "millisecond", "milliseconds"), 1e-3),
     **dict.fromkeys(("", "s", "sec", "sec.", "secs", "second", "seconds"), 1.0),
@@ -42,6 +56,10 @@ class ObservingFacts:
     object: str | None = None
     # There are CTYPE1 and CRVAL1 cards.
     has_wcs: bool = False
+    # The exposure, seconds, that the counts are of where the frame was scaled to another's flux.
+    flux_exposure: float | None = None
+    # Values of `SHARED_CARDS`, in that order; empty without a header.
+    shared: tuple[str | None, ...] = field(default=(), repr=False)
 
     @property
     def middle(self) -> datetime | None:
@@ -88,7 +106,7 @@ def observing_facts(headers: Sequence[Cards], size: int | None) -> ObservingFact
 
     times = (_seconds(get(keyword)) for keyword in _EXPOSURE_CARDS)
     exposure = next((time for time in times if time is not None), None)
-    start = parse_date(get("DATE-OBS"), get("TIME-OBS"))
+    start = parse_date(get("DATE-OBS"), get("TIME-OBS")) or parse_date(get("DATE-BEG")) or _of_mjd(get("MJD-OBS"))
     end = parse_date(get("DATE-END"))
     if start is not None and (end is None or end < start):
         end = start + timedelta(seconds=exposure) if exposure is not None else None
@@ -100,7 +118,16 @@ def observing_facts(headers: Sequence[Cards], size: int | None) -> ObservingFact
         filter=get("FILTER") or None,
         object=get("OBJECT") or None,
         has_wcs=get("CTYPE1") is not None and get("CRVAL1") is not None,
+        flux_exposure=_seconds(get(FLUX_EXPOSURE)),
+        # One object for the same text of many frames.
+        shared=tuple(value and sys.intern(value) for value in map(get, SHARED_CARDS)) if both else (),
     )
+
+
+def _of_mjd(value: str | None) -> datetime | None:
+    """Return a modified Julian date of our times, None where it is none."""
+    days = parse_real(value or "")
+    return _MJD_0 + timedelta(days=days) if 10_000.0 < days < 200_000.0 else None
 
 
 def _seconds(value: str | None) -> float | None:

@@ -5,17 +5,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.astropy_reads import astropy_reads
-from zemosaic_stack_core.fits.observing import parse_date
-from zemosaic_stack_core.frames.heads import read_head
+from zemosaic_stack_core.fits.cards import parse_real
+from zemosaic_stack_core.fits.observing import (
+    SHARED_CARDS,
+    SHARED_MEASURED,
+    SHARED_TEXT,
+    ObservingFacts,
+    parse_date,
+)
+from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.master.tile import TileFacts
 from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
 
@@ -37,9 +45,16 @@ _STRUCTURAL = _names(
 _ONE_EXPOSURE = _names(
     "DATE DATE-OBS DATE-END DATE-AVG DATE-BEG DATE-LOC MJD MJD-OBS MJD-BEG MJD-AVG MJD-END JD JD-OBS JD_UTC JD-HELIO "
     "HJD BJD TIME-OBS TIME-BEG TIME-END TIME-AVG UT UT-OBS UTC UTC-OBS UTSTART TELAPSE XPOSURE EXPTIME EXPTOTAL "
-    "TOTALEXP LIVETIME STACKCNT NCOMBINE ALPHAEXT"
+    "TOTALEXP LIVETIME STACKCNT NCOMBINE ALPHAEXT ZSC_FEXP"
 )
 _MOSAIC = _names("BAYERPAT XBAYROFF YBAYROFF COLORTYP")  # a viewer would debayer a color image again
+# Where the telescope pointed, as the grid has it; and what is said of the file, not of the sky.
+_OF_THE_GRID = _names(
+    "WCSAXES WCSNAME RADESYS RADECSYS EQUINOX EPOCH LONPOLE LATPOLE PLTSOLVD RA DEC OBJCTRA OBJCTDEC BUNIT ROWORDER "
+    "COMMENT HISTORY"
+)
+# Letters of a list of names in a card.
+_LONGEST_LIST = 60
 # A keyword and a value, or text without a value; a line without these astropy takes for a keyword.
 _STANDARD_CARD = re.compile(r"(?=[A-Z0-9_-]{1,8} *= ).{8}= |HIERARCH [ -~]+= |COMMENT |HISTORY | {8}")
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
@@ -58,7 +73,12 @@ def reference_header(path: Path, extension: str | None = None) -> fits.Header | 
 
     Raises FrameReadError where the file has no FITS header, or astropy can't read it.
     """
-    head = read_head(path, extension=extension)
+    return _whole_header(read_head(path, extension=extension))
+
+
+def _whole_header(head: FileHead) -> fits.Header | None:
+    """Return the header of an image, with the cards of the primary; see `reference_header`."""
+    path = head.path
     if head.is_npy:
         return None
     if not head.headers:
@@ -81,10 +101,36 @@ def observing_header(result: StackResult) -> fits.Header | None:
     """
     preferred = [] if result.reference is None else [result.frames[result.reference]]
     path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
+    if path is None:
+        return None
+    head = read_head(path, extension=result.given.image_extension)
     try:
-        return None if path is None else reference_header(path, result.given.image_extension)
+        header = _whole_header(head)
     except FrameReadError:
         return None
+    if header is not None:
+        _drop_differing(header, head, result)
+        _share(header, [frame.observing for frame in _combined(result) if frame.observing is not None])
+    return header
+
+
+def _drop_differing(header: fits.Header, mine: FileHead, result: StackResult) -> None:
+    """Remove what other frames say otherwise, as far as the first and the last one tell; the grid stays."""
+    others = [frame.path for frame in _combined(result) if frame.path is not None and frame.path != mine.path]
+    for other in dict.fromkeys([*others[:1], *others[-1:]]):
+        head = read_head(other, extension=result.given.image_extension)
+        if not head.headers:
+            continue
+        for keyword in {keyword for keyword in header if keyword and not _is_of_the_grid(keyword)}:
+            if keyword not in SHARED_CARDS and head.get(keyword) != mine.get(keyword):
+                header.remove(keyword, remove_all=True)
+
+
+def _is_of_the_grid(keyword: str) -> bool:
+    """Return whether a card may be the reference's own: where the pixels are, and what nothing depends on."""
+    stem = keyword.rstrip("0123456789")
+    is_wcs = stem in _AXIS_STEMS or re.fullmatch(r"(CD|PC|PV|PS|A|B|AP|BP)_?\d*_\d+|(A|B|AP|BP)_(ORDER|DMAX)", keyword)
+    return bool(is_wcs) or keyword in _OF_THE_GRID or keyword in _STRUCTURAL or keyword in _ONE_EXPOSURE
 
 
 def copy_cards(target: fits.Header, source: fits.Header, *, channels: int) -> int:
@@ -181,13 +227,12 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
     start, DATE-END the latest end, DATE-AVG the mean of the middles. What no frame tells is left out.
     STACKCNT and LIVETIME say NCOMBINE and EXPTOTAL again, in Siril's words.
     """
-    pixels = result.image.size // len(result.frames[0].missing) if result.frames else 0
-    used = [frame for frame in result.frames if _is_combined(frame, pixels)]
+    used = _combined(result)
     known = [frame.observing for frame in used if frame.observing is not None]
     exposures = [facts.exposure for facts in known if facts.exposure is not None]
     filters = list(dict.fromkeys(facts.filter for facts in known if facts.filter))
     if len(filters) > 1:
-        header["FILTER"] = (",".join(filters)[:60], "filters of the frames")
+        header["FILTER"] = (_listed(filters), "of the frames")
     starts = [facts.start for facts in known if facts.start is not None]
     ends = [facts.end for facts in known if facts.end is not None]
     middles = [facts.middle for facts in known if facts.middle is not None]
@@ -195,7 +240,9 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
     header["STACKCNT"] = (len(used), "frames with a sample in the image")
     if exposures:
         total = sum(exposures)
-        mean = _reference_exposure(result) or total / len(exposures)
+        counts = [facts.flux_exposure or facts.exposure for facts in known]
+        of_counts = [seconds for seconds in counts if seconds is not None]
+        mean = _reference_exposure(result) or sum(of_counts) / len(of_counts)
         if result.options.combine == "sum":
             mean *= len(used)
         header["EXPTIME"] = (mean, "[s] exposure time that the counts are of (mean)")
@@ -214,7 +261,40 @@ def _reference_exposure(result: StackResult) -> float | None:
     if result.reference is None or result.options.normalization not in _SCALING:
         return None
     facts = result.frames[result.reference].observing
-    return None if facts is None else facts.exposure
+    return None if facts is None else facts.flux_exposure or facts.exposure
+
+
+def _share(header: fits.Header, known: Sequence[ObservingFacts]) -> None:
+    """Make cards in which frames differ true of all: text is listed, what was measured has a mean, settings go."""
+    rows = [facts.shared for facts in known if facts.shared]
+    for keyword, values in zip(SHARED_CARDS, zip(*rows, strict=True), strict=False):
+        named = list(dict.fromkeys(value for value in values if value))
+        numbers = [parse_real(value) for value in named]
+        if len(named) < 2 or (all(map(math.isfinite, numbers)) and len({*numbers}) == 1):
+            continue
+        if keyword in SHARED_TEXT:
+            header[keyword] = (_listed(named), "of the frames")
+        elif keyword in SHARED_MEASURED and all(map(math.isfinite, numbers)):
+            mean = sum(parse_real(value) for value in values if value) / sum(map(bool, values))
+            header[keyword] = (round(mean, 4), "mean of the frames")
+        else:
+            header.remove(keyword, ignore_missing=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a text that a card can hold; what is too long is counted."""
+    for shown in range(len(names), 0, -1):
+        more = f" and {len(names) - shown} more" if shown < len(names) else ""
+        text = ",".join(names[:shown]) + more
+        if len(text) <= _LONGEST_LIST and text.isascii():
+            return text
+    return f"{len(names)} different ones"
+
+
+def _combined(result: StackResult) -> list[FrameRecord]:
+    """Return the frames that have a sample in the image."""
+    pixels = result.image.size // len(result.frames[0].missing) if result.frames else 0
+    return [frame for frame in result.frames if _is_combined(frame, pixels)]
 
 
 def _is_combined(frame: FrameRecord, pixels: int) -> bool:

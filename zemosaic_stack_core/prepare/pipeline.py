@@ -276,7 +276,7 @@ class _Preparation:
         if levels:
             self.report(f"levels: {_LEVELS[mode]} makes overlaps agree")
         written = [task for index, task in zip(alive, align_tasks, strict=True) if index in kept]
-        targets = dict(zip(kept, self._finish(written, levels), strict=True))
+        targets = dict(zip(kept, self._finish(written, levels, checked[kept[first]].exposure), strict=True))
         clock.lap("levels")
         checked |= {index: replace(checked[index], aligned=targets[index]) for index in kept}
         return PreparedGroup(
@@ -332,8 +332,11 @@ class _Preparation:
         relative = [scale / scales[first] for scale in scales]
         return match_levels(boxes, relative, first, mode)
 
-    def _finish(self, tasks: Sequence[AlignTask], levels: Sequence[Level]) -> list[Path]:
-        """Write what is not there yet of the frames, at their levels where they have one; return their files."""
+    def _finish(self, tasks: Sequence[AlignTask], levels: Sequence[Level], exposure: float) -> list[Path]:
+        """Write what is not there yet of the frames, at their levels where they have one; return their files.
+
+        `exposure` is that of the frame whose flux all have at their levels.
+        """
         targets: list[Path] = []
         to_align: dict[Path, AlignTask] = {}
         to_level: dict[Path, LevelTask] = {}
@@ -341,9 +344,9 @@ class _Preparation:
             source = target = task.target
             if levels and not levels[index].changes_nothing:
                 raw = source.name.removeprefix("aligned-").rpartition("-")[0]
-                target = self.cache.aligned(signature("level", source.stem, *levels[index].parts), raw)
+                target = self.cache.aligned(signature("level", source.stem, *levels[index].parts, exposure), raw)
                 if not target.exists():
-                    to_level[target] = LevelTask(source=source, level=levels[index], target=target)
+                    to_level[target] = LevelTask(source=source, level=levels[index], target=target, exposure=exposure)
             if not (target.exists() or source.exists()):  # its boxes are there, but it went, to another level perhaps
                 to_align[source] = task
             targets.append(target)

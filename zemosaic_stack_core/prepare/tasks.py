@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.fits.observing import FLUX_EXPOSURE
 from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.heads import read_head
@@ -105,6 +107,8 @@ class LevelTask:
     source: Path
     level: Level
     target: Path
+    # Of the frame whose flux all are brought to, seconds; NaN where it is not known.
+    exposure: float
     # More or less: a file is copied, which is soon done.
     pixels: int = 1 << 20
 
@@ -190,6 +194,8 @@ def level_frame(task: LevelTask, _: FilePool) -> None:
         planes = frame.read_planes(0, frame.rows, files)
     task.level.apply_to(planes)
     header = head.image_header()
+    if math.isfinite(task.exposure):
+        header[FLUX_EXPOSURE] = (task.exposure, "[s] exposure time that the counts are of")
     header.add_history(f"level: {task.level.text}")
     _save(task.target, planes if frame.is_color else planes[0], header)
     task.source.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 _Places = npt.NDArray[np.float64]
 
 _NO_CORRECTION = Affine()
+# Cards that say where pixels lie on the sky.
+_OF_A_GRID = re.compile(
+    r"WCSAXES|WCSNAME|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)\d|(CD|PC|PV|PS)\d_\d+|(A|B|AP|BP)_\d_\d|"
+    r"(A|B|AP|BP)_(ORDER|DMAX)|RADESYS|EQUINOX|LONPOLE|LATPOLE"
+)
 # Pixels between nodes; a cubic spline between them is then good to 1e-5 pixel for any usual projection.
 _STEP = 24
 # Output rows whose nodes are mapped at once.
@@ -133,7 +139,7 @@ def placed_wcs(header: str, to_canvas: Affine) -> str | None:
         if wcs.sip is not None:
             wcs.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, place)
         with quiet_astropy():
-            return str(wcs.to_header(relax=True).tostring(padding=False, endcard=False))
+            return _grid_cards(wcs)
     if wcs.sip is not None or wcs.cpdis1 is not None or wcs.cpdis2 is not None:
         return None
     plain = WCS(naxis=2)
@@ -142,4 +148,12 @@ def placed_wcs(header: str, to_canvas: Affine) -> str | None:
     plain.wcs.lonpole, plain.wcs.latpole = wcs.wcs.lonpole, wcs.wcs.latpole
     plain.wcs.crpix, plain.wcs.cd = place, wcs.pixel_scale_matrix @ np.linalg.inv(to_canvas.linear)
     plain.wcs.set()
-    return str(plain.to_header(relax=True).tostring(padding=False, endcard=False))
+    return _grid_cards(plain)
+
+
+def _grid_cards(wcs: WCS) -> str:
+    """Return the cards of a WCS, without the dates and places of the frame it was of, which astropy writes too."""
+    header = wcs.to_header(relax=True)
+    for keyword in [keyword for keyword in header if not _OF_A_GRID.fullmatch(keyword)]:
+        header.remove(keyword)
+    return str(header.tostring(padding=False, endcard=False))
