@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -56,11 +57,17 @@ class Layout(NamedTuple):
     whole: tuple[tuple[str, str], ...] = ()
 
 
+@cache
+def _type_of(dtype: Any) -> str:
+    """Return the name that programs have for an array type, empty for one that they don't know; its `str` is slow."""
+    return TYPES.get(str(dtype), "")
+
+
 def layout_of(inputs: Inputs) -> Layout:
     """Return the layout of inputs whose types programs know."""
 
     def typed(name: str, row: Any) -> tuple[str, str]:
-        return name, inputs.stored.get(name) or TYPES[str(row.dtype)]
+        return name, inputs.stored.get(name) or _type_of(row.dtype)
 
     return Layout(
         rows=tuple(typed(name, rows[0]) for name, rows in inputs.rows.items()),
@@ -76,7 +83,7 @@ def readable(xp: Any, inputs: Inputs) -> Inputs:
 
     def read(name: str, rows: Sequence[Any]) -> Sequence[Any]:
         kinds = {row.dtype for row in rows}
-        if name in inputs.stored or (len(kinds) == 1 and str(kinds.pop()) in TYPES):
+        if name in inputs.stored or (len(kinds) == 1 and _type_of(kinds.pop())):
             return rows
         return [xp.astype(row, xp.float32) for row in rows]
 

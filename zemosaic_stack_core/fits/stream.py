@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from astropy.io import fits
 
 
-_BAND_BYTES = 4 * 1024 * 1024
+# What is swapped, summed and written at once stays in the cache.
+_BAND_BYTES = 1024 * 1024
 _ALL_ONES = 0xFFFFFFFF
 _NO_CHECKSUM = "0" * 16
 _PUNCTUATION = frozenset(b":;<=>?@[\\]^_`")
@@ -39,11 +40,11 @@ class _Sum32:
         self.value = 0
         self._tail = b""
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Add the next bytes of the stream, any number of them."""
         data = self._tail + data if self._tail else data
         words = len(data) // 4
-        self._tail = data[4 * words :]
+        self._tail = bytes(data[4 * words :])
         total = self.value + int(np.frombuffer(data, ">u4", words).sum(dtype=np.uint64))
         while total > _ALL_ONES:
             total = (total & _ALL_ONES) + (total >> 32)
@@ -68,7 +69,7 @@ def _encode_checksum(value: int) -> str:
     return (characters[-1:] + characters[:-1]).decode("ascii")
 
 
-def bands_of_planes(image: npt.NDArray[Any], stored: str) -> Iterator[bytes]:
+def bands_of_planes(image: npt.NDArray[Any], stored: str) -> Iterator[memoryview]:
     """Yield the pixels of an image, shape (row, column[, channel]), as FITS stores them: planes, each from row 0 up.
 
     `stored` is the type in the file, such as ``">f4"``. The image is never copied whole.
@@ -77,10 +78,12 @@ def bands_of_planes(image: npt.NDArray[Any], stored: str) -> Iterator[bytes]:
     rows = max(1, _BAND_BYTES // max(1, planes.shape[1] * np.dtype(stored).itemsize))
     for channel in range(planes.shape[2]):
         for start in range(0, planes.shape[0], rows):
-            yield planes[start : start + rows, :, channel].astype(stored, order="C").tobytes()
+            yield memoryview(planes[start : start + rows, :, channel].astype(stored, order="C").view(np.uint8)).cast(
+                "B"
+            )
 
 
-def write_hdu(file: BinaryIO, header: fits.Header, bands: Iterable[bytes]) -> None:
+def write_hdu(file: BinaryIO, header: fits.Header, bands: Iterable[bytes | memoryview]) -> None:
     """Append one HDU to a seekable file that stands at its end: header, data, padding, DATASUM and CHECKSUM.
 
     The header has its structural cards; the checksums are set in it here.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _Image = npt.NDArray[Any]
-_Hdu = tuple["fits.Header", Iterable[bytes]]
+_Hdu = tuple["fits.Header", Iterable[bytes | memoryview]]
 
 _WCS_STEMS = (
     *("WCSAXES", "WCSNAME", "CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CROTA", "LONPOLE", "LATPOLE", "RADESYS"),

@@ -38,7 +38,7 @@ _Indices = npt.NDArray[np.intp]
 _Ring = tuple[_Indices, _Image]
 
 # Of output computed at once: the arrays of a band stay in the cache.
-_BAND_PIXELS = 1 << 14
+_BAND_PIXELS = 1 << 15
 _ORDERS = {"bilinear": 1, "lanczos2": 2, "lanczos3": 3, "lanczos4": 4}
 # Times the noise. Beside a bright star of few pixels the kernel's negative lobes reach far below the sky; noise alone
 # takes a value that far below all four nearest samples once in 10 million.

@@ -15,7 +15,7 @@ from zemosaic_stack_core.backends.inputs import Inputs
 _Image = npt.NDArray[np.float32]
 
 # Rows of a band, an even number: what a band results in stays in the cache, and its first row is as the image's.
-_BAND_ROWS = 32
+_BAND_ROWS = 64
 
 
 def bordered(image: _Image, reach: int, *, by_color: bool) -> _Image:
