@@ -78,9 +78,8 @@ def bands_of_planes(image: npt.NDArray[Any], stored: str) -> Iterator[memoryview
     rows = max(1, _BAND_BYTES // max(1, planes.shape[1] * np.dtype(stored).itemsize))
     for channel in range(planes.shape[2]):
         for start in range(0, planes.shape[0], rows):
-            yield memoryview(planes[start : start + rows, :, channel].astype(stored, order="C").view(np.uint8)).cast(
-                "B"
-            )
+            band = planes[start : start + rows, :, channel].astype(stored, order="C")
+            yield band.view(np.uint8).data.cast("B")
 
 
 def write_hdu(file: BinaryIO, header: fits.Header, bands: Iterable[bytes | memoryview]) -> None:
