@@ -68,8 +68,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "frames",
         nargs="+",
         metavar="FRAMES",
-        help="FITS (.fit .fits .fts, also .gz and .fz) and .npy files; a folder means its frames in natural order, "
-        "@list.txt a list of them",
+        help="FITS (.fit .fits .fts, also .gz and .fz), .npy, XISF, TIFF and cameras' raw files; a folder means its "
+        "frames in natural order, @list.txt a list of them",
     )
     frames.add_argument(
         "--weights",

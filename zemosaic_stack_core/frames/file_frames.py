@@ -13,9 +13,10 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.fits.observing import NO_FACTS, ObservingFacts
 from zemosaic_stack_core.frames.fits_rows import find_fits_image
+from zemosaic_stack_core.frames.foreign import foreign_pixels
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of, read_head
 from zemosaic_stack_core.frames.npy_rows import find_npy_image
-from zemosaic_stack_core.frames.pixel_rows import FilePool, PixelLayout
+from zemosaic_stack_core.frames.pixel_rows import FilePool, PixelLayout, layout_of
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.system.quantities import count_text
 
@@ -87,8 +88,9 @@ class FileFrame:
 def probe_frame(file: FrameFile, *, scratch: ScratchFolder | None = None) -> FileFrame:
     """Return the frame in a file, or of a head that was read; decode the file to scratch if it is compressed.
 
-    FITS (gzipped or tile-compressed or neither) and ``.npy`` files are recognized by content, not by name. Compressed
-    frames go to `scratch`, by default a folder of this frame's own, which goes when the frame does.
+    FITS (gzipped or tile-compressed or neither) and ``.npy`` files are recognized by content, not by name, and so are
+    XISF and TIFF; a camera's raw file by its name. What is not plain rows goes to `scratch`, by default a folder of
+    this frame's own, which goes when the frame does.
 
     Raise `FrameReadError` where the file is missing, not an image, cut off, or contradicts itself: one line, what was
     found and expected; and `ScratchError` where the scratch folder is full or can't be written: the frame may be good.
@@ -150,9 +152,15 @@ def _probe_plain(head: FileHead, named: FileHead, scratch: ScratchFolder) -> Fil
     name, rows_path = head.name, head.path
     if head.problem:
         raise FrameReadError(head.problem)
-    if head.is_npy:
-        if head.extension is not None:
-            raise FrameReadError(f"{name}: a .npy file has no extensions; expected a FITS file with {head.extension}")
+    if head.extension is not None and (head.is_npy or head.foreign):
+        kind = head.foreign.upper() if head.foreign else ".npy"
+        raise FrameReadError(f"{name}: a {kind} file has no extensions; expected a FITS file with {head.extension}")
+    if head.foreign:
+        pixels = foreign_pixels(head.foreign, head.path, name)
+        is_color = pixels.ndim == 3
+        rows_path = scratch.store([pixels], name)
+        layout = layout_of(pixels)
+    elif head.is_npy:
         layout, is_color, fortran_order = find_npy_image(head.start, head.size or 0, name)
         if fortran_order:
             rows_path, layout = scratch.transpose(head.path, layout, name)

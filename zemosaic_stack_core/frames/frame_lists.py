@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames.foreign_names import RAW_SUFFIXES, TIFF_SUFFIXES, XISF_SUFFIXES
 
-FRAME_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz", ".npy")
+_FITS_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz")
+FRAME_SUFFIXES = (*_FITS_SUFFIXES, ".npy", *XISF_SUFFIXES, *RAW_SUFFIXES, *TIFF_SUFFIXES)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -85,10 +87,13 @@ def _frames_in(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             named = [one for one in entries if one.name.casefold().endswith(FRAME_SUFFIXES) and one.name[0] != "."]
             found = [folder / one.name for one in named if not one.is_dir()]
+            # Beside other frames a TIFF is a picture that somebody made of them.
+            found = [one for one in found if one.suffix.casefold() not in TIFF_SUFFIXES] or found
     except OSError as error:
         raise FrameReadError(f"{folder}: {error.strerror}; expected a readable folder") from None
     if not found:
-        raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {', '.join(FRAME_SUFFIXES)}")
+        known = f"{', '.join(_FITS_SUFFIXES)}, .npy, .xisf, .tif, or as a camera's raw files do"
+        raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {known}")
     return sorted(found, key=natural_key)
 
 

@@ -18,6 +18,7 @@ from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.astropy_reads import open_fits
 from zemosaic_stack_core.fits.cards import FIRST_READ, FitsHeader, ReadAt, axis_lengths, parse_real, walk_headers
 from zemosaic_stack_core.fits.observing import NO_FACTS, ObservingFacts, observing_facts
+from zemosaic_stack_core.frames.foreign_names import foreign_format
 from zemosaic_stack_core.system.open_files import OpenFiles
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class FileHead:
     has_image: bool = False
     # The first bytes of a .npy or a gzip file.
     start: bytes = b""
+    # The format of another program that the file has, whose metadata are the only header: see `foreign_format`.
+    foreign: str = ""
     # Why the file is no frame; empty where it may be one.
     problem: str = ""
     # EXTNAME[,EXTVER] or number of the image that was looked for; None for the file's only one.
@@ -78,6 +81,12 @@ class FileHead:
         """Return the first of these cards that is a finite number; None without any."""
         values = (parse_real(self.get(keyword) or "") for keyword in keywords)
         return next((value for value in values if math.isfinite(value)), None)
+
+    @property
+    def foreign_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of a file of another program's."""
+        rows, columns, channels = (int(self.number(keyword) or 1) for keyword in ("NAXIS2", "NAXIS1", "NAXIS3"))
+        return rows, columns, channels
 
     def image_header(self) -> fits.Header:
         """Return the image's header as astropy reads it; that of a compressed image is the one it was made of."""
@@ -168,6 +177,12 @@ def _read_open(file: FileIO, empty: FileHead) -> FileHead:
         raise FrameReadError(f"{empty.name}: {error.strerror}; expected a readable file") from None
     if start.startswith(NPY_MAGIC):
         return replace(empty, size=size, start=start, observing=ObservingFacts(size=size))
+    if foreign := foreign_format(empty.path, start):
+        from zemosaic_stack_core.frames.foreign import foreign_header
+
+        header = foreign_header(foreign, empty.path, empty.name)
+        facts = observing_facts([header], size)
+        return replace(empty, size=size, headers=(header,), has_image=True, foreign=foreign, observing=facts)
     headers: list[FitsHeader] = []
     images: list[int] = []
     problem, magic = "", b""

@@ -94,6 +94,15 @@ class PixelLayout:
         return replace(self, stored=words, unsigned=False, as_words=True)
 
 
+def layout_of(pixels: _Array) -> PixelLayout:
+    """Return the layout of an array, (row, column[, channel]), whose bytes are a file."""
+    rows, columns, channels = (*pixels.shape, 1)[:3]
+    is_color = pixels.ndim == 3
+    return PixelLayout(
+        offset=0, stored=pixels.dtype, rows=rows, columns=columns, channels=channels, interleaved=is_color
+    )
+
+
 def handed_out_dtype(native: np.dtype[Any]) -> np.dtype[Any]:
     """Return the smallest of uint8, int16, uint16, float32 that frames of type `native` are handed out in."""
     if native.kind == "b":

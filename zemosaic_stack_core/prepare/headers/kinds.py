@@ -42,7 +42,8 @@ _NAME_WORDS = {
 _SETTINGS_TEXT = """
 gain iso bin binning temp temperature c degc s sec secs seconds ms min exp exposure frame frames master super
 stack stacked combined integration cal calibration cam camera mono color colour osc img image raw fit fits fts
-fz gz npy ha hb oiii sii nii l r g b lum luminance red green blue clear uv ir cut duo dual nb filter rgb lrgb
+fz gz npy xisf tif tiff dng nef arw orf pef raf srw
+ha hb oiii sii nii l r g b lum luminance red green blue clear uv ir cut duo dual nb filter rgb lrgb
 set session night test sky dome field library lib zwo asi qhy atik sbig fli canon nikon sony panel
 """
 _SETTINGS = frozenset(_SETTINGS_TEXT.split())

@@ -99,15 +99,17 @@ class RawFrame:
 def inspect_frame(file: FrameFile) -> RawFrame:
     """Return a file as its header describes it; raise `FrameReadError` where it is no frame."""
     head = head_of(file)
-    source = probe_frame(head)
-    pattern, problem = bayer_pattern(head, source)
+    # What a library decodes says its shape without that.
+    source = None if head.foreign else probe_frame(head)
+    shape = head.foreign_shape if source is None else (source.rows, source.columns, source.channels)
+    pattern, problem = bayer_pattern(head, rows=shape[0], channels=shape[2])
     kind = kind_by_cards(head)
     return RawFrame(
         path=head.path,
         name=head.name,
-        rows=source.rows,
-        columns=source.columns,
-        channels=source.channels,
+        rows=shape[0],
+        columns=shape[1],
+        channels=shape[2],
         kind=kind or kind_by_path(head.path) or "light",
         says_kind=bool(kind),
         facts=SensorFacts.of(head),
@@ -116,13 +118,13 @@ def inspect_frame(file: FrameFile) -> RawFrame:
         pattern_problem=problem,
         wcs_header=_wcs_text(head),
         wcs_place=wcs_place(head),
-        source=source if source.scratch is None else None,
+        source=source if source is not None and source.scratch is None else None,
         cards=FitsHeader(b"".join(header.cards for header in (*head.headers[:1], *head.headers[-1:]))).only(KEPT_CARDS),
     )
 
 
-def bayer_pattern(head: FileHead, source: FileFrame) -> tuple[str | None, str]:
-    """Return the colors of the file's first 2 x 2 pixels, and what is wrong where there is no saying.
+def bayer_pattern(head: FileHead, *, rows: int, channels: int) -> tuple[str | None, str]:
+    """Return the colors of a file's first 2 x 2 pixels, and what is wrong where there is no saying.
 
     Notes
     -----
@@ -132,13 +134,13 @@ def bayer_pattern(head: FileHead, source: FileFrame) -> tuple[str | None, str]:
     rows turns the pattern over. Whatever comes out is checked against the pixels: see `debayer.pattern_problem`.
     """
     given = pattern_by_cards(head)
-    if source.channels != 1 or not given:
+    if channels != 1 or not given:
         return None, ""
     if given not in BAYER_PATTERNS:
         return None, f"BAYERPAT is {given!r}; expected one of {', '.join(BAYER_PATTERNS)}"
     x, y = (int(head.number(keyword) or 0) for keyword in ("XBAYROFF", "YBAYROFF"))
     if (head.get("ROWORDER") or "").upper() == "BOTTOM-UP":
-        y += source.rows - 1
+        y += rows - 1
         return shift_pattern(given, x, y, flipped=True), ""
     return shift_pattern(given, x, y), ""
 
