@@ -56,9 +56,11 @@ class Costs:
     hash_ns: float = 0.84
     # Opening a frame and looking at some of its rows.
     check_s: float = 0.55e-3
+    # Sky and noise of a frame's middle, for the report.
+    look_s: float = 4e-3
     # Per tile of 1920 x 1080 x 3: composing, checksums, and the report's pictures.
     write_s: float = 0.18
-    pictures_s: float = 0.13
+    pictures_s: float = 0.18
     # Bytes that `kappa_sigma` moves through memory per sample, 100 frames, were each operation to read its inputs and
     # write its output once: a count of the kernel's own array operations.
     kernel_traffic: float = 207.0
@@ -107,6 +109,7 @@ def parts(night: Night, machine: Machine, costs: Costs) -> dict[str, tuple[float
         "look at the frames": (night.frames * costs.check_s, "one core"),
         "stack": stacking,
         "write the tiles": (night.tiles * (costs.write_s + night.tile_bytes / machine.disk), "one core"),
+        "judge the frames": (night.frames * costs.look_s / machine.cores, "cores"),
         "pictures for the report": (night.tiles * costs.pictures_s, "one core"),
     }
 

@@ -184,6 +184,15 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exclude_argument(group: argparse._ArgumentGroup) -> None:
+    """Add the argument that names frames to leave out."""
+    group.add_argument(
+        "--exclude",
+        metavar="LIST",
+        help="a text of frames to leave out, a path or a name a line, as a report saves it (default: none)",
+    )
+
+
 def add_message_arguments(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
     """Add the arguments about what a command says."""
     group = parser.add_argument_group(MESSAGES)

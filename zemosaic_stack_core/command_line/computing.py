@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zemosaic_stack_core.command_line.arguments import CommandOptions, check_backend
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.master.pictures import DRAWN_MAPS
 from zemosaic_stack_core.options import check_maps
 from zemosaic_stack_core.per_frame.choice import Choice, choose_options
 from zemosaic_stack_core.per_frame.weighting import read_weights_csv
@@ -77,9 +78,8 @@ def compute_stack(
     """Stack frames as chosen; `names` are theirs in the table of weights, as the user knows them."""
     limits = read_compute_limits(arguments, wanted, group)
     weights = None if arguments.weights is None else read_weights_csv(arguments.weights, names)
-    request = StackRequest(
-        options=choice.options, maps=check_maps(arguments.maps), weights=weights, statistics=choice.statistics
-    )
+    maps = check_maps(arguments.maps) | (frozenset() if arguments.report is None else frozenset(DRAWN_MAPS))
+    request = StackRequest(options=choice.options, maps=maps, weights=weights, statistics=choice.statistics)
     gpu = Phase3Gpu(limits, is_required=arguments.backend == "gpu") if limits.use_gpu else None
     try:
         return stack_tile(group, request, gpu, limits, Telemetry(progress=progress))

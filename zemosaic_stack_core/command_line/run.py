@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zemosaic_stack_core.command_line.arguments import (
     CommandOptions,
     add_compute_arguments,
+    add_exclude_argument,
     add_message_arguments,
     add_option_arguments,
     number,
@@ -60,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="X",
         help="value at which a sample is saturated (default: the largest of an integer type; 65535 of floats)",
     )
+    add_exclude_argument(tiles)
     outputs = parser.add_argument_group("what is written")
     outputs.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="folder for the tiles and the report (required)"
@@ -92,10 +94,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the tiles; return 0, 1 or 130."""
+    from zemosaic_stack_core.frames.exclusions import read_exclusions
     from zemosaic_stack_core.phase3.cluster import ClusterChoice
     from zemosaic_stack_core.phase3.night import Night
     from zemosaic_stack_core.phase3.run import run_night
-    from zemosaic_stack_core.phase3.run_plan import parse_shard, read_run_plan
+    from zemosaic_stack_core.phase3.run_plan import leave_out, parse_shard, read_run_plan
 
     wanted = read_command_options(arguments)
     for line in wanted.lines:
@@ -109,8 +112,14 @@ def run(arguments: argparse.Namespace) -> int:
         cluster = ClusterChoice(scheduler=arguments.scheduler, local_workers=arguments.local_cluster)
     settings = _stack_settings(arguments, wanted)
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
+    exclusions = None if arguments.exclude is None else read_exclusions(arguments.exclude)
+    tiles = read_run_plan(arguments.plan, output=output)
+    if exclusions is not None:
+        tiles = leave_out(tiles, exclusions)
+        left = sum(len(tile.excluded) for tile in tiles)
+        tell(arguments, f"{exclusions.source}: {count_text(left, 'frame')} left out")
     night = Night(
-        tiles=read_run_plan(arguments.plan, output=output),
+        tiles=tiles,
         output=output,
         settings=settings,
         backend=backend,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from zemosaic_stack_core.command_line.arguments import (
     CommandOptions,
     add_compute_arguments,
+    add_exclude_argument,
     add_message_arguments,
     add_option_arguments,
     check_backend,
@@ -71,6 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="FITS (.fit .fits .fts, also .gz and .fz), .npy, XISF, TIFF and cameras' raw files; a folder means its "
         "frames in natural order, @list.txt a list of them",
     )
+    add_exclude_argument(frames)
     frames.add_argument(
         "--weights",
         metavar="CSV",
@@ -116,6 +118,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAMES",
         help=f"maps to write as extensions: all, none, or some of {', '.join(MAPS)} (default: coverage)",
     )
+    outputs.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="HTML",
+        help="write a page to judge the frames by: this file, or that of the master's name with .html (default: none)",
+    )
     outputs.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
     outputs.add_argument(
         "--sha256", action="store_true", help="store the SHA-256 of each frame's file in the FRAMES table"
@@ -133,23 +142,31 @@ class _Outputs:
 
     master: Path
     picture: Path | None
+    report: Path | None
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.command_line.computing import choose
     from zemosaic_stack_core.command_line.summary import summarize
+    from zemosaic_stack_core.frames.exclusions import read_exclusions, without_excluded
     from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
     from zemosaic_stack_core.frames.heads import read_head
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.stacking.adviser import advise
+    from zemosaic_stack_core.system.quantities import count_text
 
     began = time.perf_counter()
     wanted = read_command_options(arguments)
     policy = raw_policy(arguments)
     _check_arguments(arguments, wanted)
+    exclusions = None if arguments.exclude is None else read_exclusions(arguments.exclude)
     paths = expand_frame_arguments(arguments.frames)
+    excluded: list[Path] = []
+    if exclusions is not None:
+        paths, excluded = without_excluded(paths, exclusions)
+        tell(arguments, f"{exclusions.source}: {count_text(len(excluded), 'frame')} left out")
     outputs = _check_outputs(arguments, paths)
     prepared: PreparedGroup | None = None
     with ScratchFolder() as scratch:
@@ -179,6 +196,20 @@ def run(arguments: argparse.Namespace) -> int:
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
         result = _compute(arguments, wanted, group, names, choice)
         _write(arguments, outputs, result, prepared)
+        if outputs.report is not None:
+            from zemosaic_stack_core.phase3.report.one_stack import OneStack, write_stack_page
+
+            stack = OneStack(
+                master=outputs.master,
+                result=result,
+                sources=group.sources,
+                maps=arguments.maps,
+                seconds=time.perf_counter() - began,
+                prepared=prepared,
+                excluded=tuple(excluded),
+            )
+            write_stack_page(outputs.report, stack, overwrite=arguments.overwrite)
+            tell(arguments, f"{outputs.report}: a page to judge the frames by")
     seconds = time.perf_counter() - began
     summary = summarize(result, advice, master=outputs.master, picture=outputs.picture, seconds=seconds)
     _show_summary(arguments, summary, prepared)
@@ -214,11 +245,17 @@ def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Output
     master = Path(arguments.output)
     if master.suffix.casefold() not in _FITS_SUFFIXES:
         raise InvalidInputError(f"{master}: the name of the master; expected one ending in {', '.join(_FITS_SUFFIXES)}")
-    outputs = _Outputs(master=master, picture=None if arguments.no_picture else master.with_suffix(".png"))
+    report = None if arguments.report is None else Path(arguments.report or master.with_suffix(".html"))
+    if report is not None and report.suffix.casefold() not in (".html", ".htm"):
+        raise InvalidInputError(
+            f"{report}: the name of the report; expected one ending in .html, or --report behind the frames and alone"
+        )
+    picture = None if arguments.no_picture else master.with_suffix(".png")
+    outputs = _Outputs(master=master, picture=picture, report=report)
     if arguments.dry_run:
         return outputs
     real = {os.path.realpath(path) for path in frames}
-    for path in filter(None, (outputs.master, outputs.picture)):
+    for path in filter(None, (outputs.master, outputs.picture, outputs.report)):
         if os.path.realpath(path) in real:
             raise InvalidInputError(f"{path}: one of the frames; expected another name for the master")
         if not path.resolve().parent.is_dir():
@@ -371,9 +408,10 @@ def _write(
     arguments: argparse.Namespace, outputs: _Outputs, result: StackResult, prepared: PreparedGroup | None
 ) -> None:
     """Write the master and its picture."""
-    from zemosaic_stack_core.master.pictures import save_preview
+    from zemosaic_stack_core.master.pictures import DRAWN_MAPS, save_preview
     from zemosaic_stack_core.master.tile import MasterExtras
     from zemosaic_stack_core.master.write import write_master
+    from zemosaic_stack_core.stacking.result import without_maps
     from zemosaic_stack_core.system.file_stamps import hash_file
 
     sha256: list[str | None] = []
@@ -386,7 +424,8 @@ def _write(
         columns = frames_columns(prepared, [frame.name for frame in result.frames])
         extras = replace(extras, columns=columns, history=history_lines(prepared))
     is_new = not os.path.lexists(outputs.master)
-    write_master(outputs.master, result, extras, overwrite=arguments.overwrite)
+    written = without_maps(result, {*DRAWN_MAPS} - {*arguments.maps})
+    write_master(outputs.master, written, extras, overwrite=arguments.overwrite)
     if outputs.picture is not None:
         save_preview(outputs.picture, result.image, overwrite=arguments.overwrite or is_new)
 

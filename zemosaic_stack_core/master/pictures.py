@@ -20,10 +20,14 @@ from zemosaic_stack_core.system.atomic import atomic_output
 _Image = npt.NDArray[Any]
 _Picture = npt.NDArray[np.uint8]
 
+# Maps that a report draws, also where the master's file is to be without them.
+DRAWN_MAPS = ("coverage", "rejected_low", "rejected_high")
 # Red, green, blue of a pixel without a value.
 MISSING_COLOR = (46, 16, 66)
 # Colors of a map from low to high: dark blue over teal to green, evenly brighter.
 _MAP_COLORS = ((20, 28, 54), (28, 58, 98), (34, 96, 126), (40, 130, 138), (66, 160, 146), (134, 204, 168))
+# Of what was rejected below and above, where most was; and of where nothing was.
+_LOW_COLOR, _HIGH_COLOR, _NOTHING_COLOR = (70, 150, 255), (255, 140, 70), (14, 18, 28)
 # Black point, in spreads from the median; PixInsight's STF and Siril use the same.
 _SHADOWS = -2.8
 # Where the median lands, 0 black to 1 white.
@@ -144,6 +148,16 @@ def color_map(values: _Image, low: float, high: float) -> _Picture:
     colors = np.stack(channels, axis=-1).astype(np.uint8)
     colors[is_missing] = MISSING_COLOR
     return colors
+
+
+def rejection_map(low: _Image, high: _Image) -> _Picture:
+    """Return the colors, (row, column, 3), of counts rejected below (blue) and above (orange); a count shows."""
+    top = max(float(np.percentile(np.maximum(low, high), _WHITE_PERCENTILE)), 1e-6)
+    colors = np.zeros((*low.shape, 3)) + _NOTHING_COLOR
+    for counts, color in ((low, _LOW_COLOR), (high, _HIGH_COLOR)):
+        part = np.sqrt(np.clip(counts / top, 0.0, 1.0))[..., np.newaxis]
+        colors += part * (np.array(color) - _NOTHING_COLOR)
+    return np.clip(np.rint(colors), 0, 255).astype(np.uint8)
 
 
 def bin_down(image: _Image, largest: int) -> _Image:

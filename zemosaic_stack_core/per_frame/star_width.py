@@ -91,17 +91,22 @@ def image_star_width(image: npt.NDArray[np.float32]) -> float:
     the centroid, weighted by their squares: its slope is ``-1/(2 sigma**2)`` of the Gaussian core, and
     FWHM = 2.3548 sigma.
     """
+    return count_and_width(image)[1]
+
+
+def count_and_width(image: npt.NDArray[np.float32]) -> tuple[int, float]:
+    """Return how many single, whole stars an image has, and their width as `image_star_width` does."""
     sep = require_star_library()
     mask = ~np.isfinite(image)
     if mask.all() or min(image.shape) < 2 * _SMALLEST_AREA:
-        return np.nan
+        return 0, np.nan
     data = np.where(mask, np.float32(0.0), image).astype(np.float32)
     background = sep.Background(data, mask=mask, bw=_BACKGROUND_CELL, bh=_BACKGROUND_CELL)
     background.subfrom(data)
     data[mask] = 0.0
     noise = float(background.globalrms)
     if not noise > 0.0:
-        return np.nan
+        return 0, np.nan
     # sep's buffer of pixels above the threshold is of a fixed size, and an error beyond it.
     sep.set_extract_pixstack(max(sep.get_extract_pixstack(), data.size))
     found = sep.extract(
@@ -111,16 +116,17 @@ def image_star_width(image: npt.NDArray[np.float32]) -> float:
     good &= (found["peak"] > _LEAST_PEAK * noise) & (found["peak"] < _SATURATION * data.max())
     stars = found[good]
     if len(stars) < _FEWEST_STARS:
-        return np.nan
+        return len(stars), np.nan
     radius, _ = sep.flux_radius(data, stars["x"], stars["y"], _APERTURE * stars["a"], 0.5, mask=mask)
     stars, radius = stars[radius > _SMALLEST_RADIUS], radius[radius > _SMALLEST_RADIUS]
+    count = len(stars)
     brightest = np.argsort(-stars["peak"], kind="stable")[:_MOST_STARS]
     stars, radius = stars[brightest], radius[brightest]
-    if len(stars) < _FEWEST_STARS:
-        return np.nan
+    if count < _FEWEST_STARS:
+        return count, np.nan
     columns, rows, _ = sep.winpos(data, stars["x"], stars["y"], 2.0 * radius / _GAUSSIAN_FWHM, mask=mask)
     widths = _core_widths(data, mask, rows, columns, float(np.median(radius)), noise)
-    return float(np.median(widths)) if len(widths) >= _FEWEST_STARS else np.nan
+    return count, float(np.median(widths)) if len(widths) >= _FEWEST_STARS else np.nan
 
 
 def _core_widths(

@@ -13,35 +13,38 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
 from zemosaic_stack_core.fits.cards import read_first_header
 from zemosaic_stack_core.fits.stream import is_intact
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
+from zemosaic_stack_core.master.pictures import DRAWN_MAPS
 from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.tile import TileFacts
+from zemosaic_stack_core.phase3.frame_quality import frame_qualities, look_at_frames, stack_record
 from zemosaic_stack_core.phase3.memory_watch import MemoryWatch
-from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, tile_pictures
+from zemosaic_stack_core.phase3.previews import PicturePlan, TilePictures, tile_pictures
 from zemosaic_stack_core.phase3.run_plan import PREPARED_FOLDER, TileSpec
 from zemosaic_stack_core.phase3.signature import tile_signature
 from zemosaic_stack_core.phase3.tile import StackedTile, StackSettings, stack_frames, write_tile
 from zemosaic_stack_core.phase3.tile_frames import TileFrames, choose_tile_frames, tile_is_raw
-from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameUse, MadeTile, TileOutcome, TileRecord
+from zemosaic_stack_core.phase3.tile_record import (
+    DroppedFrame,
+    FrameQuality,
+    MadeTile,
+    TileOutcome,
+    TileRecord,
+)
 from zemosaic_stack_core.prepare.options import NAMED_KINDS
-from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.stacking.result import StackResult, without_maps
 from zemosaic_stack_core.stacking.telemetry import QUIET, Telemetry
 from zemosaic_stack_core.system.atomic import disk_is_full
 from zemosaic_stack_core.system.file_stamps import HashedInput, InputHashes, file_stamp, hashes_to_json
-from zemosaic_stack_core.system.quantities import percent_of
 
 _LOGGER = logging.getLogger(__name__)
 
 # What fails a tile alone. Not KeyboardInterrupt: that ends the run.
 _FAILURES = (ZemosaicError, OSError, MemoryError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
-# Frames in a record, of which most was rejected.
-_WORST = 5
 _OLD = ".old"
 
 
@@ -53,8 +56,8 @@ class TileMaker:
     settings: StackSettings
     # Reuse a file that is right.
     resume: bool = True
-    # Longest side of the report's pictures, pixels.
-    preview_size: int = PREVIEW_SIZE
+    # Sizes of the report's pictures.
+    plan: PicturePlan = field(default_factory=PicturePlan)
     # State of the GPU for the run; None for the CPU.
     gpu: Phase3Gpu | None = None
     # Of the run's inputs, as far as they are known.
@@ -80,6 +83,7 @@ class TileMaker:
             made.record,
             seconds=time.perf_counter() - began,
             started=started,
+            excluded=spec.excluded,
             worker=f"{socket.gethostname()} {os.getpid()}",
         )
         return replace(made, record=record, stops_run=stops)
@@ -92,6 +96,9 @@ class _Stacked:
     frames: TileFrames
     tile: StackedTile
     seconds: float
+    # What is known of each frame.
+    qualities: tuple[FrameQuality, ...]
+    pictures: TilePictures
 
 
 class _TileWork:
@@ -128,10 +135,11 @@ class _TileWork:
             return None
         self.given = int(read_first_header(self.target)["ZMT_NRAW"])
         result = read_master(self.target).result
-        record = self._record(TileOutcome.REUSED, result)
+        record = self._record(TileOutcome.REUSED, result, frame_qualities(result, ()))
         if earlier is not None and earlier.signature == self.signature:
-            record = replace(record, dropped=earlier.dropped, gpu_attempts=earlier.gpu_attempts)
-        return self._made(record, result)
+            known = {name: getattr(earlier, name) for name in ("dropped", "gpu_attempts", "frames", "worst_frames")}
+            record = replace(record, **{name: value for name, value in known.items() if value})
+        return MadeTile(record=record, inputs=self.input_rows, pictures=tile_pictures(result, self.maker.plan))
 
     def make(self) -> MadeTile:
         """Stack the tile and write its file."""
@@ -154,7 +162,7 @@ class _TileWork:
         watch.look(now=True)
         known = {name: value for name, value in asdict(facts).items() if name not in ("used_gpu", "gpu_attempts")}
         record = replace(
-            self._record(_outcome(tile.result), tile.result),
+            self._record(_outcome(tile.result), tile.result, stacked.qualities),
             reason=facts.fallback_reason if facts.gpu_attempts and not facts.used_gpu else "",
             dropped=tile.dropped,
             gpu_attempts=facts.gpu_attempts,
@@ -165,7 +173,7 @@ class _TileWork:
             | stacked.frames.details
             | tile.said,
         )
-        return self._made(record, tile.result)
+        return MadeTile(record=record, inputs=self.input_rows, pictures=stacked.pictures)
 
     def failed(self, error: BaseException) -> TileRecord:
         """Return the record of a failure; an older file of the tile is set aside, so that nobody takes it for new."""
@@ -264,49 +272,37 @@ class _TileWork:
             self.dropped, self.given = frames.choice.dropped, frames.given
             chosen = time.perf_counter()
             self.check_seconds += chosen - began
-            tile = stack_frames(frames.choice, frames.settings, gpu=maker.gpu, telemetry=telemetry)
+            maps = frames.settings.maps
+            settings = replace(frames.settings, maps=tuple(sorted({*maps, *DRAWN_MAPS})))
+            tile = stack_frames(frames.choice, settings, gpu=maker.gpu, telemetry=telemetry)
             self.dropped = tile.dropped
-        return _Stacked(frames, tile, time.perf_counter() - chosen)
+            seconds = time.perf_counter() - chosen
+            qualities, pictures = self._look(frames, tile, scratch)
+        tile = replace(tile, result=without_maps(tile.result, set(DRAWN_MAPS) - {*maps}))
+        return _Stacked(frames, tile, seconds, qualities, pictures)
+
+    def _look(
+        self, frames: TileFrames, tile: StackedTile, scratch: ScratchFolder
+    ) -> tuple[tuple[FrameQuality, ...], TilePictures]:
+        """Return what is known of each frame, and the pictures of a tile that has the maps for them."""
+        order = [os.fspath(path) for path in self.spec.frames]
+        known = frame_qualities(tile.result, tile.dropped, frames.prepared, order)
+        plan = self.maker.plan
+        qualities, pictures = look_at_frames(known, frames.sources, plan, scratch)
+        return qualities, tile_pictures(tile.result, plan, pictures)
 
     def _changed_inputs(self) -> list[Path]:
         """Return the inputs that are not what was hashed."""
         pairs = zip(self.spec.frames, self.inputs, strict=True)
         return [path for path, item in pairs if file_stamp(path) != item.stamp]
 
-    def _made(self, record: TileRecord, result: StackResult) -> MadeTile:
-        """Return a tile whose file is there, with its pictures."""
-        pictures = tile_pictures(result, self.maker.preview_size)
-        return MadeTile(record=record, inputs=self.input_rows, pictures=pictures)
-
-    def _record(self, outcome: TileOutcome, result: StackResult) -> TileRecord:
+    def _record(self, outcome: TileOutcome, result: StackResult, frames: tuple[FrameQuality, ...]) -> TileRecord:
         """Return what a stack says of its tile."""
-        shape = result.image.shape
-        pixels = int(np.prod(shape[:2]))
-        channels = shape[2] if len(shape) == 3 else 1
-        samples = len(result.frames) * pixels * channels
-        present = samples - sum(sum(frame.missing) for frame in result.frames)
-        uses = sorted(
-            (_use(frame, pixels) for frame in result.frames), key=lambda use: -(use.rejected_low + use.rejected_high)
-        )
-        coverage = result.coverage
-        return TileRecord(
-            tile_id=self.spec.tile_id,
-            name=self.spec.name,
-            outcome=outcome,
-            file=self.spec.file_name,
+        return replace(
+            stack_record(self.spec, outcome, result, frames),
             signature=self.signature,
-            shape=tuple(shape),
             frames_given=self.given,
-            frames_used=len(result.frames),
-            rejected_low=percent_of(sum(sum(frame.rejected_low) for frame in result.frames), present),
-            rejected_high=percent_of(sum(sum(frame.rejected_high) for frame in result.frames), present),
-            coverage_min=0 if coverage is None else int(coverage.min(initial=0)),
-            coverage_max=0 if coverage is None else int(coverage.max(initial=0)),
-            empty_pixels=percent_of(int(np.count_nonzero(~np.isfinite(result.image))), pixels * channels),
-            worst_frames=tuple(uses[:_WORST]),
-            backend=result.backend,
             check_seconds=self.check_seconds,
-            samples=samples,
         )
 
 
@@ -315,18 +311,3 @@ def _outcome(result: StackResult) -> TileOutcome:
     if result.facts.used_gpu:
         return TileOutcome.DONE_GPU
     return TileOutcome.DONE_CPU_AFTER_GPU_FAILURE if result.facts.gpu_attempts else TileOutcome.DONE_CPU
-
-
-def _use(frame: FrameRecord, pixels: int) -> FrameUse:
-    """Return how a frame fared."""
-    channels = len(frame.missing)
-    missing = sum(frame.missing)
-    present = pixels * channels - missing
-    return FrameUse(
-        name=frame.name,
-        rejected_low=percent_of(sum(frame.rejected_low), present),
-        rejected_high=percent_of(sum(frame.rejected_high), present),
-        missing=percent_of(missing, pixels * channels),
-        weight=float(np.mean(frame.weight)) if frame.weight else 1.0,
-        note=frame.note,
-    )

@@ -1,21 +1,75 @@
-"""Small pictures of a tile for the report: a few kilobytes each, as data addresses that a page can hold."""
+"""Small pictures of a tile and of its frames for the report: as data addresses that a page can hold."""
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.master.pictures import bin_down, color_map, stretch
+from zemosaic_stack_core.frames.group import FrameSource
+from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.master.pictures import MISSING_COLOR, bin_down, color_map, rejection_map, stretch
 from zemosaic_stack_core.stacking.result import StackResult
 
-# Longest side of a picture, pixels; thousands of tiles get smaller ones.
-PREVIEW_SIZE = 320
+# Of all pictures in a page together, as the page holds them.
+_PAGE_BYTES = 4 * 1024 * 1024
+# Parts of that: masters, their maps, frames.
+_IMAGE_SHARE, _MAP_SHARE = 0.4, 0.2
+_FRAME_SHARE = 1.0 - _IMAGE_SHARE - _MAP_SHARE
+# In a page, of a pixel of a picture: measured on star fields, noisy ones among them.
+_BYTES_PER_PIXEL = 0.45
+# Longest and shortest sides, pixels.
+_IMAGE_SIDES, _MAP_SIDES, _FRAME_SIDES = (64, 1200), (64, 640), (128, 480)
+# Of a picture's shape, for what its longest side means.
+_ASPECT = 0.75
 
-_JPEG_QUALITY = 82
+_QUALITY = 80
+_FRAME_QUALITY = 68
+# Bars of a histogram, and the parts of the pixels below its first and above its last.
+_BARS = 120
+_ENDS = (0.0005, 0.995)
+_HISTOGRAM_SAMPLES = 2**17
+# Frames of a night whose stars are measured for its page: 5 ms each, in which no other thread of Python runs.
+_MOST_MEASURED = 2000
+# Rows of a frame that a row of its picture is made of, at most: enough for a trail to be seen.
+_ROWS_READ = 2
+
+
+@dataclass(frozen=True)
+class PicturePlan:
+    """How large the pictures of a page are, and how many frames of a tile have one: the page must open anywhere."""
+
+    # Longest sides, pixels.
+    image: int = _IMAGE_SIDES[1]
+    maps: int = _MAP_SIDES[1]
+    frame: int = _FRAME_SIDES[1]
+    # Frames with a picture, per tile at most.
+    frames: int = 10_000
+    # Whether the stars of aligned frames are measured.
+    has_stars: bool = True
+
+    @classmethod
+    def of_night(cls, tiles: int, frames: int) -> Self:
+        """Return the plan for so many tiles of, at most, so many frames."""
+        room = _PAGE_BYTES / max(tiles, 1)
+        frame = _side(_FRAME_SHARE * room / max(frames, 1), _FRAME_SIDES)
+        return cls(
+            image=_side(_IMAGE_SHARE * room, _IMAGE_SIDES),
+            maps=_side(_MAP_SHARE * room / 2, _MAP_SIDES),
+            frame=frame,
+            has_stars=tiles * frames <= _MOST_MEASURED,
+            frames=int(_FRAME_SHARE * room / (_ASPECT * frame**2 * _BYTES_PER_PIXEL)),
+        )
+
+
+def _side(size: float, sides: tuple[int, int]) -> int:
+    """Return the longest side of a picture of so many bytes, within limits."""
+    return max(sides[0], min(sides[1], int((size / _ASPECT / _BYTES_PER_PIXEL) ** 0.5)))
 
 
 @dataclass(frozen=True)
@@ -24,30 +78,90 @@ class TilePictures:
 
     image: str = ""
     coverage: str = ""
+    rejected: str = ""
+    # Of its frames, by their place in the record.
+    frames: Mapping[int, str] = field(default_factory=dict)
+    # Counts of the image's values: see `histogram`.
+    histogram: Mapping[str, Any] = field(default_factory=dict)
 
 
-def tile_pictures(result: StackResult, size: int = PREVIEW_SIZE) -> TilePictures:
-    """Return the stretched image and the coverage, if any, row 0 at the bottom, no side above `size` pixels."""
-    picture = stretch(bin_down(result.image, size))
-    coverage = ""
-    if result.coverage is not None:
-        mean = result.coverage if result.coverage.ndim == 2 else result.coverage.mean(axis=2)
-        small = bin_down(mean, size)
+def tile_pictures(result: StackResult, plan: PicturePlan, frames: Mapping[int, str] | None = None) -> TilePictures:
+    """Return the stretched image, the coverage and what was rejected, where known, row 0 at the bottom."""
+    coverage = rejected = ""
+    small = None if result.coverage is None else bin_down(_mean(result.coverage), plan.maps)
+    if small is not None:
         colors = color_map(np.where(small > 0, small, np.nan), 0.0, max(float(small.max()), 1.0))
-        coverage = _address(colors, "PNG")
-    return TilePictures(image=_address(picture, "JPEG"), coverage=coverage)
+        coverage = _address(colors, _QUALITY)
+    if result.rejected_low is not None and result.rejected_high is not None:
+        low, high = (bin_down(_mean(counts), plan.maps) for counts in (result.rejected_low, result.rejected_high))
+        colors = rejection_map(low, high)
+        if small is not None:
+            colors[small == 0] = MISSING_COLOR
+        rejected = _address(colors, _QUALITY)
+    return TilePictures(
+        image=_address(stretch(bin_down(result.image, plan.image)), _QUALITY),
+        coverage=coverage,
+        rejected=rejected,
+        frames={} if frames is None else frames,
+        histogram=histogram(result.image),
+    )
 
 
-def _address(picture: npt.NDArray[np.uint8], kind: str) -> str:
+def _mean(counts: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    """Return a map of shape (row, column): the mean of the channels."""
+    return counts if counts.ndim == 2 else counts.mean(axis=2)
+
+
+def histogram(image: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Return counts of an image's values between `low` and `high`, a list for each channel; empty without values."""
+    channels = image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
+    step = max(1, int((channels.shape[0] * channels.shape[1] / _HISTOGRAM_SAMPLES) ** 0.5))
+    sampled = channels[::step, ::step].astype(np.float64)
+    finite = sampled[np.isfinite(sampled)]
+    if not finite.size:
+        return {}
+    low, high = map(float, np.quantile(finite, _ENDS))
+    high = high if high > low else low + 1.0
+    counts = [
+        np.histogram(plane[np.isfinite(plane)], _BARS, (low, high))[0].tolist() for plane in np.moveaxis(sampled, 2, 0)
+    ]
+    return {"low": low, "high": high, "median": float(np.median(finite)), "counts": counts}
+
+
+def frame_picture(source: FrameSource, side: int, files: FilePool) -> str:
+    """Return the stretched picture of a frame, row 0 at the bottom; some of its rows are read."""
+    factor = max(1, round(max(source.rows, source.columns) / side))
+    if source.channels == 1 and source.dtype.kind in "iu" and factor > 1:
+        factor += factor % 2  # whole cells of what may be a Bayer mosaic
+    small = np.empty((-(-source.rows // factor), -(-source.columns // factor), source.channels), np.float32)
+    for row in range(small.shape[0]):
+        start = row * factor
+        small[row] = _bin_rows(_read(source, start, min(start + min(factor, _ROWS_READ), source.rows), files), factor)
+    return _address(stretch(small), _FRAME_QUALITY)
+
+
+def _read(source: FrameSource, start: int, stop: int, files: FilePool) -> npt.NDArray[np.float32]:
+    """Return rows of a frame, shape (channel, row, column)."""
+    rows: npt.NDArray[Any] = np.empty((source.channels, stop - start, source.columns), source.dtype)
+    source.read_rows(start, stop, rows, files)
+    return rows.astype(np.float32)
+
+
+def _bin_rows(rows: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
+    """Return the means of the finite samples of blocks as wide as `factor`, shape (block, channel); NaN of none."""
+    finite = np.isfinite(rows)
+    edges = np.arange(0, rows.shape[2], factor)
+    total = np.add.reduceat(np.where(finite, rows, np.float32(0.0)).sum(axis=1), edges, axis=1)
+    count = np.add.reduceat(finite.sum(axis=1), edges, axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32).T
+
+
+def _address(picture: npt.NDArray[np.uint8], quality: int) -> str:
     """Return a picture as a data address."""
     from PIL import Image
 
-    image = Image.fromarray(np.ascontiguousarray(picture[::-1]))
-    if kind == "PNG":
-        image = image.quantize(64)
+    is_gray = bool((picture == picture[..., :1]).all())
+    shown = np.ascontiguousarray((picture[..., 0] if is_gray else picture)[::-1])
     buffer = io.BytesIO()
-    if kind == "PNG":
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.save(buffer, kind, quality=_JPEG_QUALITY)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    Image.fromarray(shown).save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -16,17 +16,13 @@ from zemosaic_stack_core.phase3.journal import EarlierRuns, Journal, earlier_run
 from zemosaic_stack_core.phase3.lock import OutputLock
 from zemosaic_stack_core.phase3.make import TileMaker
 from zemosaic_stack_core.phase3.night import GpuUse, Night, RunProgress, RunReport
-from zemosaic_stack_core.phase3.previews import PREVIEW_SIZE, TilePictures
+from zemosaic_stack_core.phase3.previews import PicturePlan
 from zemosaic_stack_core.phase3.run_plan import TileSpec
 from zemosaic_stack_core.phase3.tile_record import MadeTile, TileOutcome, TileRecord
 from zemosaic_stack_core.stacking.telemetry import PcbTile, Telemetry
 from zemosaic_stack_core.system.file_stamps import InputHashes
 
 _LOGGER = logging.getLogger(__name__)
-# Of all pictures in a report's page together.
-_PICTURE_BYTES = 24 * 1024 * 1024
-# Of a pair of pictures in a page, measured on star fields.
-_BYTES_PER_PIXEL = 0.35
 
 
 def run_night(
@@ -111,7 +107,7 @@ def _run_locked(
         output=night.output,
         settings=night.settings,
         resume=night.resume,
-        preview_size=preview_size(len(specs)),
+        plan=PicturePlan.of_night(len(specs), max((len(spec.frames) for spec in specs), default=0)),
         gpu=gpu,
         hashes=InputHashes(earlier.inputs),
         telemetry=Telemetry(progress=None if progress is None else progress.rows, pcb_tile=pcb_tile),
@@ -199,10 +195,17 @@ def _printable(text: str) -> str:
 def _write_reports(night: Night, report: RunReport, made: dict[int, MadeTile], journal: Journal) -> RunReport:
     """Write the reports; a disk that is full costs the reports, not the run."""
     from zemosaic_stack_core.phase3.report.document import report_json, write_json
-    from zemosaic_stack_core.phase3.report.page import write_page
+    from zemosaic_stack_core.phase3.report.page import earlier_pictures, write_page
 
     values = report_json(night, report, {number: tile.inputs for number, tile in made.items()})
-    pictures: dict[int, TilePictures] = {number: tile.pictures for number, tile in made.items()}
+    pictures = {number: tile.pictures for number, tile in made.items()}
+    if any(record.outcome is TileOutcome.REUSED for record in report.records):
+        earlier = earlier_pictures(night.output)
+        pictures |= {
+            record.tile_id: earlier[record.signature]
+            for record in report.records
+            if record.outcome is TileOutcome.REUSED and record.signature in earlier
+        }
     try:
         json_path = write_json(night.output / f"{night.report_name}.json", values)
         journal.done()
@@ -211,12 +214,6 @@ def _write_reports(night: Night, report: RunReport, made: dict[int, MadeTile], j
         _LOGGER.error("the report can't be written: %s", error)  # noqa: TRY400 - one line for the user
         return report
     return replace(report, json_path=json_path, page_path=page_path)
-
-
-def preview_size(tiles: int) -> int:
-    """Return the longest side of the pictures, pixels, so that the page of so many tiles stays of a size that opens."""
-    affordable = (_PICTURE_BYTES / max(tiles, 1) / _BYTES_PER_PIXEL) ** 0.5
-    return max(64, min(PREVIEW_SIZE, int(affordable)))
 
 
 def _gpu_use(gpu: Phase3Gpu) -> GpuUse:

@@ -8,11 +8,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames.exclusions import Exclusions
 from zemosaic_stack_core.frames.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
 
 # In the output folder: the aligned frames of tiles whose frames are raw.
@@ -41,12 +42,15 @@ class TileSpec:
         Its frames, in the order in which they are stacked.
     problem : str
         Why there are no frames; empty where there are.
+    excluded : tuple of str
+        Names of frames that were left out on request.
     """
 
     tile_id: int
     name: str
     frames: tuple[Path, ...]
     problem: str = ""
+    excluded: tuple[str, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -116,6 +120,24 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
     if twice:
         raise InvalidInputError(f"{source}: {len(twice)} numbers are used twice, first {twice[0]}; expected each once")
     return tiles
+
+
+def leave_out(tiles: Sequence[TileSpec], exclusions: Exclusions) -> list[TileSpec]:
+    """Return the tiles without the frames that a list names; one that loses all has a problem.
+
+    Raises InvalidInputError where a line of the list names no frame of any tile.
+    """
+    places = exclusions.find([frame for tile in tiles for frame in tile.frames])
+    left: list[TileSpec] = []
+    first = 0
+    for tile in tiles:
+        is_out = [first + place in places for place in range(len(tile.frames))]
+        first += len(tile.frames)
+        frames = tuple(frame for frame, out in zip(tile.frames, is_out, strict=True) if not out)
+        excluded = tuple(os.fspath(frame) for frame, out in zip(tile.frames, is_out, strict=True) if out)
+        problem = f"{exclusions.source} leaves out all its frames" if excluded and not frames else tile.problem
+        left.append(replace(tile, frames=frames, excluded=excluded, problem=problem))
+    return left
 
 
 def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[TileSpec]:

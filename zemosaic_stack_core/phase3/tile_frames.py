@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.frames.file_frames import probe_frame
+from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.tile import NO_EXTRAS, MasterExtras
@@ -44,6 +45,12 @@ class TileFrames:
 
         columns = frames_columns(self.prepared, [frame.name for frame in result.frames])
         return MasterExtras(columns=columns, history=history_lines(self.prepared))
+
+    @property
+    def sources(self) -> dict[str, FrameSource]:
+        """The open frames, by the names that they were given with."""
+        raw = {} if self.prepared is None else {str(frame.aligned): frame.name for frame in self.prepared.kept}
+        return {raw.get(frame.name, frame.name): frame for frame in self.choice.frames}
 
     @property
     def details(self) -> dict[str, Any]:

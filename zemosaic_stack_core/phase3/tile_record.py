@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from zemosaic_stack_core.phase3.previews import TilePictures
@@ -98,6 +98,62 @@ class FrameUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameQuality:
+    """What is known of a frame of a tile, stacked or not; None where it was not measured.
+
+    Parameters
+    ----------
+    name : str
+        The path as given.
+    dropped : str
+        Why it was left out; empty where it was stacked.
+    note : str
+        Other things worth knowing.
+    date : str
+        Start of the exposure, ISO 8601; empty where it is not known.
+    exposure : float
+        Seconds.
+    fwhm, stars, roundness : float, int, float
+        Width of the stars, pixels; how many were found; axis ratio, 1 is round. Of a raw frame, as the telescope wrote
+        it; of an aligned one, in its middle.
+    sky, noise : float
+        Level and standard deviation of the background, input units.
+    transparency : float
+        Percent: light of its stars per second of exposure, of that of the clearest frame.
+    weight : float
+        Mean over the channels of the weight that acted.
+    rejected_low, rejected_high, missing : float
+        Percent: samples rejected, of those present; samples missing, of all.
+    shift_x, shift_y, rotation, residual : float
+        Place on the reference: pixels, degrees, and the distance of matched stars, pixels.
+    """
+
+    name: str
+    dropped: str = ""
+    note: str = ""
+    date: str = ""
+    exposure: float | None = None
+    fwhm: float | None = None
+    stars: int | None = None
+    roundness: float | None = None
+    sky: float | None = None
+    noise: float | None = None
+    transparency: float | None = None
+    weight: float | None = None
+    rejected_low: float | None = None
+    rejected_high: float | None = None
+    missing: float | None = None
+    shift_x: float | None = None
+    shift_y: float | None = None
+    rotation: float | None = None
+    residual: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TileRecord:
     """All that the report says of a tile.
 
@@ -127,8 +183,12 @@ class TileRecord:
         Fewest and most samples combined at a pixel.
     empty_pixels : float
         Percent of the pixels that no frame covers.
+    excluded : tuple of str
+        Names of the frames left out on request; they don't count as given.
     worst_frames : tuple of FrameUse
         The frames of which most was rejected, worst first.
+    frames : tuple of FrameQuality
+        Every frame, the dropped ones too.
     backend : str
         What computed it: ``"numpy"``, ``"cupy"``.
     gpu_attempts : int
@@ -155,12 +215,14 @@ class TileRecord:
     frames_given: int = 0
     frames_used: int = 0
     dropped: tuple[DroppedFrame, ...] = ()
+    excluded: tuple[str, ...] = ()
     rejected_low: float = 0.0
     rejected_high: float = 0.0
     coverage_min: int = 0
     coverage_max: int = 0
     empty_pixels: float = 0.0
     worst_frames: tuple[FrameUse, ...] = ()
+    frames: tuple[FrameQuality, ...] = ()
     backend: str = ""
     gpu_attempts: int = 0
     seconds: float = 0.0
@@ -177,11 +239,18 @@ class TileRecord:
     def without_file(cls, spec: TileSpec, outcome: TileOutcome, reason: str) -> Self:
         """Return the record of a tile that was not made."""
         given = len(spec.frames)
-        return cls(tile_id=spec.tile_id, name=spec.name, outcome=outcome, reason=reason, frames_given=given)
+        return cls(
+            tile_id=spec.tile_id,
+            name=spec.name,
+            outcome=outcome,
+            reason=reason,
+            frames_given=given,
+            excluded=spec.excluded,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json.dumps` takes."""
-        return asdict(self)
+        return {**asdict(replace(self, frames=())), "frames": [frame.to_json() for frame in self.frames]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -189,8 +258,10 @@ class TileRecord:
         fields = dict(values)
         fields["outcome"] = TileOutcome(fields["outcome"])
         fields["shape"] = tuple(fields["shape"])
+        fields["excluded"] = tuple(fields.get("excluded", ()))
         fields["dropped"] = tuple(DroppedFrame(**frame) for frame in fields["dropped"])
         fields["worst_frames"] = tuple(FrameUse(**frame) for frame in fields["worst_frames"])
+        fields["frames"] = tuple(FrameQuality(**frame) for frame in fields.get("frames", ()))
         return cls(**fields)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +219,11 @@ class StackResult:
         pixels = self.image.size // self.channels
         ccd.meta["NCOMBINE"] = sum(any(count < pixels for count in frame.missing) for frame in self.frames)
         return ccd
+
+
+def without_maps(result: StackResult, names: Collection[str]) -> StackResult:
+    """Return a result without some of its maps."""
+    return replace(result, **dict.fromkeys(names))  # type: ignore[arg-type]
 
 
 def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
