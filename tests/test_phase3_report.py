@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from browser import CUT_OFF, opened
 from markupsafe import escape
 from night import make_frame, report_of, run, tiles_of, write_frame, write_night
 from PIL import Image
@@ -29,7 +28,6 @@ from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&amp; caf\u00e9"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -161,51 +159,6 @@ def test_a_reused_tile_keeps_what_is_known_of_its_frames(finished: Path, tmp_pat
         assert one["numbers"] == other["numbers"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Return a browser; tests that want one are skipped where there is none."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-# What lies outside of the window, or is wider than what holds it.
-CUT_OFF = """() => {
-  const width = document.documentElement.clientWidth, found = [];
-  if (document.documentElement.scrollWidth > width) found.push("page " + document.documentElement.scrollWidth);
-  for (const one of document.querySelectorAll("body *")) {
-    const box = one.getBoundingClientRect(), style = getComputedStyle(one);
-    const isMoved = one.closest(".pane") !== null || one.id === "tip";
-    if (box.width && !isMoved && (box.right > width + 1 || box.left < -1)) found.push(one.outerHTML.slice(0, 80));
-    if (one.scrollWidth > one.clientWidth + 1 && style.overflowX !== "visible" && one.tagName !== "TEXTAREA")
-      found.push("cut " + one.outerHTML.slice(0, 80));
-  }
-  return found;
-}"""
-
-
-@contextmanager
-def opened(browser: Any, page: Path, width: int = 1400, scheme: str = "light") -> Iterator[Any]:
-    """Open a page, and hold that it asks for nothing and complains of nothing."""
-    context = browser.new_context(viewport={"width": width, "height": 850}, color_scheme=scheme)
-    sheet = context.new_page()
-    trouble: list[str] = []
-    sheet.on("console", lambda message: trouble.append(message.text))
-    sheet.on("pageerror", lambda error: trouble.append(str(error)))
-    sheet.on(
-        "request",
-        lambda request: trouble.extend([] if request.url.startswith(("file:", "data:", "blob:")) else [request.url]),
-    )
-    sheet.goto(page.as_uri())
-    yield sheet
-    assert trouble == []
-    context.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
@@ -262,7 +215,7 @@ def test_frames_are_judged_by_the_keyboard_and_left_out(browser: Any, finished: 
         assert "scale(1.5)" in sheet.locator("dialog img").first.get_attribute("style")
         sheet.keyboard.press("x")
         sheet.keyboard.press("Escape")
-        assert sheet.locator("dialog").is_hidden()
+        sheet.locator("dialog").wait_for(state="hidden")
         assert sheet.locator("#bench .frames tr.out").count() == 1
         sheet.locator("#bench .frames input").first.press("Space")
         with sheet.expect_download() as download:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 from PIL import Image
@@ -41,12 +42,11 @@ def save(page: Page, name: str, *, height: int | None = None) -> None:
 
 def main() -> None:
     """Run the night and take the pictures."""
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as started:
-        night = make_night(Path(scratch) / "night")
-        command(["run", str(night), "-o", str(Path(scratch) / "2026-03-14"), "--backend", "cpu", "--quiet"])
+    with tempfile.TemporaryDirectory() as scratch, chdir(scratch), sync_playwright() as started:
+        command(["run", str(make_night(Path("night"))), "-o", "2026-03-14", "--backend", "cpu", "--quiet"])
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 830}, color_scheme="dark")
-        page.goto((Path(scratch) / "2026-03-14" / "report.html").as_uri())
+        page.goto(Path("2026-03-14/report.html").absolute().as_uri())
         page.evaluate("location.hash = 'tile-1'")
         page.locator("#bench .frames input").nth(11).check()
         page.wait_for_timeout(500)
