@@ -425,3 +425,22 @@ def test_the_table_of_frames_has_no_unit_that_astropy_warns_of(frames: Path, tmp
     table = Table.read(tmp_path / "m.fits", hdu="FRAMES")  # a warning is an error
     assert table["REJHIPCT"].unit is None
     assert str(table["EXPTIME"].unit) == "s"
+
+
+def test_pictures_of_full_size_and_16_bits(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="the extra formats is not installed")
+    master = tmp_path / "m.fits"
+    assert run(frames, "-o", master, "--tiff", "--full-size", "--stretch", "linked") == ExitCode.DONE
+    assert f"{tmp_path / 'm.tif'}: a picture of 16 bits" in capsys.readouterr().out
+    assert tifffile.imread(tmp_path / "m.tif").shape == (40, 56, 3)
+    with Image.open(tmp_path / "m.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[::-1], stretch(read_master(master).result.image, "linked"))
+    assert run(frames, "-o", tmp_path / "m.fits", "--tiff") == ExitCode.BAD_INPUT
+
+
+def test_a_tiff_without_its_library(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("zemosaic_stack_core.command_line.outputs.find_spec", lambda _: None)
+    assert run(frames, "-o", tmp_path / "m.fits", "--tiff") == ExitCode.BAD_INPUT
+    assert "tifffile, which is not installed; expected: python -m pip install tifffile" in capsys.readouterr().err

@@ -72,6 +72,8 @@ MISTAKES = (
     Mistake(f"stack frames {OUT} --dq-bits 4", "--dq-bits", "expected both"),
     Mistake(f"stack frames {OUT} --weighting exposure --combine median", "--weighting", "expected --combine 'mean'"),
     Mistake(f"stack frames {OUT} --grow-radius 2 --rejection none", "--grow-radius", "expected a rule of rejection"),
+    Mistake(f"stack frames {OUT} --no-picture --full-size", "--full-size", "expected one or the other"),
+    Mistake(f"stack frames {OUT} --no-picture --stretch none", "--stretch", "expected --tiff, or no --stretch"),
     Mistake("run night -o tiles --n-low 2", "--n-low", "expected --rejection minmax"),
     # Frames.
     Mistake(f"stack gone.fits {OUT}", "gone.fits", "expected a readable file"),

@@ -11,6 +11,7 @@ from zemosaic_stack_core.master.pictures import (
     color_map,
     find_stretch,
     save_preview,
+    save_tiff,
     stretch,
 )
 
@@ -62,7 +63,7 @@ def test_red_is_red():
 def test_unlinked_takes_out_the_color_of_the_sky_and_linked_keeps_it():
     image = sky((60, 80, 3))
     image[..., 0] += 40.0
-    medians = [np.median(stretch(image, linked=linked), axis=(0, 1)) for linked in (False, True)]
+    medians = [np.median(stretch(image, kind), axis=(0, 1)) for kind in ("auto", "linked")]
     assert np.ptp(medians[0]) < 4
     assert medians[1][0] > medians[1][1] + 20
 
@@ -133,6 +134,30 @@ def test_a_preview_has_row_0_at_the_bottom_and_no_side_above_the_limit(tmp_path)
         save_preview(tmp_path / "a.png", image)
     with pytest.raises(OutputError):
         save_preview(tmp_path / "absent" / "a.png", image)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+def test_a_tiff_has_16_bits_of_the_same_stretch(tmp_path, shape):
+    tifffile = pytest.importorskip("tifffile", reason="the extra formats is not installed")
+    image = sky(shape)
+    image[3, 4] = np.nan
+    found = tifffile.imread(save_tiff(tmp_path / "a.tif", image))
+    assert (found.dtype, found.shape) == (np.dtype("u2"), shape)
+    assert (found[-4, 4] == 0).all()
+    picture = stretch(image)[::-1] if len(shape) == 3 else stretch(image)[::-1, :, 0]
+    seen = np.isfinite(image[::-1])
+    assert np.abs(found[seen] / 257.0 - picture[seen]).max() < 1.0
+    with pytest.raises(InvalidInputError, match=r"a\.tif: the file exists"):
+        save_tiff(tmp_path / "a.tif", image)
+
+
+def test_without_a_stretch_values_are_linear(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="the extra formats is not installed")
+    image = np.linspace(-5.0, 95.0, 3 * 20 * 3, dtype=np.float32).reshape(3, 20, 3)
+    found = tifffile.imread(save_tiff(tmp_path / "a.tif", image, kind="none"))[::-1]
+    np.testing.assert_allclose(found, 65535 * (image + 5.0) / 100.0, atol=0.51)
+    assert find_stretch(np.full((2, 2), 7.0), "none") == Stretch(black=(7.0,), white=(8.0,), midtones=(0.5,))
+    assert find_stretch(np.full((2, 2), np.nan), "none") == Stretch(black=(0.0,), white=(1.0,), midtones=(0.5,))
 
 
 def test_a_color_map_goes_from_dark_to_bright():

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,17 +22,22 @@ from zemosaic_stack_core.command_line.arguments import (
     add_message_arguments,
     add_option_arguments,
     check_backend,
-    parse_maps,
     positive,
     read_command_options,
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.logs import tell
 from zemosaic_stack_core.command_line.messages import answer_either
+from zemosaic_stack_core.command_line.outputs import (
+    Outputs,
+    add_output_arguments,
+    check_output_arguments,
+    check_outputs,
+    write_pictures,
+)
 from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.options import MAPS
 from zemosaic_stack_core.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.stacking.result import StackResult
 
 
-_FITS_SUFFIXES = (".fits", ".fit", ".fts")
 # Channels of a camera, at most: more are planes of something else.
 _MOST_CHANNELS = 4
 # What writing needs: half a second of importing.
@@ -108,41 +112,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="fewer good frames fail (default: more than a third of the lights, and two of two)",
     )
-    outputs = parser.add_argument_group("what is written")
-    outputs.add_argument("-o", "--output", required=True, metavar="FITS", help="the master image to write (required)")
-    outputs.add_argument("--overwrite", action="store_true", help="replace files that are there already")
-    outputs.add_argument(
-        "--maps",
-        type=parse_maps,
-        default=("coverage",),
-        metavar="NAMES",
-        help=f"maps to write as extensions: all, none, or some of {', '.join(MAPS)} (default: coverage)",
-    )
-    outputs.add_argument(
-        "--report",
-        nargs="?",
-        const="",
-        metavar="HTML",
-        help="write a page to judge the frames by: this file, or that of the master's name with .html (default: none)",
-    )
-    outputs.add_argument("--no-picture", action="store_true", help="write no stretched PNG beside the master")
-    outputs.add_argument(
-        "--sha256", action="store_true", help="store the SHA-256 of each frame's file in the FRAMES table"
-    )
-    outputs.add_argument("--dry-run", action="store_true", help="show the plan and what the rule can do; write nothing")
+    add_output_arguments(parser)
     add_option_arguments(parser)
     add_prepare_arguments(parser, has_reference=True)
     add_compute_arguments(parser)
     add_message_arguments(parser)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Outputs:
-    """Files to be written."""
-
-    master: Path
-    picture: Path | None
-    report: Path | None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -167,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
     if exclusions is not None:
         paths, excluded = without_excluded(paths, exclusions)
         tell(arguments, f"{exclusions.source}: {count_text(len(excluded), 'frame')} left out")
-    outputs = _check_outputs(arguments, paths)
+    outputs = check_outputs(arguments, paths)
     prepared: PreparedGroup | None = None
     with ScratchFolder() as scratch:
         with FilePool() as files:
@@ -211,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
             write_stack_page(outputs.report, stack, overwrite=arguments.overwrite)
             tell(arguments, f"{outputs.report}: a page to judge the frames by")
     seconds = time.perf_counter() - began
-    summary = summarize(result, advice, master=outputs.master, picture=outputs.picture, seconds=seconds)
+    summary = summarize(result, advice, outputs, seconds=seconds)
     _show_summary(arguments, summary, prepared)
     return ExitCode.DONE
 
@@ -220,6 +194,7 @@ def _check_arguments(arguments: argparse.Namespace, wanted: CommandOptions) -> N
     """Raise where arguments contradict each other, or a table that one names is none, before a frame is looked for."""
     if arguments.dq_bits is not None and arguments.mask_extension is None:
         raise InvalidInputError("--dq-bits does nothing without --mask-extension; expected both, or no --dq-bits")
+    check_output_arguments(arguments)
     check_backend(arguments, wanted)
     if arguments.weights is not None:
         from zemosaic_stack_core.per_frame.weighting import read_weight_rows
@@ -236,34 +211,6 @@ def _odd_frames(paths: list[Path], heads: Sequence[FileHead]) -> list[str]:
     if 0 < len(masters) < len(paths):  # nothing but masters is a stack of stacks
         lines.append(f"{masters[0].name}: a master of this program among {len(paths)} frames; stacked as one of them")
     return lines
-
-
-def _check_outputs(arguments: argparse.Namespace, frames: list[Path]) -> _Outputs:
-    """Find out before the work whether the files can be written; no frame is ever overwritten."""
-    from zemosaic_stack_core.system.atomic import check_output
-
-    master = Path(arguments.output)
-    if master.suffix.casefold() not in _FITS_SUFFIXES:
-        raise InvalidInputError(f"{master}: the name of the master; expected one ending in {', '.join(_FITS_SUFFIXES)}")
-    report = None if arguments.report is None else Path(arguments.report or master.with_suffix(".html"))
-    if report is not None and report.suffix.casefold() not in (".html", ".htm"):
-        raise InvalidInputError(
-            f"{report}: the name of the report; expected one ending in .html, or --report behind the frames and alone"
-        )
-    picture = None if arguments.no_picture else master.with_suffix(".png")
-    outputs = _Outputs(master=master, picture=picture, report=report)
-    if arguments.dry_run:
-        return outputs
-    real = {os.path.realpath(path) for path in frames}
-    for path in filter(None, (outputs.master, outputs.picture, outputs.report)):
-        if os.path.realpath(path) in real:
-            raise InvalidInputError(f"{path}: one of the frames; expected another name for the master")
-        if not path.resolve().parent.is_dir():
-            raise InvalidInputError(f"{path}: there is no folder {path.parent}; expected one to write in")
-        # A picture whose master is gone is replaced.
-        is_left = path == outputs.picture and not os.path.lexists(outputs.master)
-        check_output(path, overwrite=arguments.overwrite or is_left)
-    return outputs
 
 
 def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[FileHead], files: FilePool) -> bool:
@@ -405,10 +352,10 @@ def import_ahead(names: Sequence[str]) -> None:
 
 
 def _write(
-    arguments: argparse.Namespace, outputs: _Outputs, result: StackResult, prepared: PreparedGroup | None
+    arguments: argparse.Namespace, outputs: Outputs, result: StackResult, prepared: PreparedGroup | None
 ) -> None:
     """Write the master and its picture."""
-    from zemosaic_stack_core.master.pictures import DRAWN_MAPS, save_preview
+    from zemosaic_stack_core.master.pictures import DRAWN_MAPS
     from zemosaic_stack_core.master.tile import MasterExtras
     from zemosaic_stack_core.master.write import write_master
     from zemosaic_stack_core.stacking.result import without_maps
@@ -426,8 +373,7 @@ def _write(
     is_new = not os.path.lexists(outputs.master)
     written = without_maps(result, {*DRAWN_MAPS} - {*arguments.maps})
     write_master(outputs.master, written, extras, overwrite=arguments.overwrite)
-    if outputs.picture is not None:
-        save_preview(outputs.picture, result.image, overwrite=arguments.overwrite or is_new)
+    write_pictures(arguments, outputs, result.image, overwrite=arguments.overwrite or is_new)
 
 
 def _show_forecast(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup) -> int:

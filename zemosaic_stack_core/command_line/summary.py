@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zemosaic_stack_core.command_line.outputs import Outputs
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.adviser import Advice, rule_text
 from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
@@ -37,6 +38,7 @@ class Summary:
 
     master: Path
     picture: Path | None
+    tiff: Path | None
     shape: tuple[int, ...]
     n_frames: int
     backend: str
@@ -55,7 +57,7 @@ class Summary:
     frames: list[FrameSummary]
 
 
-def summarize(result: StackResult, advice: Advice, *, master: Path, picture: Path | None, seconds: float) -> Summary:
+def summarize(result: StackResult, advice: Advice, outputs: Outputs, *, seconds: float) -> Summary:
     """Return the summary of a stack; `seconds` is what the whole command took."""
     pixels = result.image.size // result.channels
     given = result.image.size * len(result.frames)
@@ -64,8 +66,9 @@ def summarize(result: StackResult, advice: Advice, *, master: Path, picture: Pat
         for name in ("rejected_low", "rejected_high", "missing")
     )
     return Summary(
-        master=master,
-        picture=picture,
+        master=outputs.master,
+        picture=outputs.picture,
+        tiff=outputs.tiff,
         shape=result.image.shape,
         n_frames=len(result.frames),
         backend=result.backend,
@@ -119,4 +122,6 @@ def describe_summary(summary: Summary) -> list[str]:
         lines.append(f"  {summary.advice}")
     if summary.picture:
         lines.append(f"{summary.picture}: a picture of it")
+    if summary.tiff:
+        lines.append(f"{summary.tiff}: a picture of 16 bits, for other programs")
     return lines

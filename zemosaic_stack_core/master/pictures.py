@@ -49,18 +49,20 @@ class Stretch:
     midtones: tuple[float, ...]
 
 
-def stretch(image: _Image, *, linked: bool = False) -> _Picture:
+def stretch(image: _Image, kind: str = "auto") -> _Picture:
     """Return a picture, (row, column, 3), in which both the background's noise and the bright stars can be seen.
 
     The image is (row, column[, channel]): 1 channel is gray, 3 or more are red, green, blue and not shown; not finite
-    is missing. Linked channels are stretched alike, which keeps colors; otherwise each by itself, which takes out the
-    sky's color.
+    is missing. `kind` is as of `find_stretch`.
     """
-    return apply_stretch(image, find_stretch(image, linked=linked))
+    return apply_stretch(image, find_stretch(image, kind))
 
 
-def find_stretch(image: _Image, *, linked: bool = False) -> Stretch:
-    """Return the automatic stretch of an image, from at most 2**18 pixels of a regular grid.
+def find_stretch(image: _Image, kind: str = "auto") -> Stretch:
+    """Return the stretch of an image, from at most 2**18 pixels of a regular grid.
+
+    ``auto`` stretches each channel by itself, which takes out the sky's color, ``linked`` all alike, which keeps it;
+    ``none`` is linear from the lowest to the highest value of all pixels.
 
     Notes
     -----
@@ -68,10 +70,16 @@ def find_stretch(image: _Image, *, linked: bool = False) -> Stretch:
     ``(m - 1) x / ((2 m - 1) x - m)`` takes the median to a gray of 0.17 (PixInsight's screen transfer function).
     """
     channels = _channels(image)
+    if kind == "none":
+        finite = channels[np.isfinite(channels)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        return Stretch(black=(low,), white=(high if high > low else low + 1.0,), midtones=(0.5,))
     step = max(1, int((channels.shape[0] * channels.shape[1] / _STATISTICS_SAMPLES) ** 0.5))
     sampled = channels[::step, ::step].astype(np.float64)
     columns = [sampled[..., index] for index in range(sampled.shape[2])]
-    found = [_find_channel_stretch(column[np.isfinite(column)]) for column in ([sampled] if linked else columns)]
+    found = [
+        _find_channel_stretch(column[np.isfinite(column)]) for column in ([sampled] if kind == "linked" else columns)
+    ]
     found *= len(columns) // len(found)
     black, white, midtones = zip(*found, strict=True)
     return Stretch(black=black, white=white, midtones=midtones)
@@ -185,7 +193,7 @@ def bin_down(image: _Image, largest: int) -> _Image:
 
 
 def save_preview(
-    path: str | os.PathLike[str], image: _Image, *, max_size: int = 1600, linked: bool = False, overwrite: bool = False
+    path: str | os.PathLike[str], image: _Image, *, max_size: int = 1600, kind: str = "auto", overwrite: bool = False
 ) -> Path:
     """Write a stretched PNG of an image, row 0 at the bottom, no side longer than `max_size` pixels.
 
@@ -194,8 +202,35 @@ def save_preview(
     """
     from PIL import Image
 
-    picture = stretch(bin_down(image, max_size), linked=linked)
+    picture = stretch(bin_down(image, max_size), kind)
     with atomic_output(path, overwrite=overwrite) as file:
         # Level 1 takes a third of the default's time and a tenth more space.
         Image.fromarray(np.ascontiguousarray(picture[::-1])).save(file, format="PNG", compress_level=1)
+    return Path(path)
+
+
+def save_tiff(path: str | os.PathLike[str], image: _Image, *, kind: str = "auto", overwrite: bool = False) -> Path:
+    """Write an image as a TIFF of 16 bits, stretched as `find_stretch` has it, row 0 at the bottom; missing is black.
+
+    Raises InvalidInputError and OutputError as `save_preview`. It needs tifffile.
+    """
+    import tifffile
+
+    how = find_stretch(image, kind)
+    channels = _channels(image)[::-1]
+    picture = np.empty(channels.shape, dtype=np.uint16)
+    for index in range(channels.shape[2]):
+        black, white, midtones = (values[index % len(values)] for values in (how.black, how.white, how.midtones))
+        plane = np.clip((channels[..., index].astype(np.float32) - np.float32(black)) / np.float32(white - black), 0, 1)
+        balance = np.float32(midtones)
+        plane = (balance - 1) * plane / ((2 * balance - 1) * plane - balance)
+        picture[..., index] = np.rint(65535 * np.nan_to_num(plane, nan=0.0))
+    with atomic_output(path, overwrite=overwrite) as file:
+        is_color = channels.shape[2] == 3
+        tifffile.imwrite(
+            file,
+            picture if is_color else picture[..., 0],
+            photometric="rgb" if is_color else "minisblack",
+            metadata=None,
+        )
     return Path(path)
