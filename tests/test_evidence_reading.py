@@ -22,12 +22,12 @@ from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.explain import explain_pixel
-from zemosaic_stack_core.master.header import reference_header
 from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.phase3.run_plan import read_run_plan
 from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
 from zemosaic_stack_core.prepare.headers.recognize import recognize
+from zemosaic_stack_core.stacking.combined_header import reference_header
 from zemosaic_stack_core.system.atomic import atomic_output
 
 ROUNDS = int(os.environ.get("ZSC_FUZZ", "150"))

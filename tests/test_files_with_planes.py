@@ -149,8 +149,8 @@ def test_files_of_different_units_are_said(tmp_path):
     for path in paths:
         fits.writeto(path, FRAMES[0], fits.Header({"BUNIT": path.stem}))
     stack(paths[:2])
-    with pytest.warns(
-        UserWarning, match=r"electron\.fits has BUNIT 'electron' and .*adu\.fits 'adu'; they are stacked"
+    with pytest.raises(
+        InvalidInputError, match=r"electron\.fits has the unit electron; expected adu as in .*adu\.fits, or one that"
     ):
         stack(paths)
 

@@ -37,6 +37,8 @@ class ArrayFrame(ArrayImage):
     header: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     wcs: Any = field(default=None, repr=False, compare=False)
     unit: str = ""
+    # What its numbers are multiplied with to be in the unit of the stack.
+    factor: float = 1.0
     # Keeps the folder of what was computed while this record lives.
     scratch: ScratchFolder | None = field(default=None, repr=False, compare=False)
 
@@ -56,13 +58,15 @@ class ArrayFrame(ArrayImage):
         array = self.array
         if not isinstance(array, np.ndarray) or array.dtype != self.dtype or not array.dtype.isnative:
             return False
+        if self.factor != 1.0:
+            return False
         return _has_contiguous_rows(array)
 
     @property
     def stored_type(self) -> str:
         """What the words of an array are that came from a file as they lay there; else empty. See `PixelLayout`."""
         array = self.array
-        is_viewed = isinstance(array, np.ndarray) and _has_contiguous_rows(array)
+        is_viewed = isinstance(array, np.ndarray) and _has_contiguous_rows(array) and self.factor == 1.0
         return STORED_TYPES.get((array.dtype.str, False), "") if is_viewed else ""
 
     @property
@@ -70,6 +74,10 @@ class ArrayFrame(ArrayImage):
         """The same frame, handing out its words as they are."""
         words = np.asarray(self.array).view(f"u{self.array.itemsize}")
         return replace(self, array=words, dtype=words.dtype)
+
+    def scaled_by(self, factor: float) -> ArrayFrame:
+        """Return the same frame, its numbers multiplied in float64 and rounded once."""
+        return replace(self, factor=self.factor * factor, dtype=np.dtype(np.float32))
 
     def view_rows(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return rows `start` to `stop`, of shape (channels, stop - start, columns), without a copy, read-only."""
@@ -82,6 +90,8 @@ class ArrayFrame(ArrayImage):
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""
         with _ONE_AT_A_TIME if is_lazy(self.array) else nullcontext():
             rows = to_host(self.array[start:stop, ...], self.name)
+        if self.factor != 1.0:
+            rows = rows.astype(np.float64) * self.factor
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, that is, missing
             np.copyto(out, rows.transpose(2, 0, 1) if self.is_color else rows[None], casting="unsafe")
 
@@ -106,7 +116,7 @@ def array_frame(held: Contents, name: str, scratch: ScratchFolder) -> tuple[Arra
         array = _computed(array, name, scratch)
         dtype = handed_out_dtype(array.dtype)
     unit = "" if held.unit is None else str(held.unit)
-    frame = ArrayFrame(name, array, dtype, held.header, held.wcs, unit, scratch)
+    frame = ArrayFrame(name, array, dtype, held.header, held.wcs, unit, scratch=scratch)
     masks: list[MaskSource] = []
     for mask in held.masks:
         own = array_mask(mask, f"mask of {name}")

@@ -6,7 +6,6 @@ refused.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -15,11 +14,12 @@ import numpy as np
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
+from zemosaic_stack_core.frames.units import known_unit
 
 # The types of astropy's uncertainties, as `FrameVariances` calls them.
 _KINDS = {"std": "deviation", "var": "variance", "ivar": "inverse"}
 # The unit of an uncertainty of each kind is that of the data to this power.
-_POWERS = {"deviation": 1, "variance": 2, "inverse": -2}
+POWERS = {"deviation": 1, "variance": 2, "inverse": -2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Contents:
     # Uncertainties of the samples, and their kind: see `kind_of_variances`.
     uncertainty: Any = None
     kind: str = ""
-    # astropy's unit; None without one, or without dimension.
+    # astropy's unit, or of xarray the text of one; None without one, or without dimension.
     unit: Any = None
     # What it says of itself, by keyword, and astropy's WCS; None without.
     header: Mapping[str, Any] | None = None
@@ -51,7 +51,7 @@ def contents_of(item: object, name: str) -> Contents:
         return replace(inner, masks=(*inner.masks, np.asarray(holder.mask)))
     if isinstance(item, np.ndarray):
         unit = getattr(item, "unit", None)
-        return Contents(item if unit is None else item.view(np.ndarray), unit=_dimension(unit))
+        return Contents(item if unit is None else item.view(np.ndarray), unit=known_unit(unit))
     if is_array(item):
         return Contents(item)
     if is_lazy(item):
@@ -62,8 +62,10 @@ def contents_of(item: object, name: str) -> Contents:
     inner = contents_of(data, name)
     mask = getattr(item, "mask", None)
     masks = inner.masks if mask is None or mask is False or mask is np.ma.nomask else (*inner.masks, mask)
-    unit = _dimension(getattr(item, "unit", None)) or inner.unit
     header = next((one for name in ("meta", "attrs") if isinstance(one := getattr(item, name, None), Mapping)), None)
+    unit = known_unit(getattr(item, "unit", None)) or inner.unit
+    if unit is None and hasattr(item, "attrs") and isinstance(text := holder.attrs.get("units"), str):
+        unit = known_unit(text)
     held = replace(inner, masks=masks, unit=unit, header=header, wcs=getattr(item, "wcs", None))
     if getattr(item, "uncertainty", None) is not None:
         held = _with_uncertainty(held, holder.uncertainty, name)
@@ -77,8 +79,8 @@ def is_lazy(item: object) -> bool:
     return all(hasattr(item, name) for name in ("shape", "dtype", "__getitem__")) and not hasattr(item, "data")
 
 
-def made_alike(held: Contents, first: Contents, names: tuple[str, str]) -> Contents:
-    """Return a frame in the unit of the first one; `names` are of both. Raise where it has another unit or grid."""
+def check_alike(held: Contents, first: Contents, names: tuple[str, str]) -> None:
+    """Raise unless a frame is on the grid of the first one and has an uncertainty if that has; `names` are of both."""
     name, first_name = names
     if held.axes and first.axes and held.axes != first.axes:
         order = ", ".join(map(repr, first.axes))
@@ -95,32 +97,6 @@ def made_alike(held: Contents, first: Contents, names: tuple[str, str]) -> Conte
     if (held.uncertainty is None) != (first.uncertainty is None):
         has, lacks = (name, first_name) if first.uncertainty is None else (first_name, name)
         raise InvalidInputError(f"{has} has an uncertainty and {lacks} has none; expected one with all frames or none")
-    return _in_unit(held, first.unit, names)
-
-
-def _in_unit(held: Contents, unit: Any, names: tuple[str, str]) -> Contents:
-    """Return a frame in a unit, that of the first one; converted values are a copy, float64."""
-    if held.unit == unit:
-        return held
-    name, first_name = names
-    factor = None
-    if held.unit is not None and unit is not None:
-        try:
-            factor, twice = float(held.unit.to(unit, 1.0)), float(held.unit.to(unit, 2.0))
-            if not math.isclose(twice, 2.0 * factor):  # magnitudes: no factor leads there
-                factor = None
-        except (ValueError, TypeError):  # of no common dimension
-            factor = None
-    if factor is None:
-        found, expected = ("none" if one is None else str(one) for one in (held.unit, unit))
-        raise InvalidInputError(
-            f"{name} has the unit {found}; expected {expected} as in {first_name}, or one that converts to it"
-        )
-    array = to_host(held.array, name) * factor
-    if held.uncertainty is None:
-        return replace(held, array=array, unit=unit)
-    uncertainty = to_host(held.uncertainty, name) * factor ** _POWERS[held.kind]
-    return replace(held, array=array, unit=unit, uncertainty=uncertainty)
 
 
 def _with_uncertainty(held: Contents, uncertainty: Any, name: str) -> Contents:
@@ -136,12 +112,7 @@ def _with_uncertainty(held: Contents, uncertainty: Any, name: str) -> Contents:
         return held
     if not is_array(array) or not array.shape:  # one number for all samples
         array = np.broadcast_to(np.asarray(array), shape_of(held.array))
-    expected = None if held.unit is None else held.unit ** _POWERS[kind]
+    expected = None if held.unit is None else held.unit ** POWERS[kind]
     if unit is not None and expected is not None and unit != expected:
         array = to_host(array, name) * float(unit.to(expected))
     return replace(held, uncertainty=array, kind=kind)
-
-
-def _dimension(unit: Any) -> Any:
-    """Return a unit, None where it has no dimension."""
-    return unit if unit is not None and str(unit) else None

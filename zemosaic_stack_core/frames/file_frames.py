@@ -41,6 +41,8 @@ class FileFrame:
     # EXTNAME[,EXTVER] that the image was asked for by, and the images that come after it: see `FileHead`.
     extension: str | None = None
     beside: tuple[str, ...] = ()
+    # `path` is a copy of what is behind the URL that the frame is called by.
+    is_copy: bool = False
     # Keeps the folder of `data_path` while this record lives in the process that made it.
     scratch: ScratchFolder | None = field(default=None, repr=False, compare=False)
 
@@ -73,6 +75,10 @@ class FileFrame:
     def words(self) -> FileFrame:
         """The same frame, handing out words as they are in the file; see `PixelLayout`."""
         return replace(self, layout=self.layout.words)
+
+    def scaled_by(self, factor: float) -> FileFrame:
+        """Return the same frame, its numbers multiplied in float64 and rounded once."""
+        return replace(self, layout=self.layout.scaled_by(factor))
 
     def read_rows(self, start: int, stop: int, out: npt.NDArray[Any], files: FilePool) -> None:
         """Fill `out`, of shape (channels, stop - start, columns), with rows `start` to `stop`."""

@@ -28,19 +28,23 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame, array_plane
-from zemosaic_stack_core.frames.containers import Contents, contents_of, made_alike
+from zemosaic_stack_core.frames.containers import POWERS, Contents, check_alike, contents_of
 from zemosaic_stack_core.frames.cut_frames import CutFrame, section_of
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, split_extension
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, CutMask, FileMask, MaskSource, RangeMask, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.frames.places import MOST_APART, pixels_apart
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.precision import lost_noise
+from zemosaic_stack_core.frames.remote import is_url, local_copy, split_url
 from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.frames.units import known_unit, unit_factor
 from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_variances
 
 # One frame that hands out rows. `channels` is 1 for mono; `dtype` is the type handed out, in native byte order: uint8,
@@ -70,6 +74,11 @@ class FrameGroup:
     def shape(self) -> tuple[int, ...]:
         """Shape of the stacked image: (row, column) or (row, column, channel)."""
         return (self.rows, self.columns, self.channels) if self.is_color else (self.rows, self.columns)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the samples, that of the first frame that has one; empty without."""
+        return next((source.unit for source in self.sources if not isinstance(source, CutFrame) and source.unit), "")
 
     @property
     def stored_type(self) -> str:
@@ -160,6 +169,7 @@ def open_frames(
         )
     scratch = ScratchFolder() if scratch is None else scratch
     opened: list[_Opened] = []
+    units = _Units()
     first: tuple[Contents, str] | None = None
     with FilePool() as files:
         for index, item in enumerate(frames):
@@ -169,17 +179,19 @@ def open_frames(
                 name = f"frame {index}"
                 held = contents_of(item, name)
                 first = (held, name) if first is None else first
-                frame = _open_array(made_alike(held, first[0], (name, first[1])), name, given, scratch)
+                check_alike(held, first[0], (name, first[1]))
+                frame = _open_array(held, name, given, scratch)
+            frame = units.convert(frame)
             if opened:
                 check_same_shape(frame.source, opened[0].source)
             if masks is not None and masks[index] is not None:
                 frame.masks.append(_given_mask(masks[index], frame.source))
             opened.append(frame)
-        if opened:
-            _warn_of_lost_noise(opened[0].source, files)  # the others are like it
+        _warn_of_lost_noise([frame.source for frame in opened], files)
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
     _warn_of_unused(opened, given)
-    _warn_of_units([frame.source for frame in opened])
+    units.warn_of_unknown()
+    _warn_of_places([frame.source for frame in opened])
     extensions = {frame.source.extension if isinstance(frame.source, FileFrame) else None for frame in opened}
     if given.image_extension is None and len(extensions) == 1:  # as the names of all files say
         given = replace(given, image_extension=extensions.pop())
@@ -190,11 +202,13 @@ def open_frames(
 class _Opened:
     """A frame and the planes that go with it."""
 
-    source: FrameSource
+    source: FileFrame | ArrayFrame
     masks: list[MaskSource]
     # Its samples' variances, and what they are.
     variances: FileFrame | ArrayFrame | None = None
     kind: str = ""
+    # Of a frame in memory: astropy's, or the text of one.
+    unit: Any = None
 
 
 def _named(name: str) -> Sequence[object]:
@@ -212,12 +226,20 @@ def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: Scratch
     if isinstance(item, FileFrame):
         source = item
     else:
-        if not isinstance(item, FileHead):
+        name = item.name if isinstance(item, FileHead) else os.fspath(item)
+        is_copy = not isinstance(item, FileHead) and is_url(name)
+        if is_copy:
+            url, extension = split_url(name)
+            extension = extension or given.image_extension
+            item = read_head(local_copy(url, scratch), name=name, extension=extension, files=files)
+        elif not isinstance(item, FileHead):
             path, extension = split_extension(os.fspath(item))
             item = read_head(path, name=os.fspath(item), extension=extension or given.image_extension, files=files)
         elif given.image_extension is not None and item.extension != given.image_extension:
             item = read_head(item.path, name=item.name, extension=given.image_extension, files=files)
         source = probe_frame(item, scratch=scratch)
+        if is_copy:
+            source = replace(source, is_copy=True, scratch=scratch)
     version = (source.extension or "").partition(",")[2]
 
     def plane(extension: str) -> FileFrame:
@@ -257,27 +279,61 @@ def _warn_of_unused(opened: Sequence[_Opened], given: PlanesGiven) -> None:
         )
 
 
-def _warn_of_units(sources: Sequence[FrameSource]) -> None:
-    """Warn, once, where files say that they have different units."""
-    named = [source for source in sources if isinstance(source, FileFrame) and source.unit]
-    other = next((source for source in named if source.unit.casefold() != named[0].unit.casefold()), None)
-    if other is not None:
-        warnings.warn(
-            f"{other.name} has BUNIT {other.unit!r} and {named[0].name} {named[0].unit!r}; "
-            "they are stacked as if it were one unit",
-            stacklevel=4,
-        )
+class _Units:
+    """The unit of the frames of a stack: that of the first one that has one; a frame in memory without one has none."""
+
+    def __init__(self) -> None:
+        self._first: tuple[Any, str] | None = None
+        self._unknown: str | None = None
+
+    def convert(self, frame: _Opened) -> _Opened:
+        """Return a frame in the stack's unit; raise where it has another that does not convert."""
+        source = frame.source
+        unit = frame.unit if isinstance(source, ArrayFrame) else known_unit(source.unit)
+        if unit is None and not isinstance(source, ArrayFrame):
+            self._unknown = self._unknown or source.name
+            return frame
+        if self._first is None:
+            self._first = (unit, source.name)
+        expected, first_name = self._first
+        factor = unit_factor(unit, expected, (source.name, first_name))
+        if factor == 1.0:
+            return frame
+        variances = frame.variances
+        if variances is not None:
+            variances = variances.scaled_by(factor ** POWERS[frame.kind])
+        return replace(frame, source=source.scaled_by(factor), variances=variances)
+
+    def warn_of_unknown(self) -> None:
+        """Warn where some files say their unit and others don't."""
+        if self._first is not None and self._first[0] is not None and self._unknown is not None:
+            unit, name = self._first
+            warnings.warn(f"{self._unknown} has no BUNIT; taken for {str(unit)!r} as in {name}", stacklevel=4)
 
 
-def _warn_of_lost_noise(source: FrameSource, files: FilePool) -> None:
-    """Warn where the noise of a frame of wider numbers is lost in float32."""
-    lost = None if isinstance(source, CutFrame) else lost_noise(source, files)
+def _warn_of_places(sources: Sequence[FileFrame | ArrayFrame]) -> None:
+    """Warn, once, where frames in memory have a WCS that puts their pixels elsewhere than the first one's."""
+    placed = [source for source in sources if isinstance(source, ArrayFrame) and source.wcs is not None]
+    for source in placed[1:]:
+        distance = pixels_apart(source.wcs, placed[0].wcs, (source.rows, source.columns))
+        if distance > MOST_APART:
+            warnings.warn(
+                f"{source.name}: its WCS puts it {distance:.3g} pixels from {placed[0].name}; they are stacked as they "
+                "are (reproject.reproject_interp brings frames onto one grid; wcs=None says that they are on one)",
+                stacklevel=4,
+            )
+            return
+
+
+def _warn_of_lost_noise(sources: Sequence[FileFrame | ArrayFrame], files: FilePool) -> None:
+    """Warn, once, where the noise of a frame of wider numbers is lost in float32."""
+    lost = lost_noise(sources, files)
     if lost is None:
         return
-    level, step, noise = lost
     warnings.warn(
-        f"{source.name}: float32 has steps of {step:.3g} at its level of {level:.6g}, too coarse for a noise of "
-        f"{noise:.3g}; subtract one number near {level:.6g} from all frames, and add it to the result in float64",
+        f"{lost.name}: float32 has steps of {lost.step:.3g} at its level of {lost.level:.6g}, too coarse for a noise "
+        f"of {lost.noise:.3g}; subtract one number near {lost.level:.6g} from all frames, and add it to the result in "
+        "float64",
         stacklevel=4,
     )
 
@@ -287,10 +343,10 @@ def _open_array(held: Contents, name: str, given: PlanesGiven, scratch: ScratchF
     source, masks = array_frame(held, name, scratch)
     if held.uncertainty is not None:
         plane = array_plane(held.uncertainty, source, f"uncertainty of {name}", scratch)
-        return _Opened(source, masks, plane, held.kind)
+        return _Opened(source, masks, plane, held.kind, held.unit)
     if given.variance_extension:
         raise InvalidInputError(f"{name} is an array; expected a file with {given.variance_extension}")
-    return _Opened(source, masks)
+    return _Opened(source, masks, unit=held.unit)
 
 
 def _variances(opened: Sequence[_Opened]) -> FrameVariances | None:

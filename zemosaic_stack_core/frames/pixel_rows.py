@@ -78,7 +78,7 @@ class PixelLayout:
     @cached_property
     def is_plain(self) -> bool:
         """Whether the bytes of a row are what is handed out."""
-        return self.stored == self.dtype and not (self.interleaved or self.unsigned)
+        return self.stored == self.dtype and not (self.interleaved or self.unsigned or self.is_scaled)
 
     @property
     def stored_type(self) -> str:
@@ -86,6 +86,10 @@ class PixelLayout:
         if self.is_plain or self.interleaved or self.is_scaled or self.blank is not None:
             return ""
         return STORED_TYPES.get((self.stored.str, self.unsigned), "")
+
+    def scaled_by(self, factor: float) -> PixelLayout:
+        """Return the same pixels, their values multiplied."""
+        return replace(self, scale=self.scale * factor, zero=self.zero * factor)
 
     @property
     def words(self) -> PixelLayout:

@@ -60,6 +60,7 @@ def _read_hdus(hdus: fits.HDUList, source: Path) -> MasterTile:
         frames=FrameRecords(row.record for row in rows),
         backend=str(header.get("ZSC_BACK", "")),
         options=options,
+        unit=str(header.get("BUNIT", "")).strip(),
         reference=header.get("ZSC_REFI"),
         given=read_planes_given(header),
         **maps,

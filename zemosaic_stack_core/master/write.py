@@ -13,16 +13,16 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.stream import bands_of_planes, write_hdu
 from zemosaic_stack_core.master.frames_table import TABLE_UNITS, frames_table, table_header
-from zemosaic_stack_core.master.header import (
+from zemosaic_stack_core.master.option_cards import add_provenance
+from zemosaic_stack_core.master.tile import MAP_EXTENSIONS, NO_EXTRAS, MasterExtras
+from zemosaic_stack_core.master.tile_cards import add_tile
+from zemosaic_stack_core.stacking.combined_header import (
     add_exposure,
-    add_tile,
     complete_matrix,
     copy_cards,
     observing_header,
     reference_header,
 )
-from zemosaic_stack_core.master.option_cards import add_provenance
-from zemosaic_stack_core.master.tile import MAP_EXTENSIONS, NO_EXTRAS, MasterExtras
 from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.system.atomic import atomic_output, check_output
 

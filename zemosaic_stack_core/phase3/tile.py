@@ -22,7 +22,6 @@ from zemosaic_stack_core.frames.group import group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master.header import observing_header
 from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
 from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.options import StackOptions, check_maps, is_whole_number
@@ -30,6 +29,7 @@ from zemosaic_stack_core.per_frame.choice import choose_options
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
 from zemosaic_stack_core.stacking.adviser import advise
+from zemosaic_stack_core.stacking.combined_header import observing_header
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import NO_LIMITS, Limits
 from zemosaic_stack_core.stacking.result import StackResult

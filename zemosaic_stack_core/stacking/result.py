@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.options import StackOptions
 
 if TYPE_CHECKING:
+    from astropy.io.fits import Header
     from astropy.nddata import CCDData
     from astropy.table import Table
 
@@ -50,7 +52,9 @@ class FrameRecord:
     note : str
         Why the frame was not normalized or weighted as asked; empty where all went as asked.
     observing : ObservingFacts or None
-        What the frame's header says of the exposure; None of an array.
+        What the frame's header says of the exposure; None of an array without a header.
+    header, wcs : mapping, WCS or None
+        Of a frame in memory, what it said of itself (``CCDData.meta``) and where it lies; None of a file.
     """
 
     name: str
@@ -66,6 +70,8 @@ class FrameRecord:
     fwhm: tuple[float, ...] | None = None
     note: str = ""
     observing: ObservingFacts | None = field(default=None, compare=False)
+    header: Mapping[str, Any] | None = field(default=None, compare=False)
+    wcs: Any = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         usual = {"weight": 1.0, "scale": 1.0, "offset": 0.0}
@@ -160,6 +166,8 @@ class StackResult:
         ``"numpy"``, ``"cupy"`` or the name of the array namespace.
     options : StackOptions
         What was asked for.
+    unit : str
+        Of the pixels: that of the first frame that has one. Empty where none says it.
     reference : int or None
         Index of the frame that the others were normalized to; None without normalization.
     given : PlanesGiven
@@ -177,6 +185,7 @@ class StackResult:
     frames: FrameRecords
     backend: str
     options: StackOptions
+    unit: str = ""
     reference: int | None = None
     given: PlanesGiven = NO_PLANES
     facts: RunFacts = RunFacts()
@@ -195,6 +204,20 @@ class StackResult:
             f"  maps     {', '.join(maps) or 'none'}>",
         ]
         return "\n".join(lines)
+
+    @cached_property
+    def header(self) -> Header:
+        """Header of the stack: of the reference frame or the first, what is true of all, and their exposure."""
+        from zemosaic_stack_core.stacking.combined_header import combined_header
+
+        return combined_header(self)
+
+    @cached_property
+    def wcs(self) -> Any:
+        """WCS of the stack, that of the reference frame or the first; None without one."""
+        from zemosaic_stack_core.stacking.combined_header import combined_wcs
+
+        return combined_wcs(self, self.header)
 
     @property
     def channels(self) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.backends import Backend, resolve_backend
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.file_frames import FileFrame
@@ -59,10 +60,10 @@ def stack(
         Arrays of shape (row, column) or (row, column, channel), of NumPy or any array API library, in any real type;
         FITS and ``.npy`` files; or a mix. All of one shape, on one grid, in one unit. None is written to. Masked
         arrays, astropy's ``CCDData``, ``NDData`` and quantities, and xarray's ``DataArray`` count with their masks and
-        uncertainties; units are converted to that of the first. A dask array is computed once, to a temporary file. Any
-        other object with ``shape``, ``dtype`` and ``[start:stop, ...]`` is asked for its rows, by one thread at a time.
-        A file's name may end in its extension, ``"x.fits[SCI,2]"``. One name of a folder, a pattern or a ``@list``
-        stands for the frames in it.
+        uncertainties; units, and BUNIT of files, are converted to that of the first. A dask array is computed once, to
+        a temporary file. Any other object with ``shape``, ``dtype`` and ``[start:stop, ...]`` is asked for its rows, by
+        one thread at a time. A file's name may end in its extension, ``"x.fits[SCI,2]"``, and be a URL, read once by
+        fsspec to a temporary file. One name of a folder, a pattern or a ``@list`` stands for the frames in it.
     options : StackOptions, optional
         Normalization, weighting, rejection, combination.
     weights : array, str or callable, optional
@@ -241,7 +242,7 @@ def _result(
     records = tuple(
         FrameRecord(
             name=source.name,
-            path=source.path,
+            path=None if isinstance(source, FileFrame) and source.is_copy else source.path,
             weight=values(job.weight[frame]) or (),
             scale=values(ones if job.scale is None else job.scale[frame]) or (),
             offset=values(zeros if job.offset is None else job.offset[frame]) or (),
@@ -252,7 +253,9 @@ def _result(
             noise=values(None if numbers.noise is None else numbers.noise[frame]),
             fwhm=values(None if numbers.fwhm is None else numbers.fwhm[frame]),
             note=numbers.notes[frame],
-            observing=source.observing if isinstance(source, FileFrame) else None,
+            observing=source.observing,
+            header=source.header if isinstance(source, ArrayFrame) else None,
+            wcs=source.wcs if isinstance(source, ArrayFrame) else None,
         )
         for frame, source in enumerate(group.sources)
     )
@@ -262,6 +265,7 @@ def _result(
         frames=FrameRecords(records),
         backend=backend,
         options=job.options,
+        unit=group.unit,
         reference=numbers.reference,
         given=job.given,
         facts=facts,

@@ -1,17 +1,17 @@
-"""The cards of a master tile that come from its frames, and those that a mosaic program looks for.
-
-`option_cards` says how the image came about.
-"""
+"""The header of a stack: the cards of its frames that are true of it, and the exposure of all of them."""
 
 from __future__ import annotations
 
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError
 from zemosaic_stack_core.fits.astropy_reads import astropy_reads
@@ -20,12 +20,14 @@ from zemosaic_stack_core.fits.observing import (
     SHARED_CARDS,
     SHARED_MEASURED,
     SHARED_TEXT,
+    Cards,
     ObservingFacts,
+    TextCards,
     parse_date,
 )
 from zemosaic_stack_core.frames.heads import FileHead, read_head
-from zemosaic_stack_core.master.tile import TileFacts
-from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.frames.planes import PlanesGiven
+from zemosaic_stack_core.options import StackOptions
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -60,10 +62,39 @@ _STANDARD_CARD = re.compile(r"(?=[A-Z0-9_-]{1,8} *= ).{8}= |HIERARCH [ -~]+= |CO
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
 # Normalizations that multiply a frame.
 _SCALING = _names("linear_fit multiplicative additive_scaling")
-_KAPPA_RULES = _names("kappa_sigma mad_clip winsorized_sigma_clip winsorized_quantile linear_fit_clip noise_clip")
 # Cards of one axis or one column each, numbered.
 _AXIS_STEMS = _names("CTYPE CRVAL CRPIX CDELT CUNIT CROTA CNAME")
 _STRUCTURAL_STEMS = _names("NAXIS ZNAXIS ZTILE ZNAME ZVAL TTYPE TFORM TUNIT TDIM TNULL TZERO TSCAL")
+
+
+class _Stacked(Protocol):
+    """What of a `StackResult` its header tells; the frames are its records."""
+
+    @property
+    def image(self) -> npt.NDArray[Any]: ...
+    @property
+    def frames(self) -> Sequence[Any]: ...
+    @property
+    def options(self) -> StackOptions: ...
+    @property
+    def reference(self) -> int | None: ...
+    @property
+    def given(self) -> PlanesGiven: ...
+    @property
+    def unit(self) -> str: ...
+
+
+def combined_header(result: _Stacked) -> fits.Header:
+    """Return the header of a stack: of the reference frame or the first, what is true of all, and their exposure."""
+    from astropy.io import fits
+
+    header = fits.Header()
+    source = observing_header(result)
+    if source is not None:
+        copy_cards(header, source, channels=1 if result.image.ndim == 2 else result.image.shape[2])
+    complete_matrix(header)
+    add_exposure(header, result)
+    return header
 
 
 def reference_header(path: Path, extension: str | None = None) -> fits.Header | None:
@@ -94,35 +125,45 @@ def _whole_header(head: FileHead) -> fits.Header | None:
     return header
 
 
-def observing_header(result: StackResult) -> fits.Header | None:
-    """Return the header of the reference frame, or of the first frame that has a file; None where it can't be read.
+def observing_header(result: _Stacked) -> fits.Header | None:
+    """Return the header of the reference frame, or of the first frame that has one; None where it can't be read.
 
     The stack is worth more than the cards.
     """
-    preferred = [] if result.reference is None else [result.frames[result.reference]]
-    path = next((frame.path for frame in [*preferred, *result.frames] if frame.path is not None), None)
-    if path is None:
+    frame = first_described(result)
+    if frame is None:
         return None
-    head = read_head(path, extension=result.given.image_extension)
     try:
-        header = _whole_header(head)
+        mine, header = _described(frame, result.given.image_extension)
     except FrameReadError:
         return None
     if header is not None:
-        _drop_differing(header, head, result)
+        _drop_differing(header, mine, frame, result)
         _share(header, [frame.observing for frame in _combined(result) if frame.observing is not None])
     return header
 
 
-def _drop_differing(header: fits.Header, mine: FileHead, result: StackResult) -> None:
+def _described(frame: Any, extension: str | None) -> tuple[Cards, fits.Header | None]:
+    """Return what a frame says of itself, to be asked, and as a header; of a file or of what was held in memory."""
+    if frame.path is None:
+        return TextCards(frame.header or {}), _held_header(frame.header or {}, frame.wcs)
+    head = read_head(frame.path, extension=extension)
+    return head, _whole_header(head)
+
+
+def _drop_differing(header: fits.Header, mine: Cards, frame: Any, result: _Stacked) -> None:
     """Remove what other frames say otherwise, as far as the first and the last one tell; the grid stays."""
-    others = [frame.path for frame in _combined(result) if frame.path is not None and frame.path != mine.path]
-    for other in dict.fromkeys([*others[:1], *others[-1:]]):
-        head = read_head(other, extension=result.given.image_extension)
-        if not head.headers:
-            continue
+    others = [one for one in _combined(result) if one is not frame and (one.path is not None or one.header)]
+    for other in (others[:1] + others[-1:])[: len(others)]:
+        if other.path is None:
+            its: Cards = TextCards(other.header)
+        else:
+            head = read_head(other.path, extension=result.given.image_extension)
+            if not head.headers:
+                continue
+            its = head
         for keyword in {keyword for keyword in header if keyword and not _is_of_the_grid(keyword)}:
-            if keyword not in SHARED_CARDS and head.get(keyword) != mine.get(keyword):
+            if keyword not in SHARED_CARDS and its.get(keyword) != mine.get(keyword):
                 header.remove(keyword, remove_all=True)
 
 
@@ -131,6 +172,31 @@ def _is_of_the_grid(keyword: str) -> bool:
     stem = keyword.rstrip("0123456789")
     is_wcs = stem in _AXIS_STEMS or re.fullmatch(r"(CD|PC|PV|PS|A|B|AP|BP)_?\d*_\d+|(A|B|AP|BP)_(ORDER|DMAX)", keyword)
     return bool(is_wcs) or keyword in _OF_THE_GRID or keyword in _STRUCTURAL or keyword in _ONE_EXPOSURE
+
+
+def first_described(result: _Stacked) -> Any:
+    """Return the record of the reference frame, or of the first frame that says something of itself; None without."""
+    preferred = [] if result.reference is None else [result.frames[result.reference]]
+    found = (frame for frame in [*preferred, *result.frames] if frame.path or frame.header or frame.wcs is not None)
+    return next(found, None)
+
+
+def _held_header(cards: Mapping[str, Any], wcs: Any) -> fits.Header:
+    """Return the header that a frame in memory has, with the cards of its WCS; what no card can hold is left out."""
+    from astropy.io import fits
+
+    header = fits.Header()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if isinstance(cards, fits.Header):
+            header.extend(cards, strip=True)
+        else:
+            for keyword, value in cards.items():
+                with suppress(ValueError):
+                    header[str(keyword)] = value
+        if hasattr(wcs, "to_header"):
+            header.update(wcs.to_header(relax=True))
+    return header
 
 
 def copy_cards(target: fits.Header, source: fits.Header, *, channels: int) -> int:
@@ -219,7 +285,7 @@ def _is_wanted(card: fits.Card, axes: int, channels: int) -> bool:
     return True
 
 
-def add_exposure(header: fits.Header, result: StackResult) -> None:
+def add_exposure(header: fits.Header, result: _Stacked) -> None:
     """Add NCOMBINE, EXPTIME, EXPTOTAL, DATE-OBS, DATE-END and DATE-AVG, of the frames that are in the image.
 
     EXPTIME is the exposure that the counts are of: the reference's where frames were brought to its flux, otherwise the
@@ -227,6 +293,8 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
     start, DATE-END the latest end, DATE-AVG the mean of the middles. What no frame tells is left out.
     STACKCNT and LIVETIME say NCOMBINE and EXPTOTAL again, in Siril's words.
     """
+    if result.unit and header.get("BUNIT") != result.unit:
+        header["BUNIT"] = (result.unit, "unit of the pixels")
     used = _combined(result)
     known = [frame.observing for frame in used if frame.observing is not None]
     exposures = [facts.exposure for facts in known if facts.exposure is not None]
@@ -256,7 +324,7 @@ def add_exposure(header: fits.Header, result: StackResult) -> None:
         header["DATE-AVG"] = (_date_text(_mean(middles)), "mean of the middles of the exposures")
 
 
-def _reference_exposure(result: StackResult) -> float | None:
+def _reference_exposure(result: _Stacked) -> float | None:
     """Return the exposure of the frame that all others were scaled to; None where none was, or it is not known."""
     if result.reference is None or result.options.normalization not in _SCALING:
         return None
@@ -291,13 +359,13 @@ def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} different ones"
 
 
-def _combined(result: StackResult) -> list[FrameRecord]:
+def _combined(result: _Stacked) -> list[Any]:
     """Return the frames that have a sample in the image."""
     pixels = result.image.size // len(result.frames[0].missing) if result.frames else 0
     return [frame for frame in result.frames if _is_combined(frame, pixels)]
 
 
-def _is_combined(frame: FrameRecord, pixels: int) -> bool:
+def _is_combined(frame: Any, pixels: int) -> bool:
     """Return whether a frame has a sample in the image."""
     gone = zip(frame.missing, frame.rejected_low, frame.rejected_high, strict=True)
     return any(sum(counts) < pixels for counts in gone)
@@ -314,32 +382,15 @@ def _date_text(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
 
 
-def add_tile(header: fits.Header, result: StackResult, tile: TileFacts) -> None:
-    """Add ZeMosaic's cards; of the options only those that acted. Names above 8 characters become HIERARCH cards."""
-    options = result.options
+def combined_wcs(result: _Stacked, header: fits.Header) -> Any:
+    """Return the WCS of a stack, as its first frame in memory holds it, or from its header; None without one."""
+    frame = first_described(result)
+    if frame is not None and frame.wcs is not None:
+        return frame.wcs
+    if "CTYPE1" not in header:
+        return None
+    from astropy.wcs import WCS
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # astropy warns of each HIERARCH card; the names are the readers' choice
-        header["ZMT_TYPE"] = (tile.kind, "ZeMosaic processed tile")
-        header["ZMT_ID"] = (tile.tile_id, "master tile ID")
-        header["ZMT_NRAW"] = (tile.raw_frames, "frames in the group")
-        aligned = len(result.frames) if tile.aligned_frames is None else tile.aligned_frames
-        header["ZMT_NALGN"] = (aligned, "aligned frames")
-        header["MT_NFRAMES"] = (header["NCOMBINE"], "frames in the image")
-        header["ZMT_NORM"] = (options.normalization, "normalization")
-        header["ZMT_WGHT"] = (options.weighting, "weighting")
-        header["ZMT_REJ"] = (options.rejection, "rejection")
-        if options.rejection in _KAPPA_RULES:
-            for card, kappa, comment in (
-                ("ZMT_KAPLO", options.kappa_low, "kappa low"),
-                ("ZMT_KAPHI", options.kappa_high, "kappa high"),
-            ):
-                if kappa is not None:
-                    header[card] = (kappa, comment)
-        if options.rejection == "winsorized_quantile":
-            header["ZMT_WINLO"] = (options.winsor_limits[0], "winsor limit low")
-            header["ZMT_WINHI"] = (options.winsor_limits[1], "winsor limit high")
-        if options.radial_feather_fraction is not None:
-            header["ZMT_RADW"] = (True, "radial weighting")
-            header["ZMT_RADF"] = (options.radial_feather_fraction, "radial feather fraction")
-            header["ZMT_RADP"] = (options.radial_shape_power, "radial shape power")
-        header["ZMT_COMB"] = (options.combine, "combination")
+        warnings.simplefilter("ignore")  # of old cards, which are read all the same
+        return WCS(header, naxis=2)
