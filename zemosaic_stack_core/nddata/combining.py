@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ from astropy.units import Unit
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.bands import BandReader
-from zemosaic_stack_core.frames.file_frames import FileFrame
+from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
+from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
 from zemosaic_stack_core.frames.planes import PlanesGiven
 from zemosaic_stack_core.nddata.clipping import Statistic, clip_options
@@ -250,11 +251,12 @@ def _open_source(images: Sequence[Any], ccdkwargs: Mapping[str, Any], stack: Exi
         mask_extension=None if mask == "MASK" else mask or "",
         variance_extension="",
     )
-    group = open_frames(images, None, given)
-    for source in group.sources:
-        unit = source.unit if isinstance(source, FileFrame) else ""
-        if "unit" not in ccdkwargs and unit and Unit(unit) != first.unit:
-            raise TypeError(f"{source.name} has the unit {unit}; expected {first.unit} as {group.sources[0].name}")
+    frames = [probe_frame(read_head(image, extension=given.image_extension)) for image in images]
+    for frame in frames:
+        if "unit" not in ccdkwargs and frame.unit and Unit(frame.unit) != first.unit:
+            raise TypeError(f"{frame.name} has the unit {frame.unit}; expected {first.unit} as {frames[0].name}")
+    # The unit is that of the call, or looked at: no other is converted.
+    group = open_frames([replace(frame, unit="") for frame in frames], None, given)
     return _InFiles(group, stack.enter_context(BandReader(group)), header)
 
 
