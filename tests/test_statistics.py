@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 from pathlib import Path
@@ -329,18 +328,13 @@ def star_field(fwhm, *, beta=None, seed=5, shape=(400, 400), stars=60, hot=200):
     return frame.astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def sep():
-    return pytest.importorskip("sep", reason="the extra fwhm is not installed")
-
-
 @pytest.mark.parametrize("beta", [None, 3.0], ids=["gaussian", "moffat"])
 @pytest.mark.parametrize("fwhm", [1.8, 2.5, 3.5, 5.0])
-def test_star_width_is_the_true_one(sep, fwhm, beta):
+def test_star_width_is_the_true_one(fwhm, beta):
     assert image_star_width(star_field(fwhm, beta=beta)) == pytest.approx(fwhm, rel=0.03 if beta is None else 0.12)
 
 
-def test_hot_pixels_are_no_stars(sep):
+def test_hot_pixels_are_no_stars():
     assert np.isnan(image_star_width(star_field(3.0, stars=0, hot=500)))
     assert np.isnan(image_star_width(star_field(3.0, stars=2)))
     few = image_star_width(star_field(3.0, stars=12, hot=800))
@@ -352,11 +346,11 @@ def test_hot_pixels_are_no_stars(sep):
     [np.full((50, 50), np.nan), np.full((50, 50), 3.0), np.ones((3, 3)), np.ones((1, 400))],
     ids=["missing", "flat", "tiny", "a row"],
 )
-def test_frame_without_stars_has_no_width(sep, frame):
+def test_frame_without_stars_has_no_width(frame):
     assert np.isnan(image_star_width(frame.astype(np.float32)))
 
 
-def test_missing_samples_and_masks_are_no_stars(sep):
+def test_missing_samples_and_masks_are_no_stars():
     frame = star_field(3.0)
     frame[:100] = np.nan
     mask = np.zeros(frame.shape, np.bool_)
@@ -367,7 +361,7 @@ def test_missing_samples_and_masks_are_no_stars(sep):
     assert star_width(group.sources[0], group.masks[0])[0] == pytest.approx(3.0, rel=0.05)
 
 
-def test_stars_are_searched_for_where_the_frame_has_samples(sep, monkeypatch):
+def test_stars_are_searched_for_where_the_frame_has_samples(monkeypatch):
     monkeypatch.setattr("zemosaic_stack_core.per_frame.star_width.CROP_SIDE", 200)
     frame = np.full((900, 1000), np.nan, np.float32)
     frame[650:, 750:] = star_field(2.5, shape=(250, 250), stars=40)
@@ -376,7 +370,7 @@ def test_stars_are_searched_for_where_the_frame_has_samples(sep, monkeypatch):
     np.testing.assert_allclose(numbers.fwhm[:, 0], 2.5, rtol=0.05)
 
 
-def test_sharper_frames_weigh_more_and_a_starless_one_is_reported(sep):
+def test_sharper_frames_weigh_more_and_a_starless_one_is_reported():
     frames = [star_field(2.0), star_field(3.0), sky(0, (400, 400)), star_field(4.0)]
     numbers = estimate_frame_numbers(open_frames(frames), options(weighting="noise_fwhm"), workers=2)
     fwhm = numbers.fwhm[:, 0]
@@ -386,26 +380,13 @@ def test_sharper_frames_weigh_more_and_a_starless_one_is_reported(sep):
     assert numbers.notes == ("", "", "median weight, noise_fwhm: no star that can be measured", "")
 
 
-def test_star_width_tells_seeing_apart_on_real_frames(sep):
+def test_star_width_tells_seeing_apart_on_real_frames():
     paths = sorted((DATA / "stargate").glob("*.fit"))
     if not paths:
         pytest.skip("no ../shared/data: real frames with hot pixels are needed")
     fwhm = [star_width(open_frames([path]).sources[0])[0] for path in paths[:3]]
     # Gaussian fits of photutils give 3.86, 3.74 and 3.74 pixels.
     np.testing.assert_allclose(fwhm, [3.86, 3.74, 3.74], rtol=0.12)
-
-
-def test_missing_star_library_is_one_clear_error_before_any_work(monkeypatch):
-    real = importlib.import_module
-
-    def without_sep(name, *rest):
-        if name == "sep":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr("zemosaic_stack_core.per_frame.star_width.importlib.import_module", without_sep)
-    with pytest.raises(InvalidInputError, match="expected: python -m pip install sep"):
-        estimate_frame_numbers(open_frames([sky(0)]), options(weighting="noise_fwhm"))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from zemosaic_stack_core.per_frame.normalization import (
     match_frame,
 )
 from zemosaic_stack_core.per_frame.sample_grid import SampleGrid, read_grid_samples, sample_grid
-from zemosaic_stack_core.per_frame.star_width import require_star_library, star_width
+from zemosaic_stack_core.per_frame.star_width import star_width
 from zemosaic_stack_core.per_frame.weighting import (
     exposure_weights,
     frame_exposures,
@@ -124,8 +124,6 @@ def _check_options(options: StackOptions, frames: int) -> None:
     """Raise unless the reference that was asked for is a frame, and the library that measures stars is there."""
     if options.normalization != "none" and options.reference != "auto" and options.reference >= frames:
         raise InvalidInputError(f"reference is {options.reference}; expected a frame from 0 to {frames - 1}")
-    if options.weighting == "noise_fwhm":
-        require_star_library()
 
 
 def _rows(values: Sequence[_Floats]) -> _Floats | None:

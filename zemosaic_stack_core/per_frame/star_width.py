@@ -1,55 +1,50 @@
-"""How wide the stars of a frame are, by `sep` (SExtractor's algorithms as a library)."""
+"""How wide the stars of a frame are."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.masks import MaskSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.per_frame.sky import measure_sky
+from zemosaic_stack_core.per_frame.star_pixels import (
+    FWHM_OF_SIGMA,
+    find_peaks,
+    measure_windows,
+    ring_levels,
+    smooth,
+    usual_star,
+)
 
 # Rows and columns, at most, of the part of a frame that is searched for stars: 16 MiB per channel.
 CROP_SIDE = 2048
 _BAND_BYTES = 4 * 2**20
-# Of the background's noise: in every pixel of a star, and at its peak.
+# Of the background's noise: of a peak in the smoothed image, and in the image itself.
 _THRESHOLD = 5.0
 _LEAST_PEAK = 15.0
-# Pixels above the threshold: a hot pixel has 1, or 4 after it was moved by a part of a pixel.
+# Pixels from the border, and around a peak.
+_MARGIN = 3
+_RING = 6.0
+# Pixels of a core that can be fitted.
 _SMALLEST_AREA = 5
-# Half-light radius, pixels: a hot pixel's is 0.4 to 0.7.
-_SMALLEST_RADIUS = 0.75
-_LONGEST_AXIS_RATIO = 2.0
+# Part of a lone pixel that is left of it in the smoothed image, and a little more.
+_HOT = 0.35
+# Pixels FWHM: a hot pixel has less, also after it was moved by a part of a pixel.
+_SHARPEST = 1.5
+# Axis ratio.
+_LEAST_ROUND = 0.5
 # Of the brightest sample of the crop: stars that reach it may be cut off.
 _SATURATION = 0.9
-# Radius around a star with all of its light, of its rms radius.
-_APERTURE = 6.0
 # Of the peak: above it even a star with wide wings (Moffat, beta 3) is nearly a Gaussian.
 _CORE = 0.4
 _FEWEST_STARS = 3
 _MOST_STARS = 400
-# Pixels.
-_BACKGROUND_CELL = 64
-# 2 sqrt(2 ln 2).
-_GAUSSIAN_FWHM = 2.3548200450309493
-
 _Floats = npt.NDArray[np.float64]
-
-
-def require_star_library() -> Any:
-    """Return the module `sep`; raise `InvalidInputError`, which says how to install it, where it is not there."""
-    try:
-        return importlib.import_module("sep")
-    except ImportError:
-        raise InvalidInputError(
-            "weighting 'noise_fwhm' measures stars with sep, which is not installed; "
-            "expected: python -m pip install sep"
-        ) from None
 
 
 def star_width(source: FrameSource, masks: Sequence[MaskSource] = (), center: tuple[int, int] | None = None) -> _Floats:
@@ -85,10 +80,10 @@ def image_star_width(image: npt.NDArray[np.float32]) -> float:
 
     Notes
     -----
-    Stars are groups of at least 5 neighboring pixels above 5 times the noise of the background that are single, whole,
-    not saturated, not twice as long as wide, and have a half-light radius that no hot pixel has. Of the 400 brightest,
-    the logarithm of the pixels above 0.4 of the peak, less background, is fitted by a line in the squared distance from
-    the centroid, weighted by their squares: its slope is ``-1/(2 sigma**2)`` of the Gaussian core, and
+    Stars are peaks, in the image weighted 1-2-1 without its sky, 5 times its noise above what is around them, that are
+    15 times the noise high, whole, not saturated, not twice as long as wide, and wider than a hot pixel. Of the 400
+    brightest, the logarithm of the pixels above 0.4 of the peak, less background, is fitted by a line in the squared
+    distance from the centroid, weighted by their squares: its slope is ``-1/(2 sigma**2)`` of the Gaussian core, and
     FWHM = 2.3548 sigma.
     """
     return count_and_width(image)[1]
@@ -96,36 +91,30 @@ def image_star_width(image: npt.NDArray[np.float32]) -> float:
 
 def count_and_width(image: npt.NDArray[np.float32]) -> tuple[int, float]:
     """Return how many single, whole stars an image has, and their width as `image_star_width` does."""
-    sep = require_star_library()
-    mask = ~np.isfinite(image)
-    if mask.all() or min(image.shape) < 2 * _SMALLEST_AREA:
+    missing = ~np.isfinite(image)
+    if min(image.shape) < 2 * _SMALLEST_AREA:
         return 0, np.nan
-    data = np.where(mask, np.float32(0.0), image).astype(np.float32)
-    background = sep.Background(data, mask=mask, bw=_BACKGROUND_CELL, bh=_BACKGROUND_CELL)
-    background.subfrom(data)
-    data[mask] = 0.0
-    noise = float(background.globalrms)
-    if not noise > 0.0:
+    sky = measure_sky(image, missing)
+    if sky is None:
         return 0, np.nan
-    # sep's buffer of pixels above the threshold is of a fixed size, and an error beyond it.
-    sep.set_extract_pixstack(max(sep.get_extract_pixstack(), data.size))
-    found = sep.extract(
-        data, _THRESHOLD, err=noise, mask=mask, minarea=_SMALLEST_AREA, filter_kernel=None, deblend_cont=1.0
-    )
-    good = (found["flag"] == 0) & (found["a"] < _LONGEST_AXIS_RATIO * found["b"])
-    good &= (found["peak"] > _LEAST_PEAK * noise) & (found["peak"] < _SATURATION * data.max())
-    stars = found[good]
-    if len(stars) < _FEWEST_STARS:
-        return len(stars), np.nan
-    radius, _ = sep.flux_radius(data, stars["x"], stars["y"], _APERTURE * stars["a"], 0.5, mask=mask)
-    stars, radius = stars[radius > _SMALLEST_RADIUS], radius[radius > _SMALLEST_RADIUS]
-    count = len(stars)
-    brightest = np.argsort(-stars["peak"], kind="stable")[:_MOST_STARS]
-    stars, radius = stars[brightest], radius[brightest]
+    data = np.where(missing, np.float32(0.0), image - sky.level_image()).astype(np.float32)
+    noise = sky.noise
+    smoothed = smooth(data)
+    row, column = find_peaks(smoothed, smoothed > _THRESHOLD * noise, _MARGIN)
+    stands = smoothed[row, column] - ring_levels(smoothed, row, column, _RING) > _THRESHOLD * noise
+    height = data[row, column]
+    stands &= smoothed[row, column] > _HOT * height
+    stands &= (height > _LEAST_PEAK * noise) & (height < _SATURATION * data.max(initial=0.0))
+    row, column = row[stands], column[stands]
+    usual = usual_star(data, column, row, _SHARPEST)
+    seen = measure_windows(data, column.astype(np.float64), row.astype(np.float64), usual.window / FWHM_OF_SIGMA)
+    stays = np.hypot(seen.x - column, seen.y - row) < usual.window / 2
+    good = np.flatnonzero(stays & (seen.fwhm > _SHARPEST) & (seen.roundness > _LEAST_ROUND))
+    count, good = len(good), good[:_MOST_STARS]
     if count < _FEWEST_STARS:
         return count, np.nan
-    columns, rows, _ = sep.winpos(data, stars["x"], stars["y"], 2.0 * radius / _GAUSSIAN_FWHM, mask=mask)
-    widths = _core_widths(data, mask, rows, columns, float(np.median(radius)), noise)
+    radius = float(np.median(seen.fwhm[good])) / 2
+    widths = _core_widths(data, missing, seen.y[good], seen.x[good], radius, noise)
     return count, float(np.median(widths)) if len(widths) >= _FEWEST_STARS else np.nan
 
 
@@ -159,5 +148,5 @@ def _core_widths(
     drop = -(weight * square * logarithm).sum(axis=(1, 2))
     spread = (weight * square * square).sum(axis=(1, 2))
     falls = drop > 0.0
-    widths: _Floats = _GAUSSIAN_FWHM * np.sqrt(0.5 * spread[falls] / drop[falls])
+    widths: _Floats = FWHM_OF_SIGMA * np.sqrt(0.5 * spread[falls] / drop[falls])
     return widths

@@ -1,4 +1,4 @@
-"""Stars of one frame: places, fluxes, widths, and the sky they stand on; by SEP (Source Extractor as a library)."""
+"""Stars of one frame: places, fluxes, widths, and the sky they stand on."""
 
 from __future__ import annotations
 
@@ -8,33 +8,57 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.per_frame.sky import Image, Mask, Sky, Values, measure_sky
+from zemosaic_stack_core.per_frame.star_pixels import (
+    FWHM_OF_SIGMA,
+    USUAL_WIDTH,
+    Indices,
+    UsualStar,
+    aperture_sums,
+    find_peaks,
+    line_levels,
+    measure_windows,
+    ring_levels,
+    smooth,
+    usual_star,
+)
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
-
-_Image = npt.NDArray[np.float32]
-_Values = npt.NDArray[np.float64]
+from zemosaic_stack_core.prepare.stars.rows import lie_in_rows
 
 # Radii, pixels, that light is measured in besides: two frames are compared within the same.
 APERTURES = (3.0, 4.5, 7.0, 10.5, 16.0, 24.0)
+# Of a peak above what is around it, in the smoothed image.
 _SIGMAS = 4.0
-_LEAST_PIXELS = 5
 # Times its error.
 _LEAST_SIGNAL = 5.0
-# Axis ratio.
-_LEAST_ROUND = 0.3
 _MOST_STARS = 1500
-# A Gaussian's FWHM is twice its half-light radius.
-_FWHM_OF_HALF_LIGHT = 2.0
-# Pixels from a star's center that its light is sought within.
-_REACH = (5.0, 14.0)
+# Pixels; a smaller frame has no sky to speak of.
+_LEAST_SIDE = 8
+# Pixels from the border that a peak must be, to be whole.
+_MARGIN = 3
 # Pixels FWHM; nothing that a telescope images is narrower.
 _SHARPEST = 1.1
-# Part of boxes that are quietest.
-_QUIET = 0.3
-_ENOUGH_BOXES = 30
-# Times the noise of independent pixels; less is the estimate's own error.
-_CORRELATED = 1.15
-# Matched filter of detection.
-_FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
+# Times the usual: longer things are trails, galaxies, knots of a nebula.
+_LONGEST = 2.2
+# Above what is around it, in standard deviations: such a peak tells the usual width.
+_TELLING_SIGMAS = 10.0
+# Of widths' logarithms.
+_ALIKE = 0.1
+# Pixels, and widths: radius of the ring that a peak is compared with.
+_RING = (5.0, 2.0)
+# Widths: part of a line through a peak, on both sides, most of which is dark unless a trail makes the peak; and how
+# bright it then is, of the peak.
+_LINE = (1.5, 5.0)
+_ON_LINE = 0.4
+# Pixels FWHM; wider stars are looked for in an image that is smoothed once more.
+_WIDE = (5.0, 9.0)
+# Stars of the usual width that tell it better than all bright ones.
+_ENOUGH_LIKE = 3
+# Part of a star's window that may be missing.
+_MISSING = 0.1
+# Places on a grid that empty apertures are measured at.
+_PROBES = (20, 34)
+_ENOUGH_PROBES = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +66,11 @@ class StarList:
     """The stars of a frame, brightest first; arrays of shape (star,), float64."""
 
     # Centers (column, row), pixels.
-    x: _Values
-    y: _Values
+    x: Values
+    y: Values
     # Light above the sky within an aperture, data units, and its standard deviation from the sky's noise.
-    flux: _Values
-    error: _Values
+    flux: Values
+    error: Values
     # Median width, pixels, and median axis ratio of the brighter stars, 1 for round; NaN without stars.
     fwhm: float
     roundness: float
@@ -56,7 +80,7 @@ class StarList:
     rows: int
     columns: int
     # Light within each of `APERTURES` above a ring around it, shape (star, aperture); NaN where far wider than a star.
-    ladder: _Values | None = None
+    ladder: Values | None = None
 
     @classmethod
     def empty(cls, rows: int, columns: int) -> StarList:
@@ -68,7 +92,7 @@ class StarList:
         return len(self.x)
 
     @property
-    def points(self) -> _Values:
+    def points(self) -> Values:
         """Centers, shape (star, 2)."""
         return np.column_stack([self.x, self.y])
 
@@ -86,7 +110,7 @@ class StarList:
         inside = (x > margin) & (y > margin) & (x < other.columns - 1 - margin) & (y < other.rows - 1 - margin)
         return int(inside.sum())
 
-    def light_with(self, other: StarList) -> tuple[_Values, _Values]:
+    def light_with(self, other: StarList) -> tuple[Values, Values]:
         """Return the light of these stars and of the other list's within one aperture, that of the wider stars.
 
         Each list's own `flux` is measured in an aperture of its own median width, and that width is uncertain.
@@ -99,161 +123,165 @@ class StarList:
         return light if all(np.isfinite(part).all() for part in light) else (self.flux, other.flux)
 
 
-def cfa_luminance(mosaic: _Image) -> _Image:
+def cfa_luminance(mosaic: Image) -> Image:
     """Smooth a Bayer mosaic into one luminance image of its size.
 
     Every 3 x 3 window weighted 1-2-1 holds red, green and blue as 1 : 2 : 1 whatever the pattern and wherever it
     stands, so no pattern shows, none needs to be known, and centers keep their places.
     """
-    from scipy.ndimage import convolve1d
-
-    kernel = np.array([0.25, 0.5, 0.25], np.float32)
-    smooth: _Image = convolve1d(convolve1d(mosaic, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
-    return smooth
+    return smooth(mosaic)
 
 
-def luminance(pixels: _Image, *, is_cfa: bool) -> _Image:
+def luminance(pixels: Image, *, is_cfa: bool) -> Image:
     """Return the image that stars are looked for on: mono as it is, color averaged, a mosaic smoothed."""
     if pixels.ndim == 3:
         return np.ascontiguousarray(pixels.mean(axis=2, dtype=np.float32))
     return cfa_luminance(pixels) if is_cfa else pixels
 
 
-def detect_stars(image: _Image) -> StarList:
+def detect_stars(image: Image) -> StarList:
     """Find the stars, 1500 at most, of an image, shape (row, column), that is clean of hot pixels; missing is NaN.
 
     Notes
     -----
-    Detection: 5 connected pixels 4 sigma above a background of 64-pixel meshes, after a matched filter. Centers:
-    windowed centroids (Bertin's XWIN), within a few percent of the best that a profile fit gives, and unbiased by
-    neighbors' light.
+    Detection: peaks 4 standard deviations above what is around them, in the image without its sky, smoothed to about
+    the stars' width. Centers: windowed centroids (Bertin's XWIN), within a few percent of the best that a profile fit
+    gives, and unbiased by neighbors' light. Widths: those of Gaussians with the same windowed moments, which tell
+    trails and nebulae from stars.
     """
-    import sep
-
     data = np.ascontiguousarray(image, np.float32)
-    hole = ~np.isfinite(data)
-    rows, columns = data.shape
-    if hole.all():
-        return StarList.empty(rows, columns)
-    mask = hole if hole.any() else None
-    if mask is not None:
-        data = np.where(mask, np.float32(np.median(data[~mask])), data)
-    mesh = max(16, min(64, rows // 4, columns // 4))
-    background = sep.Background(_without_steps(data), mask=mask, bw=mesh, bh=mesh, fw=3, fh=3)
-    data = data - background.back()
-    rms = background.rms()
-    rms = np.maximum(rms, 1e-6 * float(rms.max()) + np.finfo(np.float32).tiny)
-    grain = _Noise(data, float(np.median(rms[::8, ::8])))
-    sep.set_extract_pixstack(max(300_000, data.size // 4))
-    how = {
-        "err": rms * grain.growth(len(_FILTER)),
-        "mask": mask,
-        "minarea": _LEAST_PIXELS,
-        "filter_kernel": _FILTER,
-        "deblend_cont": 0.005,
-    }
-    try:
-        found = sep.extract(data, _SIGMAS, **how)
-    except Exception as failure:
-        # sep raises a plain Exception where its buffers overflow.
-        if "buffer" not in str(failure) and "deblend" not in str(failure).lower():
-            raise
-        found = sep.extract(data, 4 * _SIGMAS, err=how["err"], minarea=_LEAST_PIXELS, deblend_cont=1.0)
-    found = found[(found["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0]
-    found = found[np.argsort(-found["flux"])][: 2 * _MOST_STARS]
-    x, y, flux, error, fwhm, roundness, ladder = _measure(data, rms, mask, found, grain)
-    width = float(np.median(fwhm[: max(10, len(fwhm) // 3)])) if len(fwhm) else np.nan
-    keep = (fwhm > _SHARPEST) & (fwhm < 2.2 * max(width, 1.0)) & (flux > _LEAST_SIGNAL * error)
-    order = np.nonzero(keep)[0]
-    order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
-    bright = order[: max(10, len(order) // 2)]
-    width, shape = (float(np.median(part[bright])) if len(bright) else np.nan for part in (fwhm, roundness))
-    x, y, flux, error, ladder = (part[order] for part in (x, y, flux, error, ladder))
-    sky, noise = float(background.globalback), float(background.globalrms)
-    return StarList(x, y, flux, error, width, shape, sky, noise, rows, columns, ladder)
-
-
-def _without_steps(data: _Image) -> _Image:
-    """Return an image whose values are not far apart, compared with its noise: sep's sky of coarse ones is off."""
-    sample = np.sort(data[::7, ::7], axis=None)
-    apart = np.diff(sample)
-    step = float(apart[apart > 0].min(initial=np.inf))
-    low, high = sample[sample.size // 4], sample[3 * sample.size // 4]
-    if not 0.15 * float(high - low) < step < np.inf:
-        return data
-    random = np.random.default_rng(0)  # the same frame has the same stars
-    return np.asarray(data + random.uniform(-step / 2, step / 2, data.shape), np.float32)
+    finite = np.isfinite(data)
+    missing = None if finite.all() else ~finite
+    sky = measure_sky(data, missing) if min(data.shape) >= _LEAST_SIDE else None
+    if sky is None:
+        return StarList.empty(*data.shape)
+    data = data - sky.level_image()
+    if missing is not None:
+        data[missing] = 0
+    field = _Field(data, missing, sky)
+    found = field.peaks(1, USUAL_WIDTH)
+    clear = np.flatnonzero(found.height > _TELLING_SIGMAS)
+    usual = usual_star(data, found.column[clear], found.row[clear], _SHARPEST)
+    passes = 1 + int(np.searchsorted(_WIDE, usual.window))
+    if passes > 1:
+        found = field.peaks(passes, usual.window)
+    return _listed(field, found, usual)
 
 
 @dataclass(frozen=True, eq=False)
-class _Noise:
-    """The noise of an image without its background; neighbors may be correlated (smoothed, resampled, a mosaic)."""
+class _Peaks:
+    """Peaks of a smoothed image, the highest first."""
 
-    image: _Image
-    # Per pixel.
-    sigma: float
+    row: Indices
+    column: Indices
+    # Above what is around it, times the noise.
+    height: Values
+    # Pixels of the smoothed image that stand out.
+    above: Mask
 
-    def growth(self, side: int) -> float:
-        """Return how many times noisier a sum over boxes is than sums of independent pixels are; at least 1.
 
-        By differences of the boxes that are quietest within, which have no star: of independent pixels, the range says
-        nothing of the sum.
-        """
-        rows, columns = (length // side * side for length in self.image.shape)
-        if min(rows, columns) < 4 * side or not self.sigma > 0:
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """An image without its sky, where it is missing (and 0), and its sky."""
+
+    data: Image
+    missing: Mask | None
+    sky: Sky
+
+    def peaks(self, passes: int, width: float) -> _Peaks:
+        """Return what stands out of its surroundings, smoothed so many times for stars of a width."""
+        image = self.data
+        for step in range(passes):
+            image = smooth(image, 2**step)
+        limits = self.sky.noise_image(_SIGMAS * self._growth(image))
+        above = image > limits
+        row, column = find_peaks(image, above, _MARGIN)
+        around = ring_levels(image, row, column, max(_RING[0], _RING[1] * width))
+        stands = np.flatnonzero(image[row, column] - around > limits[row, column])[: 2 * _MOST_STARS]
+        row, column, around = row[stands], column[stands], around[stands]
+        height = image[row, column] - around
+        along = line_levels(image, row, column, _LINE[0] * width, _LINE[1] * width) - around
+        alone = along < _ON_LINE * height
+        sigmas = _SIGMAS * height[alone].astype(np.float64) / limits[row, column][alone]
+        return _Peaks(row[alone], column[alone], sigmas, above)
+
+    def _growth(self, smoothed: Image) -> float:
+        """Return how many times the noise of a pixel that of a smoothed one is, whatever smoothed it before."""
+        rows, columns = smoothed.shape
+        y, x = np.meshgrid(np.arange(1, rows, 4), np.arange(1, columns, 4), indexing="ij")
+        values = smoothed[1::4, 1::4] / self.sky.noise_at(x, y)
+        if self.missing is not None:
+            values = values[~self.missing[1::4, 1::4]]
+        if not values.size:
             return 1.0
-        starts = [np.arange(0, length, side) for length in (rows, columns)]
-        sums, high, low = (
-            function.reduceat(function.reduceat(self.image[:rows, :columns], starts[1], axis=1), starts[0], axis=0)
-            for function in (np.add, np.maximum, np.minimum)
+        low, middle = np.quantile(values, (0.15866, 0.5))
+        return float(middle - low) or 1.0
+
+    def growth_in(self, radius: float, above: Mask) -> float:
+        """Return how many times the noise of a pixel that of a sum in a radius is, whatever correlates neighbors."""
+        area = math.pi * radius**2
+        # Two beside each other: of their difference the slopes of the sky are no part.
+        apart = 2 * math.ceil(radius) + 2
+        down, across = (
+            np.linspace(apart, length - 1 - 2 * apart, max(1, min(most, length // (2 * apart)))).round()
+            for length, most in zip(self.data.shape, _PROBES, strict=True)
         )
-        spread = high - low
-        quiet = spread <= np.quantile(spread, _QUIET)
-        both = quiet[:, 2:] & quiet[:, :-2]
-        apart = np.abs(sums[:, 2:] - sums[:, :-2])[both]
-        if apart.size < _ENOUGH_BOXES:
-            return 1.0
-        measured = float(np.median(apart)) / (0.6745 * math.sqrt(2) * side * self.sigma)
-        return measured if measured > _CORRELATED else 1.0
+        y, x_first = (part.reshape(-1) for part in np.meshgrid(down, across, indexing="ij"))
+        taken = (above if self.missing is None else above | self.missing).astype(np.float32)
+        pair = (x_first, x_first + apart)
+        is_empty = sum(aperture_sums(taken, x, y, (radius + 1.0,))[:, 0] for x in pair) == 0
+        growth = 1.0
+        if is_empty.sum() >= _ENOUGH_PROBES:
+            first, second = (aperture_sums(self.data, x[is_empty], y[is_empty], (radius,))[:, 0] for x in pair)
+            apart = np.abs(first - second) / self.sky.noise_at(x_first[is_empty], y[is_empty])
+            growth = float(np.median(apart)) / (0.6745 * math.sqrt(2 * area))
+        return math.sqrt(area) * max(1.0, growth)
+
+    def is_whole(self, x: Values, y: Values, width: float) -> Mask:
+        """Return which stars are not cut by the border or by what is missing."""
+        rows, columns = self.data.shape
+        margin = max(_MARGIN, width / 2) - 0.5
+        whole: Mask = (x > margin) & (y > margin) & (x < columns - 1 - margin) & (y < rows - 1 - margin)
+        if self.missing is not None:
+            lost = aperture_sums(self.missing.astype(np.float32), x, y, (width,))[:, 0]
+            whole &= lost < _MISSING * math.pi * width**2
+        return whole
 
 
-def _measure(
-    data: _Image, rms: _Image, mask: npt.NDArray[np.bool_] | None, found: npt.NDArray[np.void], noise: _Noise
-) -> tuple[_Values, ...]:
-    """Return x, y, flux, its error, FWHM, axis ratio and light within `APERTURES` of what may be stars."""
-    import sep
+def _listed(field: _Field, found: _Peaks, usual: UsualStar) -> StarList:
+    """Measure peaks and list those that are stars."""
+    x, y = found.column.astype(np.float64), found.row.astype(np.float64)
+    seen = measure_windows(field.data, x, y, usual.window / FWHM_OF_SIGMA)
+    is_astray = ~(np.hypot(seen.x - x, seen.y - y) < usual.window)  # a neighbor pulled it over
+    x, y = np.where(is_astray, x, seen.x), np.where(is_astray, y, seen.y)
+    radius = max(3.0, 1.5 * usual.window)
+    flux = aperture_sums(field.data, x, y, (radius,))[:, 0]
+    error = field.sky.noise_at(x, y) * field.growth_in(radius, found.above)
+    keep = (seen.fwhm > _SHARPEST) & (seen.along < _LONGEST * usual.along) & (flux > _LEAST_SIGNAL * error)
+    keep &= field.is_whole(x, y, usual.window) & ~_repeated(x, y, usual.window / 2)
+    order = np.flatnonzero(keep)
+    order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
+    order = order[~lie_in_rows(np.column_stack([x[order], y[order]]), field.data.shape)]
+    bright = order[: max(10, len(order) // 2)]
+    like_most = bright[np.abs(np.log(seen.fwhm[bright] / usual.width)) < 2 * _ALIKE]
+    bright = like_most if len(like_most) >= _ENOUGH_LIKE else bright
+    width, roundness = (
+        float(np.median(part[bright])) if len(bright) else math.nan for part in (seen.fwhm, seen.roundness)
+    )
+    x, y, flux, error = (part[order] for part in (x, y, flux, error))
+    few = sum(step < 2.5 * radius for step in APERTURES)
+    ladder = np.full((len(x), len(APERTURES)), np.nan)
+    # A ring of its own: in a nebula, two frames' backgrounds differ by more than a star's error.
+    ladder[:, :few] = aperture_sums(field.data, x, y, APERTURES[:few], (1.0, 5.0))
+    return StarList(x, y, flux, error, width, roundness, field.sky.level, field.sky.noise, *field.data.shape, ladder)
 
-    def widths(objects: npt.NDArray[np.void], reach: float) -> _Values:
-        within = np.full(len(objects), reach)
-        half, _ = sep.flux_radius(data, objects["x"], objects["y"], within, 0.5, mask=mask, subpix=5)
-        return np.asarray(_FWHM_OF_HALF_LIGHT * half, np.float64)
 
-    found = found[found["b"] > _LEAST_ROUND * found["a"]]
-    if not len(found):
-        return *(np.zeros(0),) * 6, np.zeros((0, len(APERTURES)))
-    typical, reach = 3.0, _REACH[0]
-    for _ in range(3):  # no wider than it must be: in a crowd or a nebula, what is around is brighter than the star
-        bright = widths(found[: max(10, len(found) // 3)], reach)
-        bright = bright[bright > _SHARPEST]
-        typical = float(np.clip(np.median(bright), 1.5, 12.0)) if len(bright) else 3.0
-        before, reach = reach, float(np.clip(2 * typical, *_REACH))
-        if reach <= 1.1 * before:
-            break
-    radius = max(3.0, 1.5 * typical)
-    growth = noise.growth(round(math.sqrt(math.pi) * radius))
-    flux, error, _ = sep.sum_circle(data, found["x"], found["y"], radius, err=rms, mask=mask, subpix=5)
-    # Clumps of noise can be most of what is found, and cost as much to measure as stars.
-    found = found[flux > 0.9 * _LEAST_SIGNAL * growth * error]
-    sigma = np.full(len(found), typical / 2.3548)
-    x, y, _ = sep.winpos(data, found["x"], found["y"], sigma, mask=mask, subpix=3)
-    astray = ~(np.hypot(x - found["x"], y - found["y"]) < typical)  # a neighbor pulled it over
-    x, y = np.where(astray, found["x"], x), np.where(astray, found["y"], y)
-    flux, error, _ = sep.sum_circle(data, x, y, radius, err=rms, mask=mask, subpix=5)
-    ladder = np.full((len(found), len(APERTURES)), np.nan)
-    for column, step in enumerate(APERTURES):
-        if step < 2.5 * radius:
-            # A ring of its own: in a nebula, two frames' backgrounds differ by more than a star's error.
-            ring = (step + 1.0, step + 5.0)
-            ladder[:, column], _, _ = sep.sum_circle(data, x, y, step, mask=mask, bkgann=ring, subpix=5)
-    roundness = found["b"] / np.maximum(found["a"], 1e-12)
-    return x, y, flux, np.maximum(growth * error, np.finfo(np.float64).tiny), widths(found, reach), roundness, ladder
+def _repeated(x: Values, y: Values, radius: float) -> Mask:
+    """Return which peaks have a higher one, listed before them, within a radius: two bumps of one star."""
+    from scipy.spatial import KDTree
+
+    repeated = np.zeros(len(x), np.bool_)
+    if len(x):
+        pairs = KDTree(np.column_stack([x, y])).query_pairs(radius, output_type="ndarray")
+        repeated[pairs.max(axis=1)] = True
+    return repeated

@@ -18,10 +18,9 @@ from zemosaic_stack_core.frames.file_frames import FileFrame, probe_frame
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.canvas.geometry import corners_of, fit_similarity
-from zemosaic_stack_core.prepare.frame_set import is_installed
 from zemosaic_stack_core.prepare.headers.recognize import Recognized
 from zemosaic_stack_core.prepare.sensor.hot_pixels import clean_pixels, sharp_pixels
-from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.detect import StarList, detect_stars
 from zemosaic_stack_core.prepare.stars.match import find_match
 
 _Image = npt.NDArray[np.float32]
@@ -33,7 +32,6 @@ _SIDES = (448, 1024)
 _STARS = 60
 _LEAST_STARS = 6
 _ENOUGH_STARS = 15
-_SIGMAS = 8.0
 # Pixels; stars that are nearer are the same where half of them have such a partner.
 _NEAR = 4.0
 # Part of the brightest that may lack a partner among aligned frames.
@@ -56,7 +54,7 @@ class _Piece:
 
 def recognize_by_stars(found: Recognized, frames: Sequence[FrameFile], files: FilePool) -> Recognized:
     """Return what the stars say, with a line for the user, where headers leave it open whether frames are aligned."""
-    if not found.is_open or len(frames) < 2 or not is_installed("sep"):
+    if not found.is_open or len(frames) < 2:
         return found
     pieces = _pieces([head_of(frame) for frame in frames], files)
     if len(pieces) < 2:  # stacking the frames says more
@@ -114,26 +112,14 @@ def _piece(source: FileFrame, side: int, files: FilePool) -> _Piece:
 
 
 def _bright_stars(image: _Image) -> StarList:
-    """Find the brightest stars, with no more effort than it takes."""
-    import sep
-
-    rows, columns = image.shape
-    none = StarList.empty(rows, columns)
+    """Find the brightest stars; none where most of the image is missing."""
     missing = ~np.isfinite(image)
-    if missing.mean() > 0.5 or min(rows, columns) < 32:
-        return none
-    if missing.any():
-        image = np.where(missing, np.float32(np.median(image[~missing])), image)
-    image = clean_pixels(image, sharp_pixels(image))
-    background = sep.Background(image, bw=64, bh=64, fw=3, fh=3)
-    noise = float(background.globalrms)
-    if not noise > 0:
-        return none
-    sep.set_extract_pixstack(max(300_000, image.size))
-    found = sep.extract(image - background.back(), _SIGMAS, err=noise, minarea=5, filter_kernel=None, deblend_cont=1.0)
-    found = found[((found["flag"] & sep.OBJ_TRUNC) == 0) & (found["b"] > 0.4 * found["a"])]
-    found = found[np.argsort(-found["flux"], kind="stable")][:_STARS]
-    return replace(none, x=found["x"], y=found["y"], flux=found["flux"], error=noise * np.sqrt(found["npix"]))
+    if missing.mean() > 0.5 or min(image.shape) < 32:
+        return StarList.empty(*image.shape)
+    if not missing.any():
+        image = clean_pixels(image, sharp_pixels(image))
+    stars = detect_stars(image)
+    return stars.without(np.arange(_STARS, len(stars)))
 
 
 def _moved(first: _Piece, other: _Piece) -> tuple[float | None, int]:
