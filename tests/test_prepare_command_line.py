@@ -241,10 +241,11 @@ def test_a_run_asked_for_something_else_makes_the_raw_tile_again(raw: Path, tmp_
 def test_what_is_not_installed_is_said(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sep", None)
-    assert run("stack", raw, "-o", tmp_path / "m.fits") == 2
-    said = capsys.readouterr().err
-    assert "preparing raw frames needs sep, not installed; expected: python -m pip install sep, or" in said
+    monkeypatch.setitem(sys.modules, "drizzle", None)
+    assert run("stack", raw, "-o", tmp_path / "m.fits", "--cfa", "drizzle") == 2
+    assert (
+        "--cfa drizzle needs drizzle, not installed; expected: python -m pip install drizzle" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
+from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
@@ -217,8 +217,5 @@ def _measured(frame: FrameQuality, source: FrameSource, files: FilePool, has_sta
     )
     if not has_stars:
         return known
-    try:
-        stars, width = count_and_width(middle[1 if source.channels > 2 else 0])
-    except InvalidInputError:  # sep is not installed
-        return known
+    stars, width = count_and_width(middle[1 if source.channels > 2 else 0])
     return replace(known, stars=stars, fwhm=_finite(width) if frame.fwhm is None else frame.fwhm)

@@ -175,16 +175,11 @@ def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) ->
 
 def require_libraries(options: PrepareOptions) -> None:
     """Raise one line that says what to install where a library is lacking."""
-    is_needed = {"scipy": True, "sep": options.align != "none", "drizzle": options.cfa == "drizzle"}
-    lacking = [name for name, needed in is_needed.items() if needed and not is_installed(name)]
-    if lacking:
-        raise InvalidInputError(
-            f"preparing raw frames needs {' and '.join(lacking)}, not installed; expected: python -m pip install "
-            f"{' '.join(lacking)}, or --align none for frames that are aligned already"
-        )
+    if options.cfa == "drizzle" and not _is_installed("drizzle"):
+        raise InvalidInputError("--cfa drizzle needs drizzle, not installed; expected: python -m pip install drizzle")
 
 
-def is_installed(library: str) -> bool:
+def _is_installed(library: str) -> bool:
     """Return whether a library can be imported."""
     try:
         return find_spec(library) is not None

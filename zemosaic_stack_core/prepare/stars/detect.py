@@ -16,7 +16,7 @@ from zemosaic_stack_core.per_frame.star_pixels import (
     UsualStar,
     aperture_sums,
     find_peaks,
-    line_levels,
+    lie_on_lines,
     measure_windows,
     ring_levels,
     smooth,
@@ -48,7 +48,7 @@ _ALIKE = 0.1
 _RING = (5.0, 2.0)
 # Widths: part of a line through a peak, on both sides, most of which is dark unless a trail makes the peak; and how
 # bright it then is, of the peak.
-_LINE = (1.5, 5.0)
+_LINE = (1.5, 4.5)
 _ON_LINE = 0.4
 # Pixels FWHM; wider stars are looked for in an image that is smoothed once more.
 _WIDE = (5.0, 9.0)
@@ -200,8 +200,8 @@ class _Field:
         stands = np.flatnonzero(image[row, column] - around > limits[row, column])[: 2 * _MOST_STARS]
         row, column, around = row[stands], column[stands], around[stands]
         height = image[row, column] - around
-        along = line_levels(image, row, column, _LINE[0] * width, _LINE[1] * width) - around
-        alone = along < _ON_LINE * height
+        limit = around + np.float32(_ON_LINE) * height
+        alone = ~lie_on_lines(image, row, column, limit, _LINE[0] * width, _LINE[1] * width)
         sigmas = _SIGMAS * height[alone].astype(np.float64) / limits[row, column][alone]
         return _Peaks(row[alone], column[alone], sigmas, above)
 
@@ -217,25 +217,25 @@ class _Field:
         low, middle = np.quantile(values, (0.15866, 0.5))
         return float(middle - low) or 1.0
 
-    def growth_in(self, radius: float, above: Mask) -> float:
+    def noise_in(self, radius: float, above: Mask) -> float:
         """Return how many times the noise of a pixel that of a sum in a radius is, whatever correlates neighbors."""
         area = math.pi * radius**2
         # Two beside each other: of their difference the slopes of the sky are no part.
-        apart = 2 * math.ceil(radius) + 2
+        step = 2 * math.ceil(radius) + 2
         down, across = (
-            np.linspace(apart, length - 1 - 2 * apart, max(1, min(most, length // (2 * apart)))).round()
+            np.linspace(step, length - 1 - 2 * step, max(1, min(most, length // (2 * step)))).round()
             for length, most in zip(self.data.shape, _PROBES, strict=True)
         )
-        y, x_first = (part.reshape(-1) for part in np.meshgrid(down, across, indexing="ij"))
+        y, x = (part.reshape(-1) for part in np.meshgrid(down, across, indexing="ij"))
         taken = (above if self.missing is None else above | self.missing).astype(np.float32)
-        pair = (x_first, x_first + apart)
-        is_empty = sum(aperture_sums(taken, x, y, (radius + 1.0,))[:, 0] for x in pair) == 0
-        growth = 1.0
-        if is_empty.sum() >= _ENOUGH_PROBES:
-            first, second = (aperture_sums(self.data, x[is_empty], y[is_empty], (radius,))[:, 0] for x in pair)
-            apart = np.abs(first - second) / self.sky.noise_at(x_first[is_empty], y[is_empty])
-            growth = float(np.median(apart)) / (0.6745 * math.sqrt(2 * area))
-        return math.sqrt(area) * max(1.0, growth)
+        lit = [aperture_sums(taken, x + right, y, (radius + 1.0,))[:, 0] for right in (0, step)]
+        is_empty = (lit[0] == 0) & (lit[1] == 0)
+        if is_empty.sum() < _ENOUGH_PROBES:
+            return math.sqrt(area)
+        x, y = x[is_empty], y[is_empty]
+        first, second = (aperture_sums(self.data, x + right, y, (radius,))[:, 0] for right in (0, step))
+        apart = float(np.median(np.abs(first - second) / self.sky.noise_at(x, y)))
+        return max(math.sqrt(area), apart / (0.6745 * math.sqrt(2)))
 
     def is_whole(self, x: Values, y: Values, width: float) -> Mask:
         """Return which stars are not cut by the border or by what is missing."""
@@ -256,7 +256,7 @@ def _listed(field: _Field, found: _Peaks, usual: UsualStar) -> StarList:
     x, y = np.where(is_astray, x, seen.x), np.where(is_astray, y, seen.y)
     radius = max(3.0, 1.5 * usual.window)
     flux = aperture_sums(field.data, x, y, (radius,))[:, 0]
-    error = field.sky.noise_at(x, y) * field.growth_in(radius, found.above)
+    error = field.sky.noise_at(x, y) * field.noise_in(radius, found.above)
     keep = (seen.fwhm > _SHARPEST) & (seen.along < _LONGEST * usual.along) & (flux > _LEAST_SIGNAL * error)
     keep &= field.is_whole(x, y, usual.window) & ~_repeated(x, y, usual.window / 2)
     order = np.flatnonzero(keep)
@@ -273,7 +273,8 @@ def _listed(field: _Field, found: _Peaks, usual: UsualStar) -> StarList:
     ladder = np.full((len(x), len(APERTURES)), np.nan)
     # A ring of its own: in a nebula, two frames' backgrounds differ by more than a star's error.
     ladder[:, :few] = aperture_sums(field.data, x, y, APERTURES[:few], (1.0, 5.0))
-    return StarList(x, y, flux, error, width, roundness, field.sky.level, field.sky.noise, *field.data.shape, ladder)
+    sky, (rows, columns) = field.sky, field.data.shape
+    return StarList(x, y, flux, error, width, roundness, sky.level, sky.noise, rows, columns, ladder)
 
 
 def _repeated(x: Values, y: Values, radius: float) -> Mask:
