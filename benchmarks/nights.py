@@ -126,6 +126,11 @@ class NightRow:
     dropped: tuple[str, ...] = field(default_factory=tuple)
 
 
+def cases(*words: str) -> tuple[Case, ...]:
+    """Return the cases whose names have one of the words; all without a word."""
+    return tuple(case for case in CASES if not words or any(word in case.name for word in words))
+
+
 def _case(name: str, *, bayer: str | None = None, **options: object) -> Case:
     """Return a case; what is no field of `Case` is the night's."""
     own = {key: options.pop(key) for key in ("calibration", "keeps", "drops", "refused") if key in options}
@@ -286,9 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int)
     given = parser.parse_args(arguments)
     rows = []
-    for case in CASES:
-        if given.words and not any(word in case.name for word in given.words):
-            continue
+    for case in cases(*given.words):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure_night(case, Path(folder), given.workers))
         for line in (rows[-1].problem, *rows[-1].dropped):

@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from astropy.io import fits
 
 from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.fits.observing import FLUX_EXPOSURE
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
@@ -80,6 +82,11 @@ def _summary(values: list[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "max": float(np.max(values))}
 
 
+def _median(values: npt.NDArray[Any]) -> float:
+    """Return the median, NaN of nothing."""
+    return float(np.median(values)) if values.size else float("nan")
+
+
 def measure_master(
     night: RawNight, group: Any, names: list[str], image: npt.NDArray[Any], to_reference: Affine
 ) -> Result:
@@ -96,7 +103,7 @@ def measure_master(
     radius = max(7.0, 1.6 * night.fwhm[1])
     alone = distance.min(axis=1) > 2.2 * radius
     through = float(np.mean([night.transparency(names.index(frame.path.name)) for frame in group.kept]))
-    if group.levels != "none":  # fluxes are those of the reference then
+    if FLUX_EXPOSURE in fits.getheader(group.paths[-1]):  # fluxes are those of the reference
         through = night.transparency(names.index(Path(group.reference).name))
     if dict(group.masters).get("flat"):
         through *= float(np.median(night.flat))  # a flat is divided by its median: that of the response becomes 1
@@ -118,12 +125,12 @@ def measure_master(
         every = np.hypot(found.x[:, None] - on_canvas[seen, 0], found.y[:, None] - on_canvas[seen, 1]).min(axis=0) < 1.5
         result["RGB"[channel]] = {
             "stars": int(bright.sum()),
-            "flux_bias_percent": 100 * float(np.median(ratio)),
-            "flux_scatter_percent": 100 * 1.4826 * float(np.median(np.abs(ratio - np.median(ratio)))),
-            "offset_x_px": float(np.median(found.x[partner] - x[hit])),
-            "offset_y_px": float(np.median(found.y[partner] - y[hit])),
-            "place_error_px": float(np.median(np.hypot(found.x[partner] - x[hit], found.y[partner] - y[hit]))),
-            "completeness": float(every.mean()),
+            "flux_bias_percent": 100 * _median(ratio),
+            "flux_scatter_percent": 100 * 1.4826 * _median(np.abs(ratio - _median(ratio))),
+            "offset_x_px": _median(found.x[partner] - x[hit]),
+            "offset_y_px": _median(found.y[partner] - y[hit]),
+            "place_error_px": _median(np.hypot(found.x[partner] - x[hit], found.y[partner] - y[hit])),
+            "completeness": float(every.mean()) if every.size else float("nan"),
             "lost": _lost(data, on_canvas[seen], through * fluxes[seen, channel], night.fwhm[1]),
             "fwhm": found.fwhm,
             "stars_true": int(seen.sum()),
