@@ -157,6 +157,8 @@ def test_a_reused_tile_keeps_what_is_known_of_its_frames(finished: Path, tmp_pat
     for one, other in zip(before, after, strict=True):
         assert one["pictures"] == other["pictures"]
         assert one["numbers"] == other["numbers"]
+        assert one["names"] == other["names"]
+    assert after[0]["folder"] == str(again / "night" / "tile_1") + "/"
 
 
 @pytest.mark.slow

@@ -180,6 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
                 maps=arguments.maps,
                 seconds=time.perf_counter() - began,
                 prepared=prepared,
+                chosen=choice.lines,
                 excluded=tuple(excluded),
             )
             write_stack_page(outputs.report, stack, overwrite=arguments.overwrite)

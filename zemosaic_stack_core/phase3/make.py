@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -46,6 +47,8 @@ _LOGGER = logging.getLogger(__name__)
 # What fails a tile alone. Not KeyboardInterrupt: that ends the run.
 _FAILURES = (ZemosaicError, OSError, MemoryError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
 _OLD = ".old"
+# Details of a tile that are true of its file, not of the run that made it.
+_LASTING = ("prepared", "chosen", "advice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,9 @@ class _TileWork:
         record = self._record(TileOutcome.REUSED, result, frame_qualities(result, ()))
         if earlier is not None and earlier.signature == self.signature:
             known = {name: getattr(earlier, name) for name in ("dropped", "gpu_attempts", "frames", "worst_frames")}
-            record = replace(record, **{name: value for name, value in known.items() if value})
+            known["frames"] = _renamed(earlier.frames, self.spec.frames)
+            details = {name: value for name, value in earlier.details.items() if name in _LASTING}
+            record = replace(record, details=details, **{name: value for name, value in known.items() if value})
         return MadeTile(record=record, inputs=self.input_rows, pictures=tile_pictures(result, self.maker.plan))
 
     def make(self) -> MadeTile:
@@ -188,7 +193,14 @@ class _TileWork:
         except OSError as problem:
             _LOGGER.warning("tile %d: the older %s can't be renamed: %s", self.spec.tile_id, self.target, problem)
         record = TileRecord.without_file(self.spec, TileOutcome.FAILED, reason)
-        return replace(record, signature=self.signature, dropped=self.dropped, check_seconds=self.check_seconds)
+        frames = tuple(FrameQuality(name=frame.name, dropped=frame.reason) for frame in self.dropped)
+        return replace(
+            record,
+            signature=self.signature,
+            dropped=self.dropped,
+            frames=frames,
+            check_seconds=self.check_seconds,
+        )
 
     def _check_spec(self) -> None:
         """Raise where the plan has no frames for the tile, or somebody else's file has its name."""
@@ -304,6 +316,12 @@ class _TileWork:
             frames_given=self.given,
             check_seconds=self.check_seconds,
         )
+
+
+def _renamed(frames: Sequence[FrameQuality], paths: Sequence[Path]) -> tuple[FrameQuality, ...]:
+    """Return the frames of an earlier run under the names that they have now: a night that was moved is reused."""
+    now = {path.name: os.fspath(path) for path in paths}
+    return tuple(replace(frame, name=now.get(Path(frame.name).name, frame.name)) for frame in frames)
 
 
 def _outcome(result: StackResult) -> TileOutcome:

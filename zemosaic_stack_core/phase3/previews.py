@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.master.pictures import MISSING_COLOR, bin_down, color_map, rejection_map, stretch
+from zemosaic_stack_core.master.pictures import (
+    MISSING_COLOR,
+    apply_stretch,
+    bin_down,
+    color_map,
+    find_stretch,
+    rejection_map,
+    stretch,
+)
 from zemosaic_stack_core.stacking.result import StackResult
 
 # Of all pictures in a page together, as the page holds them.
@@ -38,6 +46,8 @@ _HISTOGRAM_SAMPLES = 2**17
 _MOST_MEASURED = 2000
 # Rows of a frame that a row of its picture is made of, at most: enough for a trail to be seen.
 _ROWS_READ = 2
+# Rows of a picture that are made at once.
+_PICTURE_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -133,27 +143,33 @@ def frame_picture(source: FrameSource, side: int, files: FilePool) -> str:
     factor = max(1, round(max(source.rows, source.columns) / side))
     if source.channels == 1 and source.dtype.kind in "iu" and factor > 1:
         factor += factor % 2  # whole cells of what may be a Bayer mosaic
-    small = np.empty((-(-source.rows // factor), -(-source.columns // factor), source.channels), np.float32)
-    for row in range(small.shape[0]):
-        start = row * factor
-        small[row] = _bin_rows(_read(source, start, min(start + min(factor, _ROWS_READ), source.rows), files), factor)
-    return _address(stretch(small), _FRAME_QUALITY)
+    reach = min(factor, _ROWS_READ)
+    starts = range(0, source.rows - reach + 1, factor)
+    rows: npt.NDArray[Any] = np.empty((source.channels, reach, source.columns), source.dtype)
+    # A band of picture rows at a time: NumPy's calls are dear for one, and all of a large frame take memory.
+    bands = []
+    for first in range(0, len(starts), _PICTURE_ROWS):
+        band = np.empty((len(starts[first : first + _PICTURE_ROWS]), *rows.shape), np.float32)
+        for place, start in enumerate(starts[first : first + _PICTURE_ROWS]):
+            source.read_rows(start, start + reach, rows, files)
+            band[place] = rows
+        bands.append(_bin_band(band, factor))
+    small = np.concatenate(bands)
+    return _address(apply_stretch(small, find_stretch(small[::2, ::2])), _FRAME_QUALITY)
 
 
-def _read(source: FrameSource, start: int, stop: int, files: FilePool) -> npt.NDArray[np.float32]:
-    """Return rows of a frame, shape (channel, row, column)."""
-    rows: npt.NDArray[Any] = np.empty((source.channels, stop - start, source.columns), source.dtype)
-    source.read_rows(start, stop, rows, files)
-    return rows.astype(np.float32)
+def _bin_band(band: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
+    """Return the means of the finite samples of blocks as wide as `factor`, shape (row, block, channel); NaN of none.
 
-
-def _bin_rows(rows: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
-    """Return the means of the finite samples of blocks as wide as `factor`, shape (block, channel); NaN of none."""
-    finite = np.isfinite(rows)
-    edges = np.arange(0, rows.shape[2], factor)
-    total = np.add.reduceat(np.where(finite, rows, np.float32(0.0)).sum(axis=1), edges, axis=1)
-    count = np.add.reduceat(finite.sum(axis=1), edges, axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32).T
+    `band` is of shape (row, channel, line, column): the lines of a row are averaged too.
+    """
+    edges = np.arange(0, band.shape[3], factor)
+    finite = np.isfinite(band)
+    lines = band if finite.all() else np.where(finite, band, np.float32(0.0))
+    total = np.add.reduceat(lines.sum(axis=2), edges, axis=2)
+    count = np.add.reduceat(finite.sum(axis=2, dtype=np.float32), edges, axis=2)
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return np.moveaxis(mean, 1, 2)
 
 
 def _address(picture: npt.NDArray[np.uint8], quality: int) -> str:

@@ -38,6 +38,8 @@ class OneStack:
     # Of the command so far.
     seconds: float
     prepared: PreparedGroup | None = None
+    # Options that were chosen for the frames, and why.
+    chosen: Sequence[str] = ()
     # Frames that were left out on request.
     excluded: tuple[Path, ...] = ()
 
@@ -66,7 +68,7 @@ def write_stack_page(path: Path, stack: OneStack, *, overwrite: bool = False) ->
         gpu_attempts=result.facts.gpu_attempts,
         seconds=stack.seconds,
         stack_seconds=result.facts.seconds,
-        details={} if prepared is None else {"prepared": group_facts(prepared)},
+        details={"chosen": list(stack.chosen)} | ({} if prepared is None else {"prepared": group_facts(prepared)}),
     )
     end = datetime.now(UTC)
     facts = result.facts

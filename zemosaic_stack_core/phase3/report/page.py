@@ -343,6 +343,11 @@ def _tile_facts(tile: Json) -> Iterator[tuple[str, str]]:
         yield "pixels without a value", percent_text(tile["empty_pixels"])
         yield "size", " x ".join(map(str, tile["shape"][:2])) + " pixels" + ", color" * (len(tile["shape"]) > 2)
         yield "file", tile["file"]
+    for line in tile["details"].get("chosen", ()):
+        option, _, choice = line.partition(" ")
+        yield option, choice
+    if tile["details"].get("advice"):
+        yield "advice", tile["details"]["advice"]
     prepared = tile["details"].get("prepared")
     if prepared:
         yield "registered by", f"{prepared['alignment']}: {prepared['why']}"
@@ -370,7 +375,8 @@ def _options(report: Json) -> tuple[Json, Json]:
     options, defaults = report["options"], asdict(StackOptions())
     chosen = {name: value for name, value in options.items() if name in _SHOWN or value != defaults.get(name)}
     left = {name: value for name, value in options.items() if name not in chosen}
-    return {**chosen, **report["settings"]}, left
+    settings = {name: value for name, value in report["settings"].items() if value is not None}
+    return {**chosen, **settings}, left
 
 
 def _machine(report: Json) -> Json:

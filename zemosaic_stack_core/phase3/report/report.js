@@ -313,12 +313,14 @@
     const head = (key, title, unit) => h("th", { scope: "col", "aria-sort": sorting.key === key ? (sorting.sign > 0 ? "ascending" : "descending") : null },
       h("button", { "data-focus": "sort-" + key, click: () => ((sorting = { key, sign: sorting.key === key ? -sorting.sign : 1 }), drawBench()) },
         title + (sorting.key === key ? (sorting.sign > 0 ? " \u2191" : " \u2193") : ""), unit ? h("small", {}, unit) : null));
-    const hasTime = tile.dates.some((date) => date !== null);
+    const dates = tile.dates.filter((date) => date !== null);
+    const hasTime = dates.length > 0, hasDays = hasTime && Math.max(...dates) - Math.min(...dates) > 86400;
+    const when = (date) => (date === null ? "" : hasDays ? moment(date).slice(0, 16) : clock(date, 19));
     const rows = frames.slice(0, MOST_ROWS).map((frame) => h("tr", { class: out.has(frame.path) ? "out" : frame.dropped ? "lost" : null },
       h("td", {}, h("input", { type: "checkbox", "aria-label": "leave out " + frame.name, "data-focus": "tick-" + frame.index, checked: out.has(frame.path), change: (event) => leaveOut([frame.path], event.target.checked) })),
       h("th", { scope: "row" }, h("button", { class: "open", click: () => openViewer(frames, frames.indexOf(frame)) }, frame.name),
         frame.dropped ? h("span", { class: "why" }, "dropped: " + frame.dropped) : null, frame.note ? h("span", { class: "note" }, frame.note) : null),
-      hasTime ? h("td", { "data-title": "time" }, frame.date === null ? "" : clock(frame.date, 19)) : null,
+      hasTime ? h("td", { "data-title": "time" }, when(frame.date)) : null,
       shown.map((column) => h("td", { "data-title": column.title }, show(frame[column.key], column), frame[column.key] == null || !column.unit || column.unit.length > 2 ? null : h("b", { class: "unit" }, " " + column.unit)))));
     const table = h("table", { class: "frames" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col", "aria-label": "leave out" }), head("name", "Frame"), hasTime ? head("when", "Time", "UTC") : null, shown.map((column) => head(column.key, column.title, column.unit)))),
@@ -465,7 +467,12 @@
     current = asked || current || first;
     if (!current) return;
     redraw();
-    if (asked) byId("bench").scrollIntoView();
+    if (asked) {
+      const title = byId("bench").querySelector("h2");
+      title.tabIndex = -1;
+      title.scrollIntoView();
+      title.focus({ preventScroll: true });
+    }
   }
   addEventListener("hashchange", choose);
   choose();
