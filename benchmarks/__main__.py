@@ -22,12 +22,13 @@ from .gpu_cases import TINY as TINY_CARD
 from .gpu_cases import GpuRow
 from .kernel import measure_kernel
 from .memory import measure_memory
+from .nddata import measure_nddata
 from .programs import installed_programs
 from .scaling import measure_scaling
-from .tables import comparison_table, gpu_table, kernel_table, memory_table, scaling_table
+from .tables import comparison_table, gpu_table, kernel_table, memory_table, nddata_table, scaling_table
 from .workloads import FULL, TINY
 
-PARTS = ("compare", "kernel", "memory", "scaling")
+PARTS = ("compare", "kernel", "memory", "nddata", "scaling")
 # Proves and times a card; only by its name.
 GPU = "gpu"
 
@@ -73,6 +74,10 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> int:
         memory = measure_memory(folder, is_tiny=arguments.tiny)
         found["memory"] = [asdict(row) for row in memory]
         texts.append(memory_table(memory))
+    if "nddata" in parts:
+        nddata = measure_nddata(folder, repeat=arguments.repeat, is_tiny=arguments.tiny)
+        found["nddata"] = [asdict(row) for row in nddata]
+        texts.append(nddata_table(nddata))
     if "scaling" in parts:
         scaling = measure_scaling(folder, is_tiny=arguments.tiny)
         found["scaling"] = [asdict(row) for row in scaling]

@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from astropy.io import fits
 
 from zemosaic_stack_core import StackOptions, stack
+from zemosaic_stack_core.fits.observing import FLUX_EXPOSURE
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
@@ -47,7 +49,7 @@ def truth(night: RawNight, options: PrepareOptions, folder: Path, workers: int |
     for frame in group.kept:
         index = names.index(frame.path.name)
         true = night.transform(index).then(to_canvas)
-        errors.append(_transform_error(frame, true, night.shape))
+        errors.append(transform_error(frame, true, night.shape))
     result: Result = {
         "frames": night.n_frames,
         "kept": len(group.kept),
@@ -63,11 +65,11 @@ def truth(night: RawNight, options: PrepareOptions, folder: Path, workers: int |
     }
     for rejection in ("none", "mad_clip"):
         master = stack(group.paths, options=StackOptions(rejection=rejection, normalization="additive"))
-        result[f"stack_{rejection}"] = _measure(night, group, names, master.image, to_canvas)
+        result[f"stack_{rejection}"] = measure_master(night, group, names, master.image, to_canvas)
     return result
 
 
-def _transform_error(frame: Any, true: Affine, shape: tuple[int, int]) -> tuple[float, float, float]:
+def transform_error(frame: Any, true: Affine, shape: tuple[int, int]) -> tuple[float, float, float]:
     """Return shift, rotation and scale against the truth."""
     x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
     dx, dy = true.shift_at(x, y)
@@ -80,7 +82,14 @@ def _summary(values: list[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "max": float(np.max(values))}
 
 
-def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[Any], to_reference: Affine) -> Result:
+def _median(values: npt.NDArray[Any]) -> float:
+    """Return the median, NaN of nothing."""
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def measure_master(
+    night: RawNight, group: Any, names: list[str], image: npt.NDArray[Any], to_reference: Affine
+) -> Result:
     """Compare a master with the scene it was made of."""
     import sep
 
@@ -91,12 +100,12 @@ def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[A
     inside = np.all((on_canvas > low) & (on_canvas < high), axis=1)
     distance = np.hypot(*(on_canvas[:, np.newaxis] - on_canvas[np.newaxis]).transpose(2, 0, 1))
     np.fill_diagonal(distance, 1e9)
-    radius = 7.0
+    radius = max(7.0, 1.6 * night.fwhm[1])
     alone = distance.min(axis=1) > 2.2 * radius
     through = float(np.mean([night.transparency(names.index(frame.path.name)) for frame in group.kept]))
-    if group.levels != "none":  # fluxes are those of the reference then
+    if FLUX_EXPOSURE in fits.getheader(group.paths[-1]):  # fluxes are those of the reference
         through = night.transparency(names.index(Path(group.reference).name))
-    if dict(group.masters)["flat"]:
+    if dict(group.masters).get("flat"):
         through *= float(np.median(night.flat))  # a flat is divided by its median: that of the response becomes 1
     result: Result = {}
     planes = [(1, image)] if image.ndim == 2 else [(channel, image[..., channel]) for channel in range(3)]
@@ -116,12 +125,13 @@ def _measure(night: RawNight, group: Any, names: list[str], image: npt.NDArray[A
         every = np.hypot(found.x[:, None] - on_canvas[seen, 0], found.y[:, None] - on_canvas[seen, 1]).min(axis=0) < 1.5
         result["RGB"[channel]] = {
             "stars": int(bright.sum()),
-            "flux_bias_percent": 100 * float(np.median(ratio)),
-            "flux_scatter_percent": 100 * 1.4826 * float(np.median(np.abs(ratio - np.median(ratio)))),
-            "offset_x_px": float(np.median(found.x[partner] - x[hit])),
-            "offset_y_px": float(np.median(found.y[partner] - y[hit])),
-            "place_error_px": float(np.median(np.hypot(found.x[partner] - x[hit], found.y[partner] - y[hit]))),
-            "completeness": float(every.mean()),
+            "flux_bias_percent": 100 * _median(ratio),
+            "flux_scatter_percent": 100 * 1.4826 * _median(np.abs(ratio - _median(ratio))),
+            "offset_x_px": _median(found.x[partner] - x[hit]),
+            "offset_y_px": _median(found.y[partner] - y[hit]),
+            "place_error_px": _median(np.hypot(found.x[partner] - x[hit], found.y[partner] - y[hit])),
+            "completeness": float(every.mean()) if every.size else float("nan"),
+            "lost": _lost(data, on_canvas[seen], through * fluxes[seen, channel], night.fwhm[1]),
             "fwhm": found.fwhm,
             "stars_true": int(seen.sum()),
         }
@@ -161,9 +171,21 @@ def _noise(
             if previous is not None:  # neighbors' difference: gradients of the sky cancel
                 differences.append(value - previous)
             previous = value
-    return (
-        float(1.4826 * np.median(np.abs(differences)) / np.sqrt(2) / ideal) if len(differences) > 30 else float("nan")
-    )
+    if len(differences) <= 30:
+        return float("nan")
+    off = np.abs(np.array(differences) - np.median(differences))  # the steepest gradients don't cancel
+    return float(1.4826 * np.median(off) / np.sqrt(2) / ideal)
+
+
+def _lost(data: npt.NDArray[Any], places: npt.NDArray[Any], fluxes: npt.NDArray[Any], fwhm: float) -> float:
+    """Return the part of stars of which less than half the light is there; NaN where there are few."""
+    import sep
+
+    if len(places) < 8:
+        return float("nan")
+    inner = (2.5 * fwhm, 2.5 * fwhm + 5)
+    found, _, _ = sep.sum_circle(data, *places.T.copy(), fwhm, bkgann=inner, subpix=9)
+    return float(np.mean(found < 0.5 * fluxes))
 
 
 def kernels() -> Result:

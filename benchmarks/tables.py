@@ -8,6 +8,7 @@ from .comparing import ComparisonRow
 from .gpu_cases import GpuRow
 from .kernel import KernelRow
 from .memory import MemoryRow
+from .nddata import NddataRow
 from .programs import OURS
 from .scaling import ScalingRow
 
@@ -103,6 +104,36 @@ def scaling_table(rows: Iterable[ScalingRow]) -> str:
         for row in rows
     ]
     return _table(("varied", "frames", "pixels", "workers", "wall s", "CPU ns per sample", "peak MB"), lines)
+
+
+def nddata_table(rows: Sequence[NddataRow]) -> str:
+    """Return each combination's time and memory beside ccdproc's."""
+    lines = []
+    for row in rows:
+        peers = (one for one in rows if (one.case, one.method, one.clip) == (row.case, row.method, row.clip))
+        theirs = next((one for one in peers if one.program == "ccdproc"), None)
+        beside = (
+            ("", "") if theirs is None else (f"{row.cpu / theirs.cpu:.3f}", f"{row.peak / max(theirs.peak, 1):.2f}")
+        )
+        lines.append(
+            (
+                *(row.case, row.method, row.clip, row.program, f"{row.cpu:.3f}", beside[0]),
+                *(f"{row.peak / 1e6:.0f}", beside[1], f"{row.result / 1e6:.0f}", f"{row.first_cpu:.2f}"),
+            )
+        )
+    titles = (
+        "case",
+        "method",
+        "clip",
+        "program",
+        "CPU s",
+        "x ccdproc",
+        "peak MB",
+        "x ccdproc",
+        "result MB",
+        "first CPU s",
+    )
+    return _table(titles, lines)
 
 
 def gpu_table(rows: Sequence[GpuRow]) -> str:

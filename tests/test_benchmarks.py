@@ -14,6 +14,7 @@ from benchmarks.__main__ import main
         ("compare", {"workload", "operation", "program", "wall", "cpu", "peak", "problem"}),
         ("kernel", {"frames", "case", "ns", "yardstick"}),
         ("memory", {"case", "input_bytes", "promised", "peak"}),
+        ("nddata", {"case", "method", "clip", "program", "cpu", "first_cpu", "peak", "result"}),
         ("scaling", {"varied", "frames", "wall", "cpu_ns", "peak"}),
     ],
 )
@@ -32,4 +33,6 @@ def test_a_part_runs_and_writes_its_table(part, columns, tmp_path):
 def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["speed"])
-    assert "speed: no such part; expected some of compare, kernel, memory, scaling, gpu" in capsys.readouterr().err
+    assert (
+        "speed: no such part; expected some of compare, kernel, memory, nddata, scaling, gpu" in capsys.readouterr().err
+    )

@@ -170,6 +170,36 @@ def test_extrema_are_those_of_scaled_frames():
     assert np.all(combiner.average_combine().data == 400.0)
 
 
+def test_a_clip_and_a_combination_in_one_pass_are_as_one_after_the_other():
+    """A clip waits for what follows; scaling, masks, weights of zero and another clip after it don't change it."""
+    found, expected = Combiner(noisy()), Combiner(noisy())
+    for combiner in (found, expected):
+        combiner.scaling = np.linspace(1.0, 1.2, 9)
+        combiner.sigma_clipping(2.0, 2.0, func="median")
+    masks = expected.data_arr.mask
+    assert masks.sum() > sum(ccd.mask.sum() for ccd in expected.ccd_list)
+    for method in METHODS:
+        one, other = (getattr(combiner, f"{method}_combine")() for combiner in (found, expected))
+        np.testing.assert_allclose(one.data, other.data, rtol=1e-6)
+        np.testing.assert_allclose(one.uncertainty.array, other.uncertainty.array, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(one.mask, other.mask)
+    weights = np.r_[0.0, np.ones(8)]
+    found.weights = expected.weights = weights
+    np.testing.assert_allclose(found.average_combine().data, expected.average_combine().data, rtol=1e-6)
+    for act in (
+        lambda combiner: setattr(combiner, "scaling", None),
+        lambda combiner: combiner.median_combine(scale_to=3.0),
+        lambda combiner: combiner.sum_combine(sum_func=np.ma.sum),
+        lambda combiner: combiner.minmax_clipping(min_clip=0.0),
+        lambda combiner: combiner.sigma_clipping(None, None),
+    ):
+        combiner = Combiner(noisy())
+        combiner.scaling = np.linspace(1.0, 1.2, 9)
+        combiner.sigma_clipping(2.0, 2.0, func="median")
+        act(combiner)
+        np.testing.assert_array_equal(combiner.data_arr.mask, masks)
+
+
 def test_minmax_clipping_sees_frames_as_they_are():
     combiner = Combiner(ccds_of(100.0, 110.0, 60000.0))
     combiner.scaling = [1.0, 1.0, 1e-3]
@@ -330,6 +360,29 @@ def test_answers_are_in_the_callers_library(backend):
     if backend.id == "array-api-strict":
         assert found.data.device == frames[0].data.device
     np.testing.assert_array_equal(found.mask, known.mask)
+
+
+def test_dask_arrays_are_computed_once():
+    array = pytest.importorskip("dask.array", reason="dask is not installed (extra dask)")
+    computed = []
+
+    def block(index):
+        computed.append(index)
+        return np.full((4, 5), float(index))
+
+    frames = [
+        CCDData(
+            array.map_blocks(lambda _, index=index: block(index), array.zeros((4, 5)), meta=np.empty((0, 0))), unit="s"
+        )
+        for index in range(4)
+    ]
+    combiner = Combiner(frames)
+    combiner.clip_extrema(nhigh=1)
+    combiner.scaling = [1.0, 1.0, 1.0, 1.0]
+    combiner.sigma_clipping(func="median")
+    assert np.all(np.asarray(combiner.median_combine().data) == 1.0)
+    assert np.all(np.asarray(combiner.average_combine().data) == 1.0)
+    assert sorted(computed) == [0, 1, 2, 3]
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zemosaic_stack_core.prepare.canvas.level_match import match_levels, see_different_skies
+from zemosaic_stack_core.prepare.canvas.level_match import match_levels, see_different_skies, see_other_parts
 from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_medians, medians_of_others, sky_scatter
 
 ROWS, COLUMNS = 192, 256
@@ -138,10 +138,14 @@ def test_a_surface_is_straight_between_the_centers_of_boxes() -> None:
     assert level.parts != Level(scale=1.0, offset=(0.0,), x_slope=(0.0,), y_slope=(0.0,), surface=surface + 1).parts
 
 
-@pytest.mark.parametrize(("move", "differ"), [(0, False), (20, False), (100, True)])
-def test_dithered_frames_see_the_same_sky(move: int, *, differ: bool) -> None:
+@pytest.mark.parametrize(
+    ("move", "differ", "other"), [(0, False, False), (20, False, False), (70, True, False), (200, True, True)]
+)
+def test_dithered_frames_see_the_same_sky(move: int, *, differ: bool, other: bool) -> None:
     whole = np.full((400, 500), 1.0, np.float32)
     first, second = whole.copy(), whole.copy()
     first[:, :move] = np.nan
     second[:, 500 - move :] = np.nan
-    assert see_different_skies([box_medians(first), box_medians(second)]) == differ
+    boxes = [box_medians(first), box_medians(second)]
+    assert see_different_skies(boxes) == differ
+    assert see_other_parts(boxes) == other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.stats import sigma_clip
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.array_frames import ArrayFrame
+from zemosaic_stack_core.frames.group import FrameGroup, open_frames
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
 from zemosaic_stack_core.nddata.clipping import MAD_TO_SIGMA, Statistic, clip_options, for_astropy
 from zemosaic_stack_core.nddata.cube import Cube, flat_shape
@@ -20,8 +23,7 @@ from zemosaic_stack_core.stacking.result import StackResult
 
 _Array = npt.NDArray[Any]
 _Function = Callable[..., Any]
-_MEAN = StackOptions(rejection="none")
-_MEDIAN = StackOptions(rejection="none", combine="median")
+_NO_RULE = StackOptions(rejection="none")
 
 
 class Combiner:
@@ -71,6 +73,9 @@ class Combiner:
         self._space = Namespace.of(first.data)
         self._shape = shape_of(first.data)
         self._masks = [_mask_of(ccd) for ccd in self.ccd_list]
+        # What the last clip rejects, until someone looks: a combination then does both in one pass.
+        self._rule = _NO_RULE
+        self._opened: FrameGroup | None = None
         self._cube: np.ma.MaskedArray[Any, Any] | None = None
         self._weights: Any = None
         self._scaling: _Array | None = None
@@ -83,6 +88,7 @@ class Combiner:
     @property
     def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
         """The frames as one masked array of NumPy's, a copy from now on combined in their place."""
+        self._settle()
         if self._cube is None:
             kind = host_dtype(self._dtype)
             values = np.empty((len(self.ccd_list), *self._shape), kind if kind.kind == "f" else np.float64)
@@ -121,6 +127,7 @@ class Combiner:
 
     @scaling.setter
     def scaling(self, value: Sequence[float] | _Function | None) -> None:
+        self._settle()
         if value is None:
             self._scaling = None
             return
@@ -137,12 +144,17 @@ class Combiner:
 
         Masked samples count, as in ccdproc; NaN do not. Of equal samples all are masked or none.
         """
+        rule = StackOptions(rejection="minmax", n_low=nlow or 0, n_high=nhigh or 0)
+        self._settle()
         cube = self._flat()
-        options = StackOptions(rejection="minmax", n_low=nlow or 0, n_high=nhigh or 0)
-        self._reject(Cube(cube.frames, (None,) * len(cube.frames), cube.scales).outside(options))
+        if all(mask is None for mask in cube.masks):
+            self._reject_by(rule)
+        else:
+            self._reject(Cube(cube.frames, (None,) * len(cube.frames), cube.scales).outside(rule))
 
     def minmax_clipping(self, min_clip: float | None = None, max_clip: float | None = None) -> None:
         """Mask samples below `min_clip` or above `max_clip`, before any scaling."""
+        self._settle()
         outside = []
         for frame, samples in enumerate(self._flat().frames):
             values = to_host(samples, f"frame {frame}")
@@ -182,7 +194,8 @@ class Combiner:
         if kwd.keys() == {"maxiters"}:
             options = clip_options(low_thresh, high_thresh, func, dev_func, kwd["maxiters"])
         if options is not None:
-            self._reject(self._flat().outside(options))
+            self._settle()
+            self._reject_by(options)
             return
         bounds = (np.inf if one is None else abs(one) for one in (low_thresh, high_thresh))
         kwd = {"axis": 0, **kwd} | dict(zip(("sigma_lower", "sigma_upper"), bounds, strict=True))
@@ -209,11 +222,11 @@ class Combiner:
         """
         if self._weights is not None:
             raise InvalidInputError("weights with median_combine; expected weights None, or another combination")
-        cube = self._flat(scale_to)
-        result = cube.stack(_MEDIAN, ("coverage",))
         values = None if median_func is uncertainty_func is None else self._values(scale_to)
+        cube, rule = self._flat(scale_to), self._rule
+        result = cube.stack(replace(rule, combine="median"), ("coverage",))
         if uncertainty_func is None:
-            error = MAD_TO_SIGMA * cube.stack(_MEDIAN, center=result.image).image.astype(np.float64)
+            error = MAD_TO_SIGMA * cube.deviation(result.image, rule).astype(np.float64)
         else:
             error = _called(uncertainty_func, values)
         image = result.image if median_func is None else _called(median_func, values)
@@ -271,7 +284,7 @@ class Combiner:
         CCDData
             0 where no sample is left. Its uncertainty is that of `average_combine` times the sum of the weights.
         """
-        result, error = self._mean(scale_to, uncertainty_func)
+        result, error = self._mean(scale_to, uncertainty_func, "weight_map")
         total = np.asarray(result.weight_map, np.float64)
         image: Any = np.nan_to_num(result.image.astype(np.float64)) * total
         if sum_func is not None:
@@ -279,31 +292,55 @@ class Combiner:
             image = _called(sum_func, values if self._weights is None else values * self._weight_cube())
         return self._ccd(image, _coverage(result), error * total)
 
-    def _mean(self, scale_to: Any, uncertainty_func: _Function | None) -> tuple[StackResult, _Array]:
-        """Return the mean with its maps, and its uncertainty, ddof 0."""
-        result = self._flat(scale_to).stack(_MEAN, ("coverage", "weight_map", "variance"), self._flat_weights())
+    def _mean(self, scale_to: Any, uncertainty_func: _Function | None, *maps: str) -> tuple[StackResult, _Array]:
+        """Return the mean, with its coverage and more maps, and its uncertainty, ddof 0."""
+        weights = self._flat_weights()
+        values = None if uncertainty_func is None else self._values(scale_to)
+        if weights is not None and not np.all(
+            weights > 0.0
+        ):  # a rule knows no weights, and samples without are missing
+            self._settle()
+        result = self._flat(scale_to).stack(self._rule, ("coverage", "variance", *maps), weights)
         coverage = _coverage(result)
         if uncertainty_func is not None:
-            return result, _over_root(_called(uncertainty_func, self._values(scale_to)), coverage)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            error = np.sqrt(np.asarray(result.variance, np.float64) * ((coverage - 1.0) / coverage))
+            return result, _over_root(_called(uncertainty_func, values), coverage)
+        n = np.arange(len(self.ccd_list) + 1)
+        error = np.asarray(result.variance, np.float64)
+        error *= ((n - 1.0) / np.maximum(n, 1))[coverage]
+        np.sqrt(error, out=error)
         error[coverage == 1] = 0.0
         return result, error
 
     def _flat(self, scale_to: Any = None) -> Cube:
         """Return the frames as images of two axes, with their masks and scales."""
+        if scale_to is not None:  # the last clip saw other values
+            self._settle()
         shape, count = flat_shape(self._shape), len(self.ccd_list)
         if self._cube is not None:
             frames = list(self._cube.data.reshape(count, *shape))
             masks = [mask if mask.any() else None for mask in np.ma.getmaskarray(self._cube).reshape(count, *shape)]
         else:
-            frames = [_reshaped(ccd.data, shape) for ccd in self.ccd_list]
+            if self._opened is None:  # which computes dask arrays, once for all passes
+                self._opened = open_frames([_reshaped(ccd.data, shape) for ccd in self.ccd_list])
+            frames = [source.array for source in self._opened.sources if isinstance(source, ArrayFrame)]
             masks = self._masks
         factors = self._scaling if scale_to is None else np.asarray(scale_to, np.float64)
         if factors is None:
             return Cube(tuple(frames), tuple(masks))
         scales = tuple(np.broadcast_to(factors.ravel(), count).tolist())
         return Cube(tuple(frames), tuple(masks), scales)
+
+    def _reject_by(self, rule: StackOptions) -> None:
+        """Let a rule mask samples: at once where someone may be looking at the masks."""
+        self._rule = rule
+        if self._cube is not None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Mask what the last clip rejects."""
+        if self._rule is not _NO_RULE:
+            rule, self._rule = self._rule, _NO_RULE
+            self._reject(self._flat().outside(rule))
 
     def _reject(self, outside: Sequence[_Array]) -> None:
         """Mask samples, of which there is an image of two axes for each frame."""
@@ -316,13 +353,14 @@ class Combiner:
 
     def _masked(self, frame: int) -> np.ma.MaskedArray[Any, Any]:
         """Return a frame as a masked array of its own shape, not scaled."""
-        cube = self._flat(1.0)
+        cube = self._flat()
         mask = cube.masks[frame]
         values = to_host(cube.frames[frame], f"frame {frame}").astype(np.float64).reshape(self._shape)
         return np.ma.array(values, mask=False if mask is None else mask.reshape(self._shape))
 
     def _values(self, scale_to: Any) -> np.ma.MaskedArray[Any, Any]:
         """Return the scaled frames for a function of the caller's, NaN where masked, for those that ignore masks."""
+        self._settle()
         scales = self._flat(scale_to).scales or (1.0,) * len(self.ccd_list)
         values = np.ma.stack([self._masked(frame) * scale for frame, scale in enumerate(scales)])
         mask = np.ma.getmaskarray(values) | ~np.isfinite(values.data)
@@ -346,12 +384,11 @@ class Combiner:
     def _ccd(self, image: Any, coverage: _Array, error: _Array) -> CCDData:
         """Return a result in the caller's array library."""
         kind = host_dtype(self._dtype)
+        error = self._space.give(error.reshape(self._shape), kind if kind.kind == "f" else np.float64)
         ccd = CCDData(
             self._space.give(np.reshape(image, self._shape), kind),
             unit=self.unit,
-            uncertainty=StdDevUncertainty(
-                self._space.give(error.reshape(self._shape), kind if kind.kind == "f" else np.float64)
-            ),
+            uncertainty=StdDevUncertainty(error, copy=False),
         )
         ccd.mask = (coverage == 0).reshape(self._shape)  # NumPy's in any case: astropy sees to that
         ccd.meta["NCOMBINE"] = len(self.ccd_list)

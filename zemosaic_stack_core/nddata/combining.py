@@ -28,9 +28,9 @@ from zemosaic_stack_core.nddata.namespaces import Namespace
 METHODS = ("average", "median", "sum")
 # Arguments of `CCDData.read` that bands of rows can be read by; with others a file is read whole.
 _BY_ROWS = {"unit", "hdu", "hdu_mask"}
-# Of a band, bytes a sample: mask and what is compared for it; a pixel: answers, float64; a sample of which a function
+# Of a band, bytes a sample: its mask and what is added to it; a pixel: answers, float64; a sample of which a function
 # of the caller's sees copies.
-_SAMPLE_BYTES, _PIXEL_BYTES, _CALLED_BYTES = 6, 64, 32
+_SAMPLE_BYTES, _PIXEL_BYTES, _CALLED_BYTES = 2, 80, 32
 # The rest of the limit is for the stack's own working set.
 _SHARE = 0.5
 
@@ -293,7 +293,7 @@ def _joined(parts: Iterator[tuple[int, CCDData]], rows: int) -> CCDData:
             plane[start : start + len(band)] = band
     give = Namespace.of(part.data).give
     image, mask, error = planes
-    return CCDData(give(image), unit=part.unit, mask=mask, uncertainty=StdDevUncertainty(give(error)))
+    return CCDData(give(image), unit=part.unit, mask=mask, uncertainty=StdDevUncertainty(give(error), copy=False))
 
 
 def _rows_of_mask(ccd: CCDData, rows: slice) -> Any:

@@ -26,12 +26,14 @@ def flat_shape(shape: Sequence[int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ScaledRows:
-    """A frame times a number, or how far that lies from a center, computed as the stack asks for its rows."""
+    """A frame times a number, or how far what is kept of it lies from a center, computed as the stack asks for rows."""
 
     # An array of any library, shape (row, column).
     frame: Any
     scale: float
     center: _Floats | None = None
+    # Lowest and highest sample of each pixel that is kept; None where all are.
+    bounds: tuple[_Floats, _Floats] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,7 +51,10 @@ class ScaledRows:
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, that is, missing
             if self.scale != 1.0:  # rounded once: frames that scaling makes equal are so to the last bit
                 samples = samples.astype(np.float64) * self.scale
-            values = samples.astype(np.float32)
+            values: _Floats = samples.astype(np.float32)
+            if self.bounds is not None:
+                low, high = self.bounds
+                values[(values < low[rows]) | (values > high[rows])] = np.nan
             return values if self.center is None else np.abs(values - self.center[rows])
 
 
@@ -62,25 +67,39 @@ class Cube:
     # One number per frame; None for 1 everywhere.
     scales: tuple[float, ...] | None = None
 
-    def values(self, frame: int) -> _Floats:
-        """Return a frame's samples as the stack sees them."""
-        return ScaledRows(self.frames[frame], 1.0 if self.scales is None else self.scales[frame])[:]
+    def stack(self, options: StackOptions, maps: tuple[str, ...] = (), weights: object = None) -> StackResult:
+        """Stack the frames."""
+        return self._stack(self.frames if self.scales is None else self._scaled(), options, maps, weights)
 
-    def stack(
-        self, options: StackOptions, maps: tuple[str, ...] = (), weights: object = None, center: _Floats | None = None
-    ) -> StackResult:
-        """Stack the frames, or how far each lies from a center."""
-        scales = (1.0,) * len(self.frames) if self.scales is None else self.scales
-        is_plain = center is None and self.scales is None
-        scaled = [ScaledRows(frame, scale, center) for frame, scale in zip(self.frames, scales, strict=True)]
-        masks = None if all(mask is None for mask in self.masks) else self.masks
-        return stack(self.frames if is_plain else scaled, options=options, maps=maps, weights=weights, masks=masks)
+    def deviation(self, center: _Floats, rule: StackOptions) -> _Floats:
+        """Return the median of how far what the rule keeps lies from a center."""
+        bounds = None if rule.rejection == "none" else self._bounds(rule)
+        return self._stack(self._scaled(center, bounds), StackOptions(rejection="none", combine="median")).image
 
-    def outside(self, options: StackOptions) -> list[_Bools]:
+    def outside(self, rule: StackOptions) -> list[_Bools]:
         """Return, for each frame, which of its samples lie outside of what a rule keeps."""
-        low, high = (self.stack(replace(options, combine=end)).image for end in ("min", "max"))
+        low, high = self._bounds(rule)
         found = []
-        for frame in range(len(self.frames)):
-            values = self.values(frame)
+        for frame in self._scaled():
+            values = frame[:]
             found.append((values < low) | (values > high))
         return found
+
+    def _bounds(self, rule: StackOptions) -> tuple[_Floats, _Floats]:
+        """Return the lowest and the highest sample of each pixel that a rule keeps."""
+        low, high = (self.stack(replace(rule, combine=end)).image for end in ("min", "max"))
+        return low, high
+
+    def _scaled(
+        self, center: _Floats | None = None, bounds: tuple[_Floats, _Floats] | None = None
+    ) -> tuple[ScaledRows, ...]:
+        """Return the frames as the stack asks for their rows."""
+        scales = (1.0,) * len(self.frames) if self.scales is None else self.scales
+        return tuple(ScaledRows(*one, center, bounds) for one in zip(self.frames, scales, strict=True))
+
+    def _stack(
+        self, frames: tuple[Any, ...], options: StackOptions, maps: tuple[str, ...] = (), weights: object = None
+    ) -> StackResult:
+        """Stack frames made of these."""
+        masks = None if all(mask is None for mask in self.masks) else self.masks
+        return stack(frames, options=options, maps=maps, weights=weights, masks=masks)

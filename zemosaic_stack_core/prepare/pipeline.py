@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -20,7 +21,7 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.align import Placement, place_frames
 from zemosaic_stack_core.prepare.cache import PrepareCache, aligned_bytes, signature
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
-from zemosaic_stack_core.prepare.canvas.level_match import match_levels, see_different_skies
+from zemosaic_stack_core.prepare.canvas.level_match import match_levels, see_different_skies, see_other_parts
 from zemosaic_stack_core.prepare.canvas.levels import Level
 from zemosaic_stack_core.prepare.frame_set import FrameSet, inspect_frames, require_libraries
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
@@ -271,12 +272,13 @@ class _Preparation:
         checked = dict(zip(alive, agreeing, strict=True))
         kept = [index for index in alive if not checked[index].dropped]
         first = kept.index(placement.reference) if placement.reference in kept else 0
-        scales = [checked[index].flux_scale for index in kept]
+        scales = self._scales([checked[index] for index in kept], [boxes[index] for index in kept], first)
         levels, mode = self._levels([boxes[index] for index in kept], scales, first)
         if levels:
             self.report(f"levels: {_LEVELS[mode]} makes overlaps agree")
+        exposure = checked[kept[first]].exposure if set(scales) != {1.0} else math.nan
         written = [task for index, task in zip(alive, align_tasks, strict=True) if index in kept]
-        targets = dict(zip(kept, self._finish(written, levels, checked[kept[first]].exposure), strict=True))
+        targets = dict(zip(kept, self._finish(written, levels, exposure), strict=True))
         clock.lap("levels")
         checked |= {index: replace(checked[index], aligned=targets[index]) for index in kept}
         return PreparedGroup(
@@ -324,18 +326,23 @@ class _Preparation:
         fresh = dict(zip(lost, self._each("align", align_frame, [tasks[i] for i in lost]), strict=True))
         return [fresh[index] if boxes is None else boxes for index, boxes in enumerate(cached)]
 
+    def _scales(self, records: Sequence[PreparedFrame], boxes: Sequence[_Image], first: int) -> list[float]:
+        """Return what brings frames to the flux of frame `first`; ones where all see about the same of the sky."""
+        if self.options.levels == "auto" and not see_other_parts(boxes):
+            return [1.0] * len(records)
+        return [record.flux_scale / records[first].flux_scale for record in records]
+
     def _levels(self, boxes: Sequence[_Image], scales: Sequence[float], first: int) -> tuple[list[Level], str]:
-        """Return what brings frames to the level of frame `first`, and its kind, "none", "offset" or "plane"."""
+        """Return what brings frames to the level of frame `first`, and its kind, one of `LEVEL_MODES`."""
         mode = self.options.levels
         if mode == "none" or (mode == "auto" and not see_different_skies(boxes)):
             return [], "none"
-        relative = [scale / scales[first] for scale in scales]
-        return match_levels(boxes, relative, first, mode)
+        return match_levels(boxes, scales, first, mode)
 
     def _finish(self, tasks: Sequence[AlignTask], levels: Sequence[Level], exposure: float) -> list[Path]:
         """Write what is not there yet of the frames, at their levels where they have one; return their files.
 
-        `exposure` is that of the frame whose flux all have at their levels.
+        `exposure` is that of the frame whose flux all have at their levels, NaN where each has its own.
         """
         targets: list[Path] = []
         to_align: dict[Path, AlignTask] = {}

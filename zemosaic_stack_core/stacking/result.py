@@ -237,7 +237,7 @@ class StackResult:
             self.image,
             unit=unit,
             mask=~np.isfinite(self.image),
-            uncertainty=VarianceUncertainty(self.variance) if is_known else None,
+            uncertainty=VarianceUncertainty(self.variance, copy=False) if is_known else None,
         )
         pixels = self.image.size // self.channels
         ccd.meta["NCOMBINE"] = sum(any(count < pixels for count in frame.missing) for frame in self.frames)

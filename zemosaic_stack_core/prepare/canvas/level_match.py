@@ -39,14 +39,24 @@ _LEVEL, _NEAR = 0.1, 0.05
 _CLIPS, _PASSES = 2, 10
 # Times the power that chance has.
 _BY_CHANCE = 1.25
-# Of a frame's smaller side, and boxes: what lacks a disk of this radius sees another part of the sky.
+# Of what all together see: frames that see less see another part of the sky, and stars of another flux.
+_OTHER_PARTS = 0.8
+# Of a frame's smaller side, and boxes: what lacks a disk of this radius shows its border.
 _DEEP, _LEAST_DEEP = 0.04, 1.0
 
 
+def see_other_parts(boxes: Sequence[npt.NDArray[np.float32]]) -> bool:
+    """Return whether one of the frames covers much less than all together."""
+    seen = np.stack([np.isfinite(box[..., 0]) for box in boxes])
+    return float(seen.sum(axis=(1, 2)).min()) < _OTHER_PARTS * float(seen.any(axis=0).sum())
+
+
 def see_different_skies(boxes: Sequence[npt.NDArray[np.float32]]) -> bool:
-    """Return whether a frame lacks more of what all together see than strips such as dithering leaves at borders."""
+    """Return whether a frame covers much less than all together, or lacks more than strips such as dithering leaves."""
     from scipy.ndimage import distance_transform_edt
 
+    if see_other_parts(boxes):
+        return True
     seen = np.stack([np.isfinite(box[..., 0]) for box in boxes])
     union = seen.any(axis=0)
     for one in seen:
