@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import zemosaic_stack_core
 
 project = "ZeMosaic Stack Core"
-author = "ZeMosaic Stack Core developers"
+author = project_copyright = "ZeMosaic Stack Core developers"
 release = version = zemosaic_stack_core.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["commands", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["figures"]
 html_theme = "furo"

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 # What the pages call `my_frames`, and a tile of `night`.
 MY_FRAMES = SyntheticNight(n_frames=6, shape=(128, 192), dither=4)
 MY_TILE = SyntheticNight(n_frames=4, shape=(32, 48), dither=3)
-# What a block may be; the last three hold no commands.
-LANGUAGES = ("bash", "python", "text", "json", "csv")
+# What a block may be; PowerShell's are not run, the last three hold no commands.
+LANGUAGES = ("bash", "python", "powershell", "text", "json", "csv")
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run by the tests: (?P<why>.+) -->\n)?^```(?P<language>\S*)\n(?P<text>.*?)^```$",

@@ -55,7 +55,7 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
 def test_blocks_say_what_they_are(page: Path) -> None:
     for block in blocks_of(page):
         assert block.language in LANGUAGES or block.language.startswith("{"), f"line {block.line}"
-        if block.language not in ("bash", "python"):
+        if block.language not in ("bash", "python", "powershell"):
             assert not re.search(r"^(\w+=\S+ )*(zemosaic-worker|python|pip|dask) ", block.text, re.MULTILINE), block
 
 
@@ -108,7 +108,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     ours = {option for parser in _parsers(build_parser()) for option in parser._option_string_actions}
     others = {"--nthreads", "--fmad"}  # dask's, NVIDIA's compiler's
-    named = set(re.findall(r"(?<=`)--[a-z][a-z-]*", prose))
+    named = set(re.findall(r"(?<=`)--[a-z][a-z0-9-]*", prose))
     assert named <= ours | others
 
 
