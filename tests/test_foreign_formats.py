@@ -20,6 +20,7 @@ from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
+from zemosaic_stack_core.phase3.frame_check import choose_frames
 from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
@@ -105,6 +106,16 @@ def test_a_camera_s_black_level_is_taken_off(tmp_path: Path) -> None:
     found = read(write_dng(tmp_path / "a.dng", samples))
     assert found.dtype == np.int16
     np.testing.assert_array_equal(found, samples[::-1].astype(np.int32) - BLACK)
+
+
+def test_a_camera_s_white_level_tells_what_is_saturated(tmp_path: Path) -> None:
+    samples = samples_of((32, 48))
+    good = write_dng(tmp_path / "good.dng", samples)
+    samples[:20] = WHITE
+    bad = write_dng(tmp_path / "bad.dng", samples)
+    choice = choose_frames([good, bad])
+    assert [frame.path for frame in choice.frames] == [good]
+    assert choice.dropped[0].reason == "saturated: 62.5 % of the samples are at 15488 or above; expected at most half"
 
 
 @pytest.mark.parametrize(("rows", "first_rows"), [(32, "BGGR"), (33, "GRBG")])

@@ -74,6 +74,7 @@ MISTAKES = (
     Mistake(f"stack frames {OUT} --grow-radius 2 --rejection none", "--grow-radius", "expected a rule of rejection"),
     Mistake(f"stack frames {OUT} --no-picture --full-size", "--full-size", "expected one or the other"),
     Mistake(f"stack frames {OUT} --no-picture --stretch none", "--stretch", "expected --tiff, or no --stretch"),
+    Mistake(f"stack frames {OUT} -v -q", "--verbose", "expected one or the other"),
     Mistake("run night -o tiles --n-low 2", "--n-low", "expected --rejection minmax"),
     # Frames.
     Mistake(f"stack gone.fits {OUT}", "gone.fits", "expected a readable file"),
@@ -105,6 +106,7 @@ MISTAKES = (
     Mistake("demo notes.txt", "notes.txt", "expected a folder"),
     Mistake("run night -o notes.txt", "notes.txt", "expected a folder", ExitCode.FAILED),
     Mistake("run night -o night/tile_1", "night/tile_1", "expected a folder outside of it"),
+    Mistake("stack frames -o m.fits --align stars --cache notes.txt", "notes.txt", "--cache names another", 1),
     # Runs.
     Mistake("run gone -o tiles", "gone", "expected a plan (JSON) or a folder"),
     Mistake("run frames -o tiles", "frames", "zemosaic-worker stack"),

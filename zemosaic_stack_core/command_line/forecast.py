@@ -15,7 +15,7 @@ from zemosaic_stack_core.stacking.chunk_plan import ChunkPlan
 from zemosaic_stack_core.stacking.job import StackRequest, count_planes, plan_job
 from zemosaic_stack_core.stacking.result_planes import result_bytes
 from zemosaic_stack_core.stacking.workers import settle_limits
-from zemosaic_stack_core.system.quantities import size_text
+from zemosaic_stack_core.system.quantities import count_text, size_text
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.command_line.arguments import CommandOptions
@@ -125,7 +125,7 @@ def describe_forecast(forecast: Forecast) -> list[str]:
     part = f"{forecast.rows_per_chunk} rows"
     if forecast.columns_per_chunk < forecast.shape[1]:
         part = f"{forecast.columns_per_chunk} pixels of a row"
-    processes = "1 process" if forecast.workers == 1 else f"{forecast.workers} processes"
+    threads = count_text(forecast.workers, "thread")
     steps = ["for each frame's statistics"] if forecast.estimates else []
     steps += ["to stack"] + (["where rejected clusters grow"] if options.grow_radius > 0.0 else [])
     passes = "read once" if len(steps) == 1 else f"read {len(steps)} times: {', '.join(steps)}"
@@ -133,7 +133,7 @@ def describe_forecast(forecast: Forecast) -> list[str]:
         f"frames       {forecast.n_frames} of {shape}, {size_text(forecast.input_bytes)}, {passes}",
         f"rule         {forecast.rule}, {options.combine}; normalization {options.normalization}, "
         f"weighting {options.weighting}",
-        f"backend      {forecast.backend} on {forecast.device}, {processes}",
+        f"backend      {forecast.backend} on {forecast.device}, {threads}",
         f"chunks       {forecast.chunks} of {part}, {size_text(forecast.chunk_bytes)} each",
         f"maps         {', '.join(forecast.maps) or 'none'}",
         f"peak memory  {size_text(forecast.predicted_peak_bytes)} at most",

@@ -30,10 +30,13 @@ def logs(arguments: argparse.Namespace) -> Iterator[None]:
     On the terminal are warnings; everything where the arguments have ``verbose``, errors alone where they have
     ``quiet``. Everything is appended to ``log_file``, where they have one.
     """
+    is_quiet = getattr(arguments, "quiet", False)
+    if is_quiet and arguments.verbose:
+        raise InvalidInputError("--verbose does nothing with --quiet; expected one or the other")
     logger = logging.getLogger("zemosaic_stack_core")
     terminal: logging.Handler = _SayHandler()
     terminal.setLevel(logging.INFO if arguments.verbose else logging.WARNING)
-    if getattr(arguments, "quiet", False):
+    if is_quiet:
         terminal.setLevel(logging.ERROR)
     handlers = [terminal]
     if getattr(arguments, "log_file", None) is not None:

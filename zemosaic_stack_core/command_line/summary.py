@@ -104,7 +104,7 @@ def _summarize_frame(frame: FrameRecord, pixels: int) -> FrameSummary:
 def describe_summary(summary: Summary) -> list[str]:
     """Return a summary in a few lines for people."""
     options, facts = summary.options, summary.details
-    where = f"{summary.backend}, {facts.workers} processes" if facts.workers > 1 else summary.backend
+    where = f"{summary.backend}, {facts.workers} threads" if facts.workers > 1 else summary.backend
     shape = " x ".join(map(str, summary.shape))
     low, high = percent_text(summary.rejected_low_percent), percent_text(summary.rejected_high_percent)
     lines = [

@@ -38,6 +38,8 @@ class FileFrame:
     utype: str = ""
     # Card BUNIT; empty without one.
     unit: str = ""
+    # Value at which a camera's samples are saturated, by its raw file; None of other files.
+    saturation: float | None = None
     # EXTNAME[,EXTVER] that the image was asked for by, and the images that come after it: see `FileHead`.
     extension: str | None = None
     beside: tuple[str, ...] = ()
@@ -186,6 +188,7 @@ def _probe_plain(head: FileHead, named: FileHead, scratch: ScratchFolder) -> Fil
         observing=replace(head.observing, size=named.size),
         utype=(head.headers[-1].get("UTYPE") or "") if head.headers else "",
         unit=(head.get("BUNIT") or "").strip() if head.headers else "",
+        saturation=head.number("SATURATE") if head.foreign == "raw" else None,
         extension=head.extension,
         beside=head.beside,
         scratch=None if rows_path is named.path else scratch,

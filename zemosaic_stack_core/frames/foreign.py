@@ -178,7 +178,7 @@ def _raw_cards(library: Any, path: Path) -> Cards:
             colors = _colors(raw)  # none of Fuji's 6 x 6, which is refused where a pattern is asked for
             cards["BAYERPAT"] = "".join(chr(raw.color_desc[color]) for color in colors) or "XTRANS"
         if raw.white_level:
-            cards["SATURATE"] = int(raw.white_level) - int(min(raw.black_level_per_channel))
+            cards["SATURATE"] = int(raw.white_level) - int(max(raw.black_level_per_channel))
         if 0.0 < other.shutter_speed < math.inf:
             cards["EXPTIME"] = round(float(other.shutter_speed), 6)
         if other.iso_speed > 0.0:

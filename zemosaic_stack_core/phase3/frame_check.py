@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +73,11 @@ def choose_frames(
     return FrameChoice(tuple(good), dropped, tuple(head for place, head in enumerate(heads) if place not in reasons))
 
 
-def saturation_level(dtype: np.dtype[Any]) -> float:
-    """Return the value at which samples of a type are saturated: the largest integer; 65535 for float32."""
-    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 65535.0
+def saturation_level(frame: FileFrame) -> float:
+    """Return where samples are saturated: where a raw file says, at the largest integer, at 65535 of float32."""
+    if frame.saturation is not None:
+        return frame.saturation
+    return float(np.iinfo(frame.dtype).max) if frame.dtype.kind in "iu" else 65535.0
 
 
 def _reason(path: Path, message: str) -> str:
@@ -97,7 +98,7 @@ def _problem(frame: FileFrame, model: FileFrame, files: FilePool, saturation: fl
     """Return what is wrong with a frame, empty where nothing is."""
     try:
         check_same_shape(frame, model)
-        level = saturation_level(frame.dtype) if saturation is None else saturation
+        level = saturation_level(frame) if saturation is None else saturation
         step = max(1, frame.rows * frame.columns * frame.channels // _SAMPLES)
         finite, saturated = _count(frame, files, level, rows=1, step=step)
         if finite == 0 or saturated > SATURATED_FRACTION * finite:  # then it is worth looking at every pixel

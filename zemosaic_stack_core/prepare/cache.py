@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import BOX
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
@@ -63,7 +63,11 @@ class PrepareCache:
 
     def __init__(self, folder: str | os.PathLike[str], limit: int | None = None) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            expected = "expected a folder for the aligned frames that can be written (--cache names another)"
+            raise OutputError(f"{self.folder}: {error.strerror}; {expected}") from None
         self.limit = limit
 
     def sign(self, frames: Sequence[RawFrame]) -> list[RawFrame]:
