@@ -94,6 +94,9 @@ MISTAKES = (
     Mistake(f"stack frames {OUT} --weights gone.csv", "gone.csv", "expected a readable table"),
     Mistake(f"stack frames {OUT} --weights columns.csv", "name, value", "expected file and weight"),
     Mistake(f"stack frames {OUT} --weights others.csv", "light_001.fits", "expected one row per frame"),
+    Mistake(f"stack frames {OUT} --exclude gone.txt", "gone.txt", "expected a readable list of frames to leave out"),
+    Mistake(f"stack frames {OUT} --exclude list.txt", "line 1", "expected the path or the name of one of the"),
+    Mistake(f"stack frames {OUT} --report page.txt", "page.txt", "expected one ending in .html"),
     Mistake(f"stack frames {OUT} --darks gone", "gone", "expected"),
     # Where it goes.
     Mistake("stack frames -o m.txt", "m.txt", "expected one ending in .fits"),

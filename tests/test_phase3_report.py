@@ -23,6 +23,7 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.phase3.frame_quality import look_at_frames
 from zemosaic_stack_core.phase3.previews import PicturePlan, frame_picture, histogram, tile_pictures
 from zemosaic_stack_core.phase3.report.charts import Chart, Series
+from zemosaic_stack_core.phase3.report.page import _standing_out
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameQuality, FrameUse, TileOutcome, TileRecord
 from zemosaic_stack_core.stacking.result import StackResult
 from zemosaic_stack_core.synthetic.raw_night import RawNight
@@ -158,7 +159,7 @@ def test_a_reused_tile_keeps_what_is_known_of_its_frames(finished: Path, tmp_pat
         assert one["pictures"] == other["pictures"]
         assert one["numbers"] == other["numbers"]
         assert one["names"] == other["names"]
-    assert after[0]["folder"] == str(again / "night" / "tile_1") + "/"
+    assert Path(after[0]["folder"]) == again / "night" / "tile_1"
 
 
 @pytest.mark.slow
@@ -291,6 +292,20 @@ def test_a_stack_of_raw_frames_shows_the_dropped_ones(tmp_path: Path) -> None:
     for name in ("fwhm", "stars", "sky", "transparency", "roundness"):
         assert None not in tile["numbers"][name]
     assert all(date % 60 == 0 for date in tile["dates"])
+
+
+def test_frames_that_are_far_worse_than_the_others_stand_out() -> None:
+    columns: dict[str, list[float | None]] = {
+        "fwhm": [3.0, 3.1, 2.9, 3.0, 3.1, 5.0, 9.0, None, 1.0],
+        "roundness": [0.97, 0.971, 0.97, 0.969, 0.97, 0.95, 0.97, 0.97, 0.97],
+        "stars": [300, 310, 290, 305, 300, 99, 300, None, 300],
+        "rejected_high": [0.1, 0.1, 0.1, 0.1, 0.1, 0.5, None, 2.0, 0.1],
+        "shift_x": [0.0] * 8 + [100.0],
+    }
+    found = dict(_standing_out(columns, [place == 6 for place in range(9)]))
+    assert {key: one["places"] for key, one in found.items()} == {"fwhm": [5], "stars": [5], "rejected_high": [7]}
+    assert (found["fwhm"]["median"], found["stars"]["median"]) == (3, 300)
+    assert dict(_standing_out({"fwhm": [3.0, 3.0, 3.0, 3.0, 9.0]}, [False] * 5)) == {}
 
 
 def image_of(values: Any, **maps: Any) -> StackResult:

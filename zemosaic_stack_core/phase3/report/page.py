@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.options import StackOptions
@@ -51,6 +52,13 @@ _COLUMNS = (
     ("rotation", "Rotation", "\u00b0", 2, False, False),
     ("residual", "Residual", "px", 2, False, False),
 )
+# Of these, which way is worse, and how far from the median of the stacked frames one must be to stand out: so many of
+# their spreads and, besides, this part of the median, or so much where it is a percentage.
+_WORSE = {"fwhm": 1, "roundness": -1, "stars": -1, "sky": 1, "noise": 1, "transparency": -1}
+_WORSE |= {"rejected_low": 1, "rejected_high": 1}
+_SPREADS, _PART, _PERCENT = 5.0, 0.15, 0.5
+# Frames that tell what is usual.
+_FEWEST = 6
 _COLUMN_FIELDS = ("key", "title", "unit", "digits", "drawn", "listed")
 # Fields whose name is not what people call it.
 _WORDS = {
@@ -304,8 +312,29 @@ def _tile_data(tile: Json, pictures: TilePictures) -> Json:
         "dropped": [frame.get("dropped", "") for frame in frames],
         "notes": [frame.get("note", "") for frame in frames],
         "numbers": columns,
+        "standing_out": dict(_standing_out(columns, [bool(frame.get("dropped")) for frame in frames])),
         "pictures": asdict(pictures),
     }
+
+
+def _standing_out(
+    columns: Mapping[str, Sequence[float | None]], is_dropped: Sequence[bool]
+) -> Iterator[tuple[str, Json]]:
+    """Yield, of each column that has some, the places of the stacked frames that are far worse, and the median."""
+    for key in _WORSE.keys() & columns.keys():
+        stacked = {
+            place: value
+            for place, (value, dropped) in enumerate(zip(columns[key], is_dropped, strict=True))
+            if value is not None and not dropped
+        }
+        if len(stacked) < _FEWEST:
+            continue
+        usual = median(stacked.values())
+        spread = 1.4826 * median(abs(value - usual) for value in stacked.values())
+        limit = max(_SPREADS * spread, _PERCENT if key.startswith("rejected") else _PART * abs(usual))
+        found = [place for place, value in stacked.items() if _WORSE[key] * (value - usual) > limit]
+        if found:
+            yield key, {"places": found, "median": _rounded(usual)}
 
 
 def _split_names(names: Sequence[str]) -> tuple[str, list[str]]:

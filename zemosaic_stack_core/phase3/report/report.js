@@ -35,6 +35,8 @@
       frame.dropped = tile.dropped[index];
       frame.note = tile.notes[index];
       for (const key in tile.numbers) frame[key] = tile.numbers[key][index];
+      frame.worse = columns.map(({ key }) => key).filter((key) => tile.standing_out[key] && tile.standing_out[key].places.includes(index));
+      frame.odd = frame.worse.map((key) => `${byKey[key].title} ${withUnit(frame[key], byKey[key])} (median ${withUnit(tile.standing_out[key].median, byKey[key])})`).join("; ");
       return frame;
     });
   });
@@ -142,7 +144,7 @@
     plots.push({ title: "Rejected", unit: "%", series: ["rejected_low", "rejected_high"] });
     const drawn = plots.map((plot) => onePlot(plot, frames, xs, axis)).filter(Boolean);
     place.style.setProperty("--columns", drawn.length < 5 ? drawn.length : drawn.length < 7 ? 3 : 4);
-    const keys = [frames.some((frame) => frame.dropped) && key("red", "dropped", true), frames.some((frame) => out.has(frame.path)) && key("amber", "to be left out", true)];
+    const keys = [frames.some((frame) => frame.odd) && key("amber", "stands out"), frames.some((frame) => frame.dropped) && key("red", "dropped", true), frames.some((frame) => out.has(frame.path)) && key("amber", "to be left out", true)];
     place.replaceChildren(keys.some(Boolean) ? h("p", { class: "keys" }, keys) : "", ...drawn.map((one) => one.figure));
     return axis.words;
     function mark(index) {
@@ -168,6 +170,7 @@
         svg.append(h("text", { x, y: H - 8, "text-anchor": "middle" }, String(text)));
       });
       const crosses = { dropped: "", out: "" };
+      let odd = "";
       plot.series.forEach((key) => {
         let dots = "";
         frames.forEach((frame, index) => {
@@ -176,11 +179,13 @@
           if (kind) {
             const py = value === null || value === undefined ? BOTTOM : y(value);
             crosses[kind] += `M${(xs[index] - arm).toFixed(1)} ${(py - arm).toFixed(1)}l${2 * arm} ${2 * arm}m0-${2 * arm}l-${2 * arm} ${2 * arm}`;
-          } else if (value !== null && value !== undefined) dots += `M${xs[index].toFixed(1)} ${y(value).toFixed(1)}h0`;
+          } else if (frame.worse.includes(key)) odd += `M${xs[index].toFixed(1)} ${y(value).toFixed(1)}h0`;
+          else if (value !== null && value !== undefined) dots += `M${xs[index].toFixed(1)} ${y(value).toFixed(1)}h0`;
         });
         const color = key === "rejected_high" ? "high" : key === "rejected_low" ? "low" : "used";
         svg.append(h("path", { class: "dots " + color, d: dots, "stroke-width": size }));
       });
+      svg.append(h("path", { class: "dots odd", d: odd, "stroke-width": size + 1 }));
       for (const kind in crosses) svg.append(h("path", { class: "dots " + kind, d: crosses[kind] }));
       const here = plot.series.map(() => svg.appendChild(h("circle", { class: "here", r: 6.5, visibility: "hidden" })));
       let chosen = -1;
@@ -200,7 +205,7 @@
         const frame = frames[index];
         const values = plot.series.map((key) => byKey[key].title + " " + (withUnit(frame[key], byKey[key]) || "not measured"));
         showTip([frame.name + (data.tiles.length > 1 ? ", tile " + frame.tile.id : ""), frame.date === null ? "" : moment(frame.date), ...values,
-          frame.dropped && "dropped: " + frame.dropped, out.has(frame.path) && "to be left out"], x, y);
+          frame.odd && "stands out: " + frame.odd, frame.dropped && "dropped: " + frame.dropped, out.has(frame.path) && "to be left out"], x, y);
       }
       function nearest(event) {
         const box = svg.getBoundingClientRect();
@@ -294,9 +299,9 @@
     if (tile.frames.length) {
       const plots = h("div", { class: "plots" });
       const words = drawPlots(plots, tile.frames);
-      const dropped = tile.frames.filter((frame) => frame.dropped).length;
+      const dropped = tile.frames.filter((frame) => frame.dropped).length, odd = tile.frames.filter((frame) => frame.odd).length;
       parts.push(h("h2", {}, `Frames of ${hasSeveral ? "tile " + tile.id : "the master"}`),
-        h("p", {}, `${count(tile.frames.length, "frame")}, ${dropped} dropped. ${words} Point at a dot for its numbers, click a dot or a name for the picture; tick what is to be left out.`),
+        h("p", {}, `${count(tile.frames.length, "frame")}, ${dropped} dropped${odd ? `, ${odd} that ${odd === 1 ? "stands" : "stand"} out` : ""}. ${words} Point at a dot for its numbers, click a dot or a name for the picture; tick what is to be left out.`),
         plots, h("div", { class: "panel" }, frameTable(tile)));
     }
     const focused = document.activeElement && document.activeElement.dataset.focus;
@@ -319,7 +324,8 @@
     const rows = frames.slice(0, MOST_ROWS).map((frame) => h("tr", { class: out.has(frame.path) ? "out" : frame.dropped ? "lost" : null },
       h("td", {}, h("input", { type: "checkbox", "aria-label": "leave out " + frame.name, "data-focus": "tick-" + frame.index, checked: out.has(frame.path), change: (event) => leaveOut([frame.path], event.target.checked) })),
       h("th", { scope: "row" }, h("button", { class: "open", click: () => openViewer(frames, frames.indexOf(frame)) }, frame.name),
-        frame.dropped ? h("span", { class: "why" }, "dropped: " + frame.dropped) : null, frame.note ? h("span", { class: "note" }, frame.note) : null),
+        frame.dropped ? h("span", { class: "why" }, "dropped: " + frame.dropped) : null, frame.odd ? h("span", { class: "odd" }, "stands out: " + frame.odd) : null,
+        frame.note ? h("span", { class: "note" }, frame.note) : null),
       hasTime ? h("td", { "data-title": "time" }, when(frame.date)) : null,
       shown.map((column) => h("td", { "data-title": column.title }, show(frame[column.key], column), frame[column.key] == null || !column.unit || column.unit.length > 2 ? null : h("b", { class: "unit" }, " " + column.unit)))));
     const table = h("table", { class: "frames" },
@@ -359,6 +365,7 @@
           tile.pictures.frames[frame.index] ? "Stretched by itself." : "No picture of this frame: it can't be read, the tile was reused, or the page has no room for more.") : null,
         pane(tile.pictures[look.kind], kinds.find(([name]) => name === look.kind)[1], tile.pictures.image ? wordsOf(tile, look.kind) : "This tile was not made.")),
       frame && frame.dropped ? h("p", { class: "why" }, "Dropped: " + frame.dropped) : "",
+      frame && frame.odd ? h("p", { class: "odd" }, "Stands out: " + frame.odd) : "",
       frame && frame.note ? h("p", {}, frame.note) : "",
       frame ? h("p", {}, h("label", { class: "tick" }, h("input", { type: "checkbox", "data-focus": "viewer-tick", checked: out.has(frame.path), change: (event) => leaveOut([frame.path], event.target.checked) }), "Leave this frame out (x)")) : "",
       frame ? h("dl", {}, frame.date === null ? null : h("div", {}, h("dt", {}, "Taken"), h("dd", {}, moment(frame.date))), numbers) : "");
