@@ -21,14 +21,15 @@ from .gpu_cases import QUICK as QUICK_CARD
 from .gpu_cases import TINY as TINY_CARD
 from .gpu_cases import GpuRow
 from .kernel import measure_kernel
+from .long_nights import measure_long_nights
 from .memory import measure_memory
 from .nddata import measure_nddata
 from .programs import installed_programs
 from .scaling import measure_scaling
-from .tables import comparison_table, gpu_table, kernel_table, memory_table, nddata_table, scaling_table
+from .tables import comparison_table, gpu_table, kernel_table, memory_table, nddata_table, nights_table, scaling_table
 from .workloads import FULL, TINY
 
-PARTS = ("compare", "kernel", "memory", "nddata", "scaling")
+PARTS = ("compare", "kernel", "memory", "nddata", "nights", "scaling")
 # Proves and times a card; only by its name.
 GPU = "gpu"
 
@@ -78,6 +79,10 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> int:
         nddata = measure_nddata(folder, repeat=arguments.repeat, is_tiny=arguments.tiny)
         found["nddata"] = [asdict(row) for row in nddata]
         texts.append(nddata_table(nddata))
+    if "nights" in parts:
+        nights = measure_long_nights(folder, is_tiny=arguments.tiny)
+        found["nights"] = [asdict(row) for row in nights]
+        texts.append(nights_table(nights))
     if "scaling" in parts:
         scaling = measure_scaling(folder, is_tiny=arguments.tiny)
         found["scaling"] = [asdict(row) for row in scaling]

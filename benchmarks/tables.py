@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from .comparing import ComparisonRow
 from .gpu_cases import GpuRow
 from .kernel import KernelRow
+from .long_nights import NightRow
 from .memory import MemoryRow
 from .nddata import NddataRow
 from .programs import OURS
@@ -134,6 +135,20 @@ def nddata_table(rows: Sequence[NddataRow]) -> str:
         "first CPU s",
     )
     return _table(titles, lines)
+
+
+def nights_table(rows: Iterable[NightRow]) -> str:
+    """Return how preparing a raw night grows; a frame's share is what each takes more than in the row before."""
+    lines, before = [], NightRow(frames=0, rows=0, columns=0, workers=0, wall=0, cpu=0, peak=0)
+    for row in rows:
+        more = row.frames - before.frames
+        size = f"{row.rows} x {row.columns}"
+        shares = f"{1e3 * (row.cpu - before.cpu) / more:.1f}", f"{(row.peak - before.peak) / more / 1e3:.0f}"
+        lines.append(
+            (row.frames, size, row.workers, f"{row.wall:.1f}", f"{row.cpu:.1f}", f"{row.peak / 1e6:.0f}", *shares)
+        )
+        before = row
+    return _table(("frames", "pixels", "workers", "wall s", "CPU s", "peak MB", "CPU ms a frame", "kB a frame"), lines)
 
 
 def gpu_table(rows: Sequence[GpuRow]) -> str:

@@ -15,6 +15,7 @@ from benchmarks.__main__ import main
         ("kernel", {"frames", "case", "ns", "yardstick"}),
         ("memory", {"case", "input_bytes", "promised", "peak"}),
         ("nddata", {"case", "method", "clip", "program", "cpu", "first_cpu", "peak", "result"}),
+        ("nights", {"frames", "workers", "wall", "cpu", "peak"}),
         ("scaling", {"varied", "frames", "wall", "cpu_ns", "peak"}),
     ],
 )
@@ -34,5 +35,6 @@ def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["speed"])
     assert (
-        "speed: no such part; expected some of compare, kernel, memory, nddata, scaling, gpu" in capsys.readouterr().err
+        "speed: no such part; expected some of compare, kernel, memory, nddata, nights, scaling, gpu"
+        in capsys.readouterr().err
     )

@@ -153,10 +153,10 @@ def shift_pattern(pattern: str, x: int, y: int, *, flipped: bool = False) -> str
 
 def _wcs_text(head: FileHead) -> str | None:
     """Return the header as text where it has a celestial WCS that works."""
-    from astropy.wcs import WCS
-
     if not head.headers or "CTYPE1" not in head.headers[-1] or "CRVAL1" not in head.headers[-1]:
         return None
+    from astropy.wcs import WCS  # takes longer than a night's headers; many have none
+
     try:
         with quiet_astropy():
             header = head.image_header()
