@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,46 @@ def test_they_are_left_out_on_request(tmp_path: Path, border: str, capsys: pytes
     assert replay_master(tmp_path / "m.fits").is_same
     assert main([*command, "--overwrite"]) == 0
     assert "--zeros-missing" in capsys.readouterr().err
+
+
+def packed(folder: Path, paths: list[Path], kind: str) -> list[Path]:
+    """Write the same frames in another way."""
+    found = []
+    for path in paths:
+        image = fits.getdata(path)
+        target = folder / f"{path.stem}{kind}"
+        if kind == ".npy":
+            np.save(target, image)
+        elif kind == ".fz":
+            fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image)]).writeto(target)
+        elif kind == ".float.fits":
+            fits.PrimaryHDU(image.astype(np.float32)).writeto(target)
+        elif kind == ".signed.fits":
+            fits.PrimaryHDU(image.astype(np.int16)).writeto(target)
+        else:
+            target.write_bytes(gzip.compress(path.read_bytes()))
+        found.append(target)
+    return found
+
+
+KINDS = [".npy", ".fz", ".fits.gz", ".float.fits", ".signed.fits"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_borders_in_files_of_any_kind(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fits").mkdir()
+    folder = tmp_path / "night" / "tile"
+    folder.mkdir(parents=True)
+    packed(folder, write(tmp_path / "fits", "corner"), kind)
+    stacked = ["stack", str(folder), "-o", str(tmp_path / "m.fits"), "--no-picture", "--align", "none", "--overwrite"]
+    night = ["run", str(tmp_path / "night"), "-o", str(tmp_path / "out"), "--backend", "cpu", "--align", "none"]
+    for command, master in ((stacked, tmp_path / "m.fits"), (night, tmp_path / "out" / "master_tile_001.fits")):
+        assert main(command) == 0
+        said = capsys.readouterr().err
+        assert sum("borders of exact zeros" in line for line in said.splitlines()) == 1
+        darkest = np.nanmin(fits.getdata(master))
+        assert main([*command, "--zeros-missing"]) == 0
+        assert "borders of exact zeros" not in capsys.readouterr().err
+        assert np.nanmin(fits.getdata(master)) > 650 > darkest
+        assert fits.getheader(master)["ZSC_ZERO"]
+        assert replay_master(master).is_same

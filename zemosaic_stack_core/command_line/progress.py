@@ -228,8 +228,9 @@ class RunDisplay:
 
 
 def said_lines(record: TileRecord) -> list[str]:
-    """Return what was chosen for a tile's frames and why, and what is wrong with a rule that was not."""
-    return [*record.details.get("chosen", ()), *filter(None, [record.details.get("advice")])]
+    """Return what was chosen for a tile's frames and why, and what is wrong with a rule that was not, or with them."""
+    details = record.details
+    return [*details.get("chosen", ()), *filter(None, map(details.get, ("advice", "zero_borders")))]
 
 
 def tile_line(record: TileRecord, place: int, total: int) -> str:

@@ -54,6 +54,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="a tile of fewer good frames fails (default: more than a third of its frames, and two of two)",
     )
+    tiles.add_argument(
+        "--zeros-missing",
+        action="store_true",
+        help="samples of exactly zero are missing: borders that other programs fill with zeros",
+    )
     tiles.add_argument("--strict", action="store_true", help="a bad frame fails its tile instead of being dropped")
     tiles.add_argument(
         "--saturation",
@@ -148,6 +153,7 @@ def _stack_settings(arguments: argparse.Namespace, wanted: CommandOptions) -> St
         maps=tuple(sorted({*arguments.maps, "coverage"})),
         min_frames=arguments.min_frames,
         strict=arguments.strict,
+        zeros_missing=arguments.zeros_missing,
         saturation=arguments.saturation,
         limits=read_compute_limits(arguments, wanted),
         raw_policy=raw_policy(arguments),

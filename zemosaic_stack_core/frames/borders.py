@@ -12,7 +12,7 @@ from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 
 # Frames that are looked at, and rows of each.
-_FRAMES = 12
+_FRAMES = 24
 _ROWS = 24
 # Part of the rows looked at, or of a row at the top or bottom, that must begin or end with zeros.
 _PART = 0.3

@@ -220,6 +220,8 @@ class _TileWork:
         extra = {"maps": sorted(settings.maps), "saturation": settings.saturation, **self._preparation()}
         if settings.auto:
             extra["auto"] = sorted(settings.auto)
+        if settings.zeros_missing:
+            extra["zeros_missing"] = True
         self.signature = tile_signature(self.spec.tile_id, self.inputs, settings.options, extra=extra)
         self.check_seconds += time.perf_counter() - began
 

@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.frames.borders import zero_border_line
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.frame_lists import least_frames
-from zemosaic_stack_core.frames.group import group_frames
+from zemosaic_stack_core.frames.group import FrameGroup, group_frames
+from zemosaic_stack_core.frames.masks import ZeroMask
+from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
@@ -58,6 +61,8 @@ class StackSettings:
         A tile of fewer good frames fails; at least 1. None: one of which a third of the frames or less is good.
     strict : bool
         A bad frame fails its tile.
+    zeros_missing : bool
+        Samples of exactly zero are missing.
     saturation : float or None
         Saturation level, input units; None for that of the frame's type.
     limits : Limits
@@ -72,6 +77,7 @@ class StackSettings:
     maps: tuple[str, ...] = ("coverage",)
     min_frames: int | None = 1
     strict: bool = False
+    zeros_missing: bool = False
     saturation: float | None = None
     limits: Limits = NO_LIMITS
     raw_policy: RawPolicy | None = None
@@ -101,6 +107,8 @@ class StackedTile:
         (row, column) on the frames' grid of the image's first pixel: not (0, 0) after a crop.
     chosen : tuple of str
         Options that were chosen for these frames, and why.
+    zero_borders : str
+        A line about frames with borders of exact zeros that were averaged in; empty without any.
     """
 
     result: StackResult
@@ -108,6 +116,7 @@ class StackedTile:
     alpha: npt.NDArray[np.uint8] | None = None
     origin: tuple[int, int] = (0, 0)
     chosen: tuple[str, ...] = ()
+    zero_borders: str = ""
 
     @property
     def said(self) -> dict[str, Any]:
@@ -115,7 +124,7 @@ class StackedTile:
         options = self.result.options
         is_chosen = any(line.startswith("rejection ") for line in self.chosen)
         advice = "" if is_chosen else advise(len(self.result.frames), options).problem_line
-        said = {"chosen": list(self.chosen), "advice": advice}
+        said = {"chosen": list(self.chosen), "advice": advice, "zero_borders": self.zero_borders}
         return {name: value for name, value in said.items() if value}
 
     def crop(self, rows: slice, columns: slice) -> StackedTile:
@@ -173,7 +182,7 @@ def stack_frames(
     request = StackRequest(options=settings.options, maps=check_maps(settings.maps))
     while True:
         _check_enough(frames, dropped, settings, choice.spare)
-        group = group_frames(frames)
+        group = _group(frames, zeros_missing=settings.zeros_missing)
         try:
             chosen = choose_options(
                 group, settings.options, settings.auto, workers=choose_workers(group, settings.limits, is_host=True)
@@ -188,7 +197,17 @@ def stack_frames(
             reason = " ".join(str(error).removeprefix(f"{bad.name}: ").split())
             dropped.append(DroppedFrame(name=bad.name, reason=reason))
             continue
-        return StackedTile(result=result, dropped=tuple(dropped), chosen=chosen.lines)
+        with FilePool() as files:
+            zero_borders = "" if settings.zeros_missing else zero_border_line(frames, files)
+        return StackedTile(result=result, dropped=tuple(dropped), chosen=chosen.lines, zero_borders=zero_borders)
+
+
+def _group(frames: Sequence[FileFrame], *, zeros_missing: bool) -> FrameGroup:
+    """Return the group of a tile's frames."""
+    if not zeros_missing:
+        return group_frames(frames)
+    group = group_frames(frames, [(ZeroMask(frame),) for frame in frames])
+    return replace(group, given=replace(group.given, zeros_missing=True))
 
 
 def _check_enough(
