@@ -6,24 +6,30 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.command_line import main
+from zemosaic_stack_core.command_line import build_parser, main
+from zemosaic_stack_core.command_line.arguments import read_command_options
+from zemosaic_stack_core.command_line.computing import read_compute_limits
 from zemosaic_stack_core.errors import ZemosaicError
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.explain import explain_pixel
 from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.write import write_master
+from zemosaic_stack_core.per_frame.weighting import read_weights_csv
 from zemosaic_stack_core.phase3.run_plan import read_run_plan
 from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
 from zemosaic_stack_core.prepare.headers.recognize import recognize
@@ -61,6 +67,31 @@ def test_headers_with_letters_that_are_not_ascii(tmp_path: Path, card: bytes, co
     path.write_bytes(raw_header(card, *history) + data + bytes(-len(data) % 2880))
     assert np.array_equal(stack([path]).image, PIXELS.astype(np.float32))
     assert inspect_frame(path).kind == "light"
+
+
+@pytest.mark.parametrize("end", [b"END\x87", b"END" + b" " * 10 + b"\xe9 end of it", b"END\0\0\0\0\0", b"END /"])
+def test_an_end_card_with_something_behind_it(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "a.fits"
+    header = raw_header().replace(b"END".ljust(30), end.ljust(30))
+    path.write_bytes(header + PIXELS.astype(">i2").tobytes().ljust(5760, b"\0"))
+    assert np.array_equal(stack([path]).image, PIXELS.astype(np.float32))
+
+
+@pytest.mark.parametrize("count", [0, 140, 300])
+def test_a_line_without_a_keyword(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "a.fits"
+    history = [f"HISTORY step {number:03d}".encode() for number in range(count)]
+    line = "    prise de vue: René".encode("latin-1")[::-1]
+    path.write_bytes(raw_header(line, *history) + PIXELS.astype(">i2").tobytes().ljust(5760, b"\0"))
+    assert np.array_equal(stack([path]).image, PIXELS.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [b"16.0", b"+16", b"16", b"1.6E1"])
+def test_whole_numbers_as_astropy_reads_them(tmp_path: Path, value: bytes) -> None:
+    path = tmp_path / "a.fits"
+    header = raw_header().replace(b"BITPIX  =                   16", b"BITPIX  = " + value.rjust(20))
+    path.write_bytes(header + PIXELS.astype(">i2").tobytes().ljust(5760, b"\0"))
+    assert np.array_equal(stack([path]).image, PIXELS.astype(np.float32))
 
 
 def test_an_end_card_padded_with_zeros(tmp_path: Path) -> None:
@@ -153,6 +184,89 @@ def test_fuzz_of_masters(tmp_path: Path) -> None:
         bad.write_bytes(mutated(raw, random))
         for work in (read_master, lambda path: explain_pixel(path, 3, 4)):
             assert fault(work, bad) != ""
+
+
+PLAN: dict[str, Any] = {"tiles": [{"id": 1, "name": "north", "frames": ["a.npy", "b*.fits"]}, {"frames": ["."]}]}
+SETTINGS: dict[str, Any] = {
+    **{"stacking_normalize_method": "linear_fit", "stacking_weighting_method": "noise_variance", "rows_per_chunk": 7},
+    **{"stacking_rejection_algorithm": "winsorized_sigma_clip", "stacking_kappa_low": 2.5, "stacking_kappa_high": 3},
+    **{"stacking_winsor_limits": "0.05,0.05", "stacking_final_combine_method": "mean", "apply_radial_weight": True},
+    **{"radial_feather_fraction": 0.8, "radial_shape_power": 2.0, "use_gpu_phase5": "yes", "wsc_impl": "pixinsight"},
+    **{"parallel_max_cpu_workers": 2, "max_chunk_bytes": 10**6, "poststack_equalize_rgb": False},
+}
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    float("nan"),
+    10**30,
+    "",
+    "x",
+    "1e400",
+    "\x00",
+    "é" * 300,
+    [],
+    {},
+    {"a": {}},
+    ["~no", 3],
+)
+
+
+def odd_json(value: Any, random: np.random.Generator) -> Any:
+    """Return a JSON value in which some part is another, or gone."""
+    if random.random() < 0.12:
+        return ODD[int(random.integers(0, len(ODD)))]
+    if isinstance(value, dict):
+        kept = {key: odd_json(one, random) for key, one in value.items() if random.random() > 0.05}
+        return kept | ({"odd": 1} if random.random() < 0.05 else {})
+    return [odd_json(one, random) for one in value] if isinstance(value, list) else value
+
+
+def read_settings(path: Path) -> None:
+    arguments = build_parser().parse_args(["stack", "a.npy", "-o", "m.fits", "--config", str(path)])
+    wanted = read_command_options(arguments)
+    read_compute_limits(arguments, wanted, open_frames([PIXELS]))
+
+
+def read_list(path: Path) -> None:
+    expand_frame_arguments([f"@{path}"])
+
+
+def read_weights(path: Path) -> None:
+    read_weights_csv(path, ["a.npy", "b.fits"])
+
+
+TEXTS: dict[str, tuple[Callable[[Path], object], bytes]] = {
+    "plan.json": (read_run_plan, json.dumps(PLAN).encode()),
+    "settings.json": (read_settings, json.dumps(SETTINGS).encode()),
+    "list.txt": (read_list, b"a.npy\n# comment\n\nfolder/b.fits\n"),
+    "weights.csv": (read_weights, b"file,weight\na.npy,1.5\nb.fits,2\n"),
+}
+
+
+@pytest.mark.parametrize("name", list(TEXTS))
+def test_fuzz_of_plans_settings_lists_and_weights(tmp_path: Path, name: str) -> None:
+    work, original = TEXTS[name]
+    np.save(tmp_path / "a.npy", PIXELS)
+    path, random = tmp_path / name, np.random.default_rng(9)
+    path.write_bytes(original)
+    assert fault(work, path) is None
+    faults = 0
+    for number in range(ROUNDS):
+        data = bytearray(original)
+        if name.endswith(".json") and number % 2:
+            data = bytearray(json.dumps(odd_json(json.loads(original), random)).encode())
+        else:
+            for spot in random.integers(0, len(data), int(random.integers(1, 5))):
+                data[int(spot)] = int(random.integers(0, 256))
+            data = data[: int(random.integers(0, 2 * len(data)))]
+        path.write_bytes(bytes(data))
+        said = fault(work, path)
+        faults += said is not None
+        assert said is None or (said and "\n" not in said)
+    assert faults > 0.2 * ROUNDS
 
 
 @pytest.mark.parametrize(

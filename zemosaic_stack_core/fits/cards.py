@@ -33,6 +33,10 @@ CARD = 80
 _KEY = 9
 # Most headers of aligned frames fit: one system call per file.
 FIRST_READ = 4 * BLOCK
+# No other keyword begins like this.
+_END = re.compile(rb"END(?![A-Z0-9_-])")
+# Part of the cards of a block that may begin with what is no keyword: pixels do nearly everywhere.
+_MOST_ODD = 0.1
 _LFS_POINTER = b"version https://git-lfs"
 # A quote within a string is written twice. Where the last quote is missing, the string ends with the card.
 _STRING = re.compile(r"'((?:[^']|'')*)")
@@ -168,9 +172,9 @@ def read_header(read_at: ReadAt, size: int, name: str, offset: int = 0) -> FitsH
         end = _end_card(block)
         if end >= 0:
             return FitsHeader(b"".join([*blocks, block[:end]]), position + (end // BLOCK + 1) * BLOCK)
-        # A letter that is not ASCII stands in many a value; no keyword has one.
-        keys = b"".join([block[at : at + 8] for at in range(0, len(block), CARD)])
-        if not keys.isascii() or b"\0" in keys:
+        # A letter that is not ASCII stands in many a value, and in the odd line without a keyword.
+        keys = [block[at : at + 8] for at in range(0, len(block), CARD)]
+        if sum(not key.isascii() or b"\0" in key for key in keys) > _MOST_ODD * len(keys):
             raise FrameReadError(
                 f"{name}: no END card before byte {position}, which is not text; expected END (cut off?)"
             )
@@ -183,12 +187,9 @@ def read_header(read_at: ReadAt, size: int, name: str, offset: int = 0) -> FitsH
 
 
 def _end_card(block: bytes) -> int:
-    """Return where the END card begins, -1 without one."""
-    end = b"END     " if b"END     " in block else b"END\0\0\0\0\0"
-    at = block.find(end)
-    while at > 0 and at % CARD:
-        at = block.find(end, at + 1)
-    return at
+    """Return where the END card begins, -1 without one; as to astropy, what follows it need not be blanks."""
+    found = (match.start() for match in _END.finditer(block))
+    return next((at for at in found if at % CARD == 0), -1)
 
 
 def walk_headers(read_at: ReadAt, size: int, name: str) -> Iterator[FitsHeader]:
@@ -228,10 +229,10 @@ def card_integer(header: FitsHeader, keyword: str, name: str, default: int | Non
         if default is None:
             raise FrameReadError(f"{name}: no card {keyword} in the header; expected a whole number")
         return default
-    try:
-        return int(value)
-    except ValueError:
-        raise FrameReadError(f"{name}: {keyword} is {value!r}; expected a whole number") from None
+    number = parse_real(value)  # as to astropy, 16.0 is whole
+    if not math.isfinite(number) or number != math.floor(number):
+        raise FrameReadError(f"{name}: {keyword} is {value!r}; expected a whole number")
+    return int(value) if value.lstrip("+-").isdecimal() else int(number)
 
 
 def card_real(header: FitsHeader, keyword: str, name: str, default: float) -> float:

@@ -69,16 +69,28 @@ def split_extension(name: str) -> tuple[Path, str | None]:
 def _expand(argument: str) -> list[Path]:
     """Return the files of one argument."""
     if argument.startswith("@"):
-        return _read_list(Path(argument[1:]).expanduser())
-    path = Path(argument).expanduser()
-    if path.is_dir():
+        return _read_list(_path_of(argument[1:]))
+    path = _path_of(argument)
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError:  # a name that is too long: reading it says more
+        return [path]
+    if is_folder:
         return _frames_in(path)
-    if not path.exists() and any(character in path.name for character in "*?"):
+    if not is_there and any(character in path.name for character in "*?"):
         found = sorted((p for p in path.parent.glob(path.name) if p.is_file()), key=natural_key)
         if not found:
             raise InvalidInputError(f"{argument}: no file matches; expected at least one")
         return found
     return [path]
+
+
+def _path_of(text: str) -> Path:
+    """Return the path of a name, in somebody's home where it begins so and there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(text)
 
 
 def _frames_in(folder: Path) -> list[Path]:

@@ -143,7 +143,7 @@ def read_weight_rows(table: str) -> list[tuple[int, str, str]]:
             reader = csv.DictReader(file)
             columns = [(column or "").strip().lower() for column in reader.fieldnames or ()]
             if "file" not in columns or "weight" not in columns:
-                found = ", ".join(columns) or "nothing"
+                found = " ".join(", ".join(columns).split()) or "nothing"
                 raise InvalidInputError(f"{table}: columns are {found}; expected file and weight")
             reader.fieldnames = columns
             return [(reader.line_num, row["file"] or "", row["weight"] or "") for row in reader]
