@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from zemosaic_stack_core.command_line.foreign_warnings import counted_warnings
 from zemosaic_stack_core.command_line.messages import say
 from zemosaic_stack_core.errors import InvalidInputError
 
@@ -47,7 +48,8 @@ def logs(arguments: argparse.Namespace) -> Iterator[None]:
     wanted = logging.INFO if len(handlers) > 1 else terminal.level
     logger.setLevel(min(wanted, before or wanted))
     try:
-        yield
+        with counted_warnings():
+            yield
     finally:
         logger.setLevel(before)
         for handler in handlers:
