@@ -272,7 +272,7 @@ def test_lists_of_device_arrays_are_images_and_weights(combine):
     [
         ({"normalize_method": "sky_mean"}, "cpu", "normalize_method is 'sky_mean'; expected one of"),
         ({"rejection_algorithm": "kapa"}, "cpu", "is 'kapa'; expected one of"),
-        ({"final_combine_method": "sum"}, "cpu", "final_combine_method is 'sum'; expected one of"),
+        ({"final_combine_method": "mode"}, "cpu", "final_combine_method is 'mode'; expected one of"),
         ({}, "cuda", "backend is 'cuda'; expected one of: cpu, gpu"),
     ],
 )

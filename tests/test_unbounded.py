@@ -78,6 +78,7 @@ def test_the_command_line_has_a_word_for_it(tmp_path, capsys):
     for index, frame in enumerate(make_frames(2, 6, pattern="complete")[0]):
         np.save(tmp_path / f"{index}.npy", frame)
     given = ["--kappa-low", "none", "--max-iterations", "none", "--reject-above", "5000", "--no-picture"]
+    given += ["--rejection", "kappa_sigma", "--normalization", "none"]
     assert main(["stack", str(tmp_path), "-o", str(tmp_path / "m.fits"), *given]) == 0
     options = read_master(tmp_path / "m.fits").result.options
     assert options == StackOptions(kappa_low=None, max_iterations=None, reject_above=5000)
