@@ -217,8 +217,8 @@ def test_a_run_prepares_the_tiles_that_need_it(raw: Path, tmp_path: Path, capsys
     assert all(frame["stars"] >= frame["matched"] > 0 for frame in prepared["frames"])
     assert "prepared" not in tiles["b"]["details"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("registered by stars: 5 of 5 frames have no WCS") == 1
-    assert "<td>light_0004.fits</td>" in page
+    assert page.count("stars: 5 of 5 frames have no WCS") == 1
+    assert "light_0004.fits" in page
     with fits.open(out / "master_tile_001.fits") as hdus:
         assert "SHIFTX" in hdus["FRAMES"].columns.names
         assert hdus[0].header["ZMT_NRAW"] == 6
