@@ -11,9 +11,10 @@ from stars import list_stars
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
-from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.detect import StarList, detect_stars
 from zemosaic_stack_core.prepare.stars.match import chance_matches, find_match
 from zemosaic_stack_core.prepare.stars.register import Registration, register_frames
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 ROWS, COLUMNS = 600, 800
 Points = npt.NDArray[np.float64]
@@ -162,6 +163,22 @@ def test_a_fixed_pattern_under_a_turning_sky_is_refused() -> None:
     sky = Sky(11, 40)
     with pytest.raises(InvalidInputError, match=r"can be registered on .*stay at their places on the sensor while"):
         register([sky.seen(t, 80 + i, fixed=trees) for i, t in enumerate(truth)])
+
+
+@pytest.mark.parametrize("stars", [30, 60])
+def test_a_landscape_of_objects_that_blend_is_refused(stars: int) -> None:
+    night = RawNight(n_frames=6, shape=(240, 320), n_stars=5 * stars, turn=14.0, hot_fraction=0, cosmic_rays=0)
+    random = np.random.default_rng(2)
+    y, x = np.mgrid[:240, :320]
+    land = np.zeros(night.shape)
+    for place in random.uniform(5, (315, 235), (150, 2)):
+        land += 3000 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / (2 * 1.3**2))
+    lists = [
+        detect_stars((night.signal(index) + land + random.normal(0, 20, land.shape)).astype(np.float32))
+        for index in range(6)
+    ]
+    with pytest.raises(InvalidInputError, match="stay at their places on the sensor while"):
+        register(lists)
 
 
 def test_no_stars_at_all_is_refused() -> None:

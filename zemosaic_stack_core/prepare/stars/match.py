@@ -26,6 +26,8 @@ _LEAST_ALIKE = 5
 _AFFINE_STARS = 15
 # The affine map must leave less than this part of the similarity's residual.
 _AFFINE_GAIN = 0.9
+# Robust standard deviation of the logarithm of matched stars' brightness ratios.
+_SCATTER = 0.7
 # Times its error: such a star is seen in every frame of the same sky.
 _BRIGHT = 25.0
 # Times the noise; half as bright ones are missed now and then.
@@ -66,7 +68,7 @@ class StarMatch:
         """Number of matched stars."""
         return len(self.source)
 
-    def problem(self, min_stars: int, max_residual: float) -> str:
+    def problem(self, min_stars: int, max_residual: float, max_scatter: float = _SCATTER) -> str:
         """Return what speaks against this match; empty where nothing does."""
         if self.stars < min_stars:
             return f"{self.stars} matched stars; expected at least {min_stars}"
@@ -76,7 +78,7 @@ class StarMatch:
             return f"{self.stars} matched stars where chance alone gives {self.chance:.1f}"
         if self.seen < 0.3 * self.overlap:
             return f"only {self.seen} of {self.overlap} stars have a partner"
-        if self.flux_scatter > 0.7:
+        if self.flux_scatter > max_scatter:
             return f"brightness of matched stars disagrees (scatter {self.flux_scatter:.2f} in the logarithm)"
         if not 0.2 < self.transform.scale < 5.0:
             return f"scale {self.transform.scale:.3g}; expected 0.2 to 5"

@@ -19,6 +19,8 @@ _BRIDGES = 8
 _STILL = 1.0
 # Pixels; two detections at one place of the sensor.
 _FIXED = 0.7
+# Pixels; farther apart, two detections that blend differently are not one object.
+_SAME_PLACE = 1.5
 # Part of the set: fewer strangers are dropped, more mean two fields.
 _OTHER_FIELD = 0.25
 # Times its error: such a star is seen in every frame of a sky that stands still.
@@ -195,11 +197,14 @@ class _Search:
             return match, _torn(fixed, match.stars), ""
         # Nothing moves. Is it the sky that stands still, or does another sky move behind what was matched?
         least = max(self.min_stars, 8)
+        # Objects of a landscape that blend are not matched, and would be matched as still once more.
+        rest_source, rest_target = _moved_away(rest_source, target), _moved_away(rest_target, source)
         if min(len(rest_source), len(rest_target)) < least:
             return match, "", ""
         other = find_match(rest_source, rest_target, 4 * GUESSES)
         moves = other is not None and other.transform.largest_move(source.rows, source.columns) >= 2 * _STILL
-        if other is None or not moves or other.problem(least, self.max_residual):
+        # Stars behind a landscape blend with it: their places tell, their brightness does not.
+        if other is None or not moves or other.problem(least, self.max_residual, math.inf):
             lost, bright = _bright_without_partner(source, target, match)
             if lost >= least and lost > _BRIGHT_LOST * bright:
                 reason = (
@@ -264,6 +269,16 @@ def _bright_without_partner(source: StarList, target: StarList, match: StarMatch
         strong[partners] = False
         lost += int(strong.sum())
     return lost, bright
+
+
+def _moved_away(stars: StarList, other: StarList) -> StarList:
+    """Return the stars that have none of another list at their place on the sensor."""
+    from scipy.spatial import KDTree
+
+    if not len(stars) or not len(other):
+        return stars
+    distance, _ = KDTree(other.points).query(stars.points)
+    return stars.without(np.flatnonzero(distance < _SAME_PLACE))
 
 
 def _torn(fixed: int, moving: int) -> str:
