@@ -171,7 +171,8 @@ def _places_by_wcs(looked: WcsPlaces, *, insists: bool) -> tuple[Place, ...]:
     else:
         places = adjusted(looked.places(), lists, reference, looked)
     transforms = [place.transform for place in places]
-    ratios = flux_ratios(lists, transforms, reference, [frame.seconds for frame in looked.frames])
+    seconds = [frame.seconds for frame in looked.frames]
+    ratios = flux_ratios(lists, transforms, reference, seconds, looked.matches)
     found = []
     for stars, place, ratio in zip(lists, places, ratios, strict=True):
         match = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from heapq import nsmallest
 
 import numpy as np
 import numpy.typing as npt
@@ -93,13 +95,16 @@ class WcsPlaces:
 
     def confirmed(self) -> set[int]:
         """Return the largest group of frames whose stars confirm that they are where their WCS has them."""
-        group = list(range(len(self.frames)))
-        for (first, second), apart in self.apart.items():
-            if apart <= TRUSTED:
-                old, new = group[second], group[first]
-                group = [new if one == old else one for one in group]
-        largest = max(set(group), key=lambda one: (group.count(one), group[self.reference] == one))
-        members = {index for index, one in enumerate(group) if one == largest}
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        pairs = np.array([pair for pair, apart in self.apart.items() if apart <= TRUSTED], np.intp).reshape(-1, 2)
+        links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(self.frames),) * 2)
+        _, group = connected_components(links, directed=False)
+        sizes = np.bincount(group)
+        own = group[self.reference]
+        largest = own if sizes[own] == sizes.max() else int(np.argmax(sizes))
+        members = set(np.flatnonzero(group == largest).tolist())
         return members if len(members) > 1 else set()
 
     def contradicted(self) -> dict[int, float]:
@@ -133,8 +138,8 @@ class WcsPlaces:
 
     def _by_stars(self, index: int, sound: set[int]) -> Place | None:
         """Return the place of a frame by stars that it shares with one whose WCS is confirmed, wherever they are."""
-        near = sorted(sound, key=lambda other: (other != self.reference, abs(other - index)))
-        for other in near[:_TRIED]:
+        near = nsmallest(_TRIED, sound, key=lambda other: (other != self.reference, abs(other - index)))
+        for other in near:
             onward = self.maps[other]
             match = find_match(self.lists[index], self.lists[other]) if onward is not None else None
             if match is None or onward is None or match.problem(*_SURE):
@@ -149,16 +154,23 @@ class WcsPlaces:
             return Place(transform=transform, match=match, note=note, is_by_stars=True)
         return None
 
+    @cached_property
+    def _centers(self) -> _Values:
+        """Where the frames' middles are by their WCS, shape (frame, 2); NaN where it can't map them."""
+        found = np.full((len(self.lists), 2), np.nan)
+        for index, (stars, place) in enumerate(zip(self.lists, self.maps, strict=True)):
+            if place is not None:
+                found[index] = place([((stars.columns - 1) / 2, (stars.rows - 1) / 2)])[0]
+        return found
+
     def _is_far(self, index: int) -> bool:
         """Return whether a frame lies far from all others by its WCS."""
-        stars = self.lists[index]
-        middle = [((stars.columns - 1) / 2, (stars.rows - 1) / 2)]
-        centers = [None if place is None else place(middle)[0] for place in self.maps]
-        own = centers[index]
-        others = [c for other, c in enumerate(centers) if c is not None and other != index]
-        if own is None or not others:
+        distance = np.hypot(*(self._centers - self._centers[index]).T)
+        distance[index] = np.nan
+        if np.isnan(distance).all():
             return False
-        return min(float(np.hypot(*(own - c))) for c in others) > _FAR * math.hypot(stars.rows, stars.columns)
+        stars = self.lists[index]
+        return float(np.nanmin(distance)) > _FAR * math.hypot(stars.rows, stars.columns)
 
 
 def adjusted(
@@ -183,7 +195,7 @@ def adjusted(
         for index, which, transform in ((first, match.source, one), (second, match.target, other)):
             there = looked.there[index] if looked is not None and by_wcs[index] else None
             ends.append(transform(lists[index].points[which]) if there is None else there[which])
-        ties.append(Ties(first=first, second=second, one=ends[0], other=ends[1]))
+        ties.append(Ties.of(first, second, *ends))
     if all(_agrees(tie) for tie in ties):
         return list(places)
     rows, columns = lists[0].rows, lists[0].columns

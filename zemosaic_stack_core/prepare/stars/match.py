@@ -112,11 +112,15 @@ def refine_match(source: StarList, target: StarList, guess: Affine) -> StarMatch
     residuals.
     """
     transform = guess
+    last: _Pairs | None = None
     for radius in _RADII:
-        pairs = _partners(source, target, transform, radius)
-        if len(pairs) < 3:
+        near = _partners(source, target, transform, radius)
+        if len(near) < 3:
             return None
-        transform, pairs = pairs.fit(mirrored=transform.is_mirrored)
+        if last is not None and np.array_equal(near.first, last.first) and np.array_equal(near.second, last.second):
+            break
+        last = near
+        transform, pairs = near.fit(mirrored=transform.is_mirrored)
         if len(pairs) < 3 or not 0.05 < transform.scale < 20.0:
             return None
     residual = pairs.residual(transform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -144,18 +145,21 @@ class _Search:
     def _bridge(self, places: list[Place], reference: int) -> None:
         """Match frames that have no place with those that have one."""
         asked: set[tuple[int, int]] = set()
+        placed = _Placed(places, reference)
         for _ in range(_BRIDGES):
             lost = [i for i, p in enumerate(places) if p.transform is None and len(self.lists[i]) >= self.min_stars]
             for index in lost:
-                for via in _bridges(places, index, reference):
+                for via in placed.bridges(index):
                     if (index, via) in asked:
                         continue
                     asked.add((index, via))
                     place, onward = self._place(index, via), places[via]
                     if place.transform is not None and onward.transform is not None:
+                        transform = place.transform.then(onward.transform)
+                        placed.add(index, transform)
                         places[index] = replace(
                             place,
-                            transform=place.transform.then(onward.transform),
+                            transform=transform,
                             flux_ratio=place.flux_ratio * onward.flux_ratio,
                             note=f"matched by way of frame {via + 1}",
                             is_bridged=True,
@@ -244,16 +248,29 @@ class _Search:
         return [first, *others] if others else []
 
 
-def _bridges(places: Sequence[Place], index: int, reference: int) -> list[int]:
-    """Return placed frames to try in the reference's stead: near in time, and far from each other in place."""
+class _Placed:
+    """The frames that have a place, for those that are to be matched by way of one."""
 
-    def distance(place: Place) -> float:
-        return 0.0 if place.transform is None else float(np.hypot(place.transform.x0, place.transform.y0))
+    def __init__(self, places: Sequence[Place], reference: int) -> None:
+        """Begin with what the reference has found."""
+        self.indices: list[int] = []
+        # The two that lie farthest from the reference, with how far, the farthest first.
+        self.far: list[tuple[float, int]] = []
+        for index, place in enumerate(places):
+            if index != reference and place.transform is not None:
+                self.add(index, place.transform)
 
-    placed = [i for i, place in enumerate(places) if place.transform is not None and i != reference]
-    near = sorted(placed, key=lambda i: (abs(i - index), i))[:2]
-    far = sorted(placed, key=lambda i: (-distance(places[i]), i))[:2]
-    return list(dict.fromkeys([*near, *far]))
+    def add(self, index: int, transform: Affine) -> None:
+        """Add a frame at its place."""
+        insort(self.indices, index)
+        distance = math.hypot(transform.x0, transform.y0)
+        self.far = sorted([*self.far, (distance, index)], key=lambda one: (-one[0], one[1]))[:2]
+
+    def bridges(self, index: int) -> list[int]:
+        """Return those to try in the reference's stead: near in time, and far from each other in place."""
+        at = bisect(self.indices, index)
+        near = sorted(self.indices[max(0, at - 2) : at + 2], key=lambda i: (abs(i - index), i))[:2]
+        return list(dict.fromkeys([*near, *(i for _, i in self.far)]))
 
 
 def _bright_without_partner(source: StarList, target: StarList, match: StarMatch) -> tuple[int, int]:
