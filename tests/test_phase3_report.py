@@ -258,6 +258,17 @@ def test_a_stack_has_a_page_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert fits.getdata(master).tobytes() == with_report
 
 
+def test_maps_that_are_only_drawn_are_in_the_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = write_night(tmp_path / "night", tiles=1) / "tile_1"
+    command = ["stack", str(frames), "-o", str(tmp_path / "m.fits"), "--backend", "cpu", "--dry-run", "--json"]
+    found = []
+    for more in ([], ["--report"]):
+        assert main([*command, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[1]["predicted_peak_bytes"] - found[0]["predicted_peak_bytes"] >= 2 * 4 * 24 * 32
+    assert found[0]["maps"] == found[1]["maps"] == ["coverage"]
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

@@ -67,6 +67,11 @@ def choose(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGr
     return choose_options(group, wanted.options, wanted.auto, workers=workers)
 
 
+def computed_maps(arguments: argparse.Namespace) -> frozenset[str]:
+    """Return the maps that are computed: those to be written, and those that the report draws."""
+    return check_maps(arguments.maps) | (frozenset() if arguments.report is None else frozenset(DRAWN_MAPS))
+
+
 def compute_stack(
     arguments: argparse.Namespace,
     wanted: CommandOptions,
@@ -78,8 +83,9 @@ def compute_stack(
     """Stack frames as chosen; `names` are theirs in the table of weights, as the user knows them."""
     limits = read_compute_limits(arguments, wanted, group)
     weights = None if arguments.weights is None else read_weights_csv(arguments.weights, names)
-    maps = check_maps(arguments.maps) | (frozenset() if arguments.report is None else frozenset(DRAWN_MAPS))
-    request = StackRequest(options=choice.options, maps=maps, weights=weights, statistics=choice.statistics)
+    request = StackRequest(
+        options=choice.options, maps=computed_maps(arguments), weights=weights, statistics=choice.statistics
+    )
     gpu = Phase3Gpu(limits, is_required=arguments.backend == "gpu") if limits.use_gpu else None
     try:
         return stack_tile(group, request, gpu, limits, Telemetry(progress=progress))

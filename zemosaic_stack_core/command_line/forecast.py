@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.backends import Backend, cupy_backend, numpy_backend
-from zemosaic_stack_core.command_line.computing import read_compute_limits
+from zemosaic_stack_core.command_line.computing import computed_maps, read_compute_limits
 from zemosaic_stack_core.gpu.health import gpu_health
 from zemosaic_stack_core.options import StackOptions, check_maps
 from zemosaic_stack_core.stacking.adviser import advise, rule_text
@@ -64,7 +64,7 @@ def forecast_stack(arguments: argparse.Namespace, wanted: CommandOptions, group:
     limits = read_compute_limits(arguments, wanted, group)
     backend, device = _choose_backend(use_gpu=limits.use_gpu, is_required=arguments.backend == "gpu")
     limits = settle_limits(limits, group, backend) if backend.is_host else limits.on_gpu()
-    request = StackRequest(options=options, maps=check_maps(arguments.maps))
+    request = StackRequest(options=options, maps=computed_maps(arguments))
     planes = count_planes(
         options,
         request.maps,
@@ -91,7 +91,7 @@ def forecast_stack(arguments: argparse.Namespace, wanted: CommandOptions, group:
         columns_per_chunk=chunks.columns_per_chunk,
         chunk_bytes=chunks.chunk_bytes,
         predicted_peak_bytes=_predict_peak(chunks, workers, request, estimates=estimates),
-        maps=tuple(sorted(request.maps)),
+        maps=tuple(sorted(check_maps(arguments.maps))),
         rule=rule_text(options),
         options=options,
         advice=tuple(advise(len(group.sources), options, is_thorough=True).lines),

@@ -98,12 +98,12 @@ class TilePictures:
 def tile_pictures(result: StackResult, plan: PicturePlan, frames: Mapping[int, str] | None = None) -> TilePictures:
     """Return the stretched image, the coverage and what was rejected, where known, row 0 at the bottom."""
     coverage = rejected = ""
-    small = None if result.coverage is None else bin_down(_mean(result.coverage), plan.maps)
+    small = None if result.coverage is None else _mean(bin_down(result.coverage, plan.maps))
     if small is not None:
         colors = color_map(np.where(small > 0, small, np.nan), 0.0, max(float(small.max()), 1.0))
         coverage = _address(colors, _QUALITY)
     if result.rejected_low is not None and result.rejected_high is not None:
-        low, high = (bin_down(_mean(counts), plan.maps) for counts in (result.rejected_low, result.rejected_high))
+        low, high = (_mean(bin_down(counts, plan.maps)) for counts in (result.rejected_low, result.rejected_high))
         colors = rejection_map(low, high)
         if small is not None:
             colors[small == 0] = MISSING_COLOR
@@ -117,7 +117,7 @@ def tile_pictures(result: StackResult, plan: PicturePlan, frames: Mapping[int, s
     )
 
 
-def _mean(counts: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+def _mean(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a map of shape (row, column): the mean of the channels."""
     return counts if counts.ndim == 2 else counts.mean(axis=2)
 
