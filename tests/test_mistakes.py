@@ -107,6 +107,8 @@ MISTAKES = (
     Mistake(f"stack frames -o {'m' * 300}.fits", "File name too long", "expected the name of a file", ExitCode.FAILED),
     Mistake("stack frames -o /proc/m.fits", "/proc/m.fits", "expected a folder that can be written", ExitCode.FAILED),
     Mistake("demo notes.txt", "notes.txt", "expected a folder"),
+    Mistake("demo /proc/demo", "/proc/demo", "expected a folder that can be written", ExitCode.FAILED),
+    Mistake("run night -o /proc/tiles", "/proc/tiles", "expected a folder that can be written", ExitCode.FAILED),
     Mistake("run night -o notes.txt", "notes.txt", "expected a folder", ExitCode.FAILED),
     Mistake("run night -o night/tile_1", "night/tile_1", "expected a folder outside of it"),
     Mistake("stack frames -o m.fits --align stars --cache notes.txt", "notes.txt", "--cache names another", 1),

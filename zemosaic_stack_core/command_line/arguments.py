@@ -127,12 +127,13 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
 def _how(name: str, default: Any) -> dict[str, Any]:
     """Return how a field of `StackOptions` is read, and its help."""
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    text = field_descriptions(StackOptions)[name]
+    text = re.sub(r"\bNone\b", "none", field_descriptions(StackOptions)[name])
     how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
     if name in _CHOICES:
         text = re.sub(r",? ?one of [A-Z]+$", "", text, flags=re.IGNORECASE)
         names = ("auto", *_CHOICES[name]) if name in _AUTO else _CHOICES[name]
-        text = f"{text}: {', '.join(names)}".removeprefix(": ")
+        first, _, rest = text.partition(". ")
+        text = f"{first}: {', '.join(names)}" + (f". {rest}" if rest else "")
         how |= {"choices": names, "metavar": "NAME"}
         shown = _AUTO[name][0] if name in _AUTO else shown
     elif name == "reference":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.messages import answer
 from zemosaic_stack_core.command_line.progress import open_display
-from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError, OutputError
 from zemosaic_stack_core.system.quantities import percent_of, percent_text, time_text
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.output)
     if folder.exists() and not folder.is_dir():
         raise InvalidInputError(f"{folder}: a file; expected a folder for the frames and the results, or a new name")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}; expected a folder that can be written") from None
     frames, master, picture = folder / "frames", folder / "master.fits", folder / "demo.png"
     if frames.exists() and not arguments.overwrite:  # somebody's own frames may be called as the demonstration's are
         raise InvalidInputError(f"{frames}: it exists; expected another folder, or --overwrite")
