@@ -420,7 +420,7 @@ def result_of(name: str, backend: str = "numpy") -> StackResult:
 
 def arrays_of(result: StackResult) -> dict[str, Array | None]:
     """Return what is hashed: image, maps, counts per frame, and the numbers of the frames."""
-    arrays: dict[str, Array | None] = {"image": result.image} | {name: getattr(result, name) for name in MAPS}
+    arrays: dict[str, Array | None] = {"image": result.image} | {name: getattr(result, name) for name in MAPS[:5]}
     records = result.frames
     counts = [[record.rejected_low, record.rejected_high, record.missing] for record in records]
     arrays["counts"] = np.array(counts, np.int64)

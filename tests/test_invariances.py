@@ -99,7 +99,7 @@ def test_order_of_frames(rejection, cube, parameters, data):
     for name in ("coverage", "rejected_low", "rejected_high"):
         np.testing.assert_array_equal(getattr(permuted, name), getattr(plain, name), err_msg=name)
     assert [counts_of(record) for record in permuted.frames] == [counts_of(plain.frames[k]) for k in order]
-    if options.combine != "mean":
+    if options.combine not in ("mean", "sum"):
         np.testing.assert_array_equal(permuted.image, plain.image)
 
 
@@ -130,8 +130,13 @@ def test_conservation_and_range(rejection, cube, parameters):
     lowest = np.where(present, cube, np.inf).min(0)
     highest = np.where(present, cube, -np.inf).max(0)
     covered = n_present > 0
-    assert (result.image[covered] >= lowest[covered]).all()
-    assert (result.image[covered] <= highest[covered]).all()
+    value = result.image
+    if options.combine == "sum":  # its mean, within what rounding the sum leaves of it
+        value = value / np.maximum(result.coverage, 1)
+        room = 1e-6 * np.maximum(np.abs(lowest), np.abs(highest))
+        lowest, highest = lowest - room, highest + room
+    assert (value[covered] >= lowest[covered]).all()
+    assert (value[covered] <= highest[covered]).all()
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)

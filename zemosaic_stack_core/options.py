@@ -30,7 +30,9 @@ WEIGHTED_COMBINATIONS = ("mean", "sum")
 NORMALIZATIONS = ("none", "linear_fit", "sky_mean", "additive", "multiplicative", "additive_scaling")
 WEIGHTINGS = ("none", "noise_variance", "noise_fwhm", "exposure", "inverse_variance")
 ERRORS = ("given", "detector")
-MAPS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
+MAPS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance", "low", "high")
+# A bit per sample: no map of pixels, and not among "all".
+SAMPLE_MAPS = ("rejected",)
 UNNORMALIZABLE_ACTIONS = ("keep", "exclude", "error")
 
 # Options for which None means no bound on that side, or no limit.
@@ -56,7 +58,7 @@ def check_maps(maps: Sequence[str] | str) -> frozenset[str]:
         return frozenset(MAPS)
     names = (maps,) if isinstance(maps, str) else tuple(maps)
     for name in names:
-        check_choice("maps", name, MAPS)
+        check_choice("maps", name, (*MAPS, *SAMPLE_MAPS))
     return frozenset(names)
 
 

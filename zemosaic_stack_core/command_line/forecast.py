@@ -101,7 +101,7 @@ def forecast_stack(arguments: argparse.Namespace, wanted: CommandOptions, group:
 def _predict_peak(chunks: ChunkPlan, workers: int, request: StackRequest, *, estimates: bool) -> int:
     """Return the bytes that the program and its workers take at most."""
     load = chunks.footprint
-    planes = result_bytes(request.maps, (load.channels, load.rows, load.columns))
+    planes = result_bytes(request.maps, (load.channels, load.rows, load.columns), load.frames)
     if request.options.radial_feather_fraction is not None:
         planes += 4 * load.rows * load.columns
     program = PROCESS_BYTES + LABEL_BYTES * (load.reach > 0) + ESTIMATES_BYTES * estimates

@@ -27,9 +27,10 @@ __all__ = ["ChunkResult", "CriticalValues", "Samples", "stack_chunk"]
 class ChunkResult(NamedTuple):
     """What a chunk gives: arrays of shape (pixel,), and counts of shape (frame,), int64.
 
-    `image` float32, NaN where `coverage` is 0; `coverage`, `rejected_low`, `rejected_high` int32; `weight_map` and
-    `variance` float32, None unless asked for; so `kept_low` and `kept_high`: present samples below the one or above the
-    other were rejected, and no others (infinite where none was).
+    `image` float32, NaN where `coverage` is 0; `coverage`, `rejected_low`, `rejected_high` int32; `weight_map`,
+    `variance`, `low` and `high` (the smallest and the largest kept sample) float32, None unless asked for; so
+    `kept_low` and `kept_high`: present samples below the one or above the other were rejected, and no others (infinite
+    where none was).
     """
 
     image: Array
@@ -38,6 +39,8 @@ class ChunkResult(NamedTuple):
     rejected_high: Array
     weight_map: Array | None
     variance: Array | None
+    low: Array | None
+    high: Array | None
     kept_low: Array | None
     kept_high: Array | None
     frame_rejected_low: Array
@@ -71,8 +74,8 @@ def stack_chunk(
     options : StackOptions
         Rule and combination; normalization and weighting have become numbers in `samples` by now.
     maps : collection of str
-        ``"weight_map"``, ``"variance"`` and ``"bounds"`` (`kept_low`, `kept_high`) where they are wanted; the other
-        maps come with every answer.
+        ``"weight_map"``, ``"variance"``, ``"low"``, ``"high"`` and ``"bounds"`` (`kept_low`, `kept_high`) where they
+        are wanted; the other maps come with every answer.
     critical_values : CriticalValues, or None
         Those of ``gesd``.
 
@@ -91,6 +94,8 @@ def stack_chunk(
         rejected_high=results["rejected_high"],
         weight_map=results.get("weight_map"),
         variance=results.get("variance"),
+        low=results.get("low"),
+        high=results.get("high"),
         kept_low=results.get("kept_low"),
         kept_high=results.get("kept_high"),
         frame_rejected_low=counts.get("rejected_low", zeros),

@@ -16,8 +16,9 @@ def stack_pixel(xp: Namespace, column: Column, task: Task) -> dict[str, Array]:
     """Reject and combine the samples of a pixel; count each frame's ``missing``, ``rejected_low``, ``rejected_high``.
 
     Returns ``image`` (float32, NaN where nothing is combined), ``coverage``, ``rejected_low``, ``rejected_high``
-    (int32), and what else the task wants: ``weight_map``, ``variance`` (float32); ``kept_low`` and ``kept_high``
-    (float32): present samples below the one or above the other were rejected, and no others.
+    (int32), and what else the task wants: ``weight_map``, ``variance``, ``low`` and ``high`` (float32: the smallest
+    and the largest kept sample, NaN without any); ``kept_low`` and ``kept_high`` (float32): present samples below the
+    one or above the other were rejected, and no others.
     """
     if not task.sorts:
         sums = add_up(xp, column, task, None, counts=True)
@@ -46,6 +47,9 @@ def stack_pixel(xp: Namespace, column: Column, task: Task) -> dict[str, Array]:
         "rejected_low": kept.start - present.start,
         "rejected_high": present.stop - kept.stop,
     }
+    if task.extremes:
+        nothing = xp.full_like(low, float("nan"))
+        results |= {"low": xp.where(coverage > 0, low, nothing), "high": xp.where(coverage > 0, high, nothing)}
     return results | ({"kept_low": kept_low, "kept_high": kept_high} if task.bounds else {})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ REJECTED, GROWN = 1, 2
 class Grown(NamedTuple):
     """Pixels that were combined again, and which of them lost a sample; the others keep what they had.
 
-    The rejected samples that `result` counts are those that were taken along, per pixel and per frame.
+    The rejected samples that `result` counts are those that were taken along, per pixel and per frame; `taken` says of
+    each frame which ones they are, bool.
     """
 
     result: ChunkResult
     has_changed: Array
+    taken: list[Array]
 
 
 def pack_rejected(xp: Namespace, samples: Samples, result: ChunkResult, used: Sequence[int], n_frames: int) -> Array:
@@ -33,12 +35,23 @@ def pack_rejected(xp: Namespace, samples: Samples, result: ChunkResult, used: Se
     low, high = result.kept_low, result.kept_high
     assert low is not None  # noqa: S101 - asked for by the caller
     assert high is not None  # noqa: S101
-    planes = [xp.zeros_like(low, dtype=xp.uint8) for _ in range(-(-n_frames // 8))]
-    for index, frame in enumerate(used):
-        row = samples.normalized(xp, index)
-        is_rejected = ((row < low) | (row > high)) & samples.present(xp, index, row)
-        planes[frame // 8] = planes[frame // 8] + xp.astype(is_rejected, xp.uint8) * (1 << frame % 8)
-    packed: Array = xp.stack(planes)
+
+    def flags() -> Iterator[Array]:
+        for index in range(len(used)):
+            row = samples.normalized(xp, index)
+            yield ((row < low) | (row > high)) & samples.present(xp, index, row)
+
+    return pack_flags(xp, flags(), used, n_frames)
+
+
+def pack_flags(xp: Namespace, flags: Iterable[Array], used: Sequence[int], n_frames: int) -> Array:
+    """Return a bit per frame, shape (frame // 8, pixel), uint8: the flags of the frames `used`, of `n_frames`."""
+    planes: list[Any] = [None] * -(-n_frames // 8)
+    for frame, is_set in zip(used, flags, strict=True):
+        bit = xp.astype(is_set, xp.uint8) * (1 << frame % 8)
+        planes[frame // 8] = bit if planes[frame // 8] is None else planes[frame // 8] + bit
+    nothing = xp.zeros_like(next(plane for plane in planes if plane is not None))
+    packed: Array = xp.stack([nothing if plane is None else plane for plane in planes])
     return packed
 
 
@@ -86,7 +99,7 @@ def stack_grown(
         frame_rejected_high=xp.stack(frame_high),
         frame_missing=xp.zeros_like(result.frame_missing),
     )
-    return Grown(counted, has_changed)
+    return Grown(counted, has_changed, [flags & has_changed for flags in taken])
 
 
 def _number_true(xp: Namespace, mask: Array) -> Array:

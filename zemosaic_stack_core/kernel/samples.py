@@ -80,6 +80,7 @@ class Task(NamedTuple):
     weight_map: bool
     variance: bool
     bounds: bool
+    extremes: bool = False
 
     @property
     def accumulates(self) -> bool:
@@ -94,7 +95,7 @@ class Task(NamedTuple):
     @property
     def sorts(self) -> bool:
         """Whether anything needs the samples in order."""
-        return self.rule != "none" or self.combine not in WEIGHTED_COMBINATIONS or self.is_empirical
+        return self.rule != "none" or self.combine not in WEIGHTED_COMBINATIONS or self.is_empirical or self.extremes
 
 
 def task_of(samples: Samples, options: StackOptions, maps: frozenset[str]) -> Task:
@@ -111,6 +112,7 @@ def task_of(samples: Samples, options: StackOptions, maps: frozenset[str]) -> Ta
         weight_map="weight_map" in maps,
         variance="variance" in maps,
         bounds="bounds" in maps,
+        extremes=not maps.isdisjoint(("low", "high")),
     )
 
 

@@ -209,7 +209,7 @@ def _stack_pixel(job: StackJob, reader: BandReader, pixel: Chunk) -> _Outcome:
     group, options = job.group, job.options
     shape = (group.channels, group.rows, group.columns)
     # Of these planes, which are as large as the image, a few pixels are touched: they take no memory.
-    whole = ResultPlanes.new(job.maps, shape)
+    whole = ResultPlanes.new(job.maps, shape, len(group.sources))
 
     def compute(job: StackJob, chunks: Sequence[Chunk]) -> FrameCounts:
         return compute_chunks(job, numpy_backend(), reader, chunks, whole).counts

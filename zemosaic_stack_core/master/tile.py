@@ -29,6 +29,8 @@ MAP_EXTENSIONS = (
     ("REJLO", "rejected_low", "samples rejected below"),
     ("REJHI", "rejected_high", "samples rejected above"),
     ("VARIANCE", "variance", "variance of the combined value"),
+    ("LOW", "low", "smallest combined sample, normalized"),
+    ("HIGH", "high", "largest combined sample, normalized"),
 )
 
 

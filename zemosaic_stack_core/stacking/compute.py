@@ -15,7 +15,7 @@ from zemosaic_stack_core.backends import Backend, Transfer
 from zemosaic_stack_core.frames.bands import BandReader
 from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.kernel import CriticalValues, stack_chunk
-from zemosaic_stack_core.kernel.regrow import GROWN, pack_rejected, stack_grown
+from zemosaic_stack_core.kernel.regrow import GROWN, pack_flags, pack_rejected, stack_grown
 from zemosaic_stack_core.kernel.samples import Samples, Weight
 from zemosaic_stack_core.kernel.typing import Array
 from zemosaic_stack_core.stacking.critical_values import gesd_critical_values
@@ -178,12 +178,13 @@ class _Work:
 
     def _stack(self, samples: Samples, chunk: Chunk, partial: _PartialCounts) -> None:
         """Stack one channel of a chunk; note what was rejected where clusters are to grow."""
-        xp, job = self.backend.xp, self.job
+        xp, job, rejected = self.backend.xp, self.job, self.planes.rejected
+        notes = job.flags is not None or rejected is not None
         result = stack_chunk(
             self.backend,
             samples,
             job.options,
-            maps=job.maps | {"bounds"} if job.flags is not None else job.maps,
+            maps=job.maps | {"bounds"} if notes else job.maps,
             critical_values=self.critical_values,
         )
         pairs = []
@@ -193,12 +194,17 @@ class _Work:
         counted = [result.frame_rejected_low, result.frame_rejected_high, result.frame_missing]
         pairs.append((xp.stack(counted), partial.numbers))  # together: one copy, and nobody waits for it
         self.transfer.download(pairs)
+        if not notes:
+            return
+        packed = pack_rejected(xp, samples, result, partial.frames, len(job.group.sources))
+        noted = np.empty(packed.shape, np.uint8)
+        self.transfer.download([(packed, noted)])
+        self.transfer.finish()
         if job.flags is not None:
-            packed = pack_rejected(xp, samples, result, partial.frames, len(job.group.sources))
-            noted = np.empty(packed.shape, np.uint8)
-            self.transfer.download([(packed, noted)])
-            self.transfer.finish()
             job.flags.write(chunk, partial.channel, noted)
+        if rejected is not None:
+            place = rejected[:, partial.channel, chunk.start : chunk.stop, chunk.first : chunk.last]
+            place[:] = noted.reshape(place.shape)
 
     def _stack_again(
         self,
@@ -223,6 +229,12 @@ class _Work:
         self.transfer.download(pairs)
         self.transfer.finish()
         partial.numbers[:] += numbers
+        taken = None
+        if self.planes.rejected is not None:
+            packed = pack_flags(xp, grown.taken, partial.frames, len(job.group.sources))
+            taken = np.empty(packed.shape, np.uint8)
+            self.transfer.download([(packed, taken)])
+            self.transfer.finish()
         width = chunk.last - chunk.first
         rows, columns = chunk.start + pixels[has_changed] // width, chunk.first + pixels[has_changed] % width
         for name, plane in self.planes.by_name.items():
@@ -231,3 +243,5 @@ class _Work:
             if name in ("rejected_low", "rejected_high"):  # beside those that the rule rejected
                 new = new + place[rows, columns]
             place[rows, columns] = new
+        if self.planes.rejected is not None and taken is not None:
+            self.planes.rejected[:, partial.channel, rows, columns] |= taken[:, has_changed]

@@ -206,7 +206,7 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
         most_working_bytes=most_working_bytes,
         pinned_bytes=PINNED_BYTES if backend.is_host else pinned_budget(),
         reach=growth_reach(options.grow_radius, options.grow_min_size),
-        maps=len(maps & {"weight_map", "variance"}) + 2 * (options.grow_radius > 0.0),  # growth notes two bounds
+        maps=_maps_computed(options, maps, frames),
     )
     return plan_chunks(
         footprint,
@@ -215,6 +215,14 @@ def plan_job(group: FrameGroup, request: StackRequest, backend: Backend, limits:
         is_host=backend.is_host,
         shares=limits.workers or 1,
     )
+
+
+def _maps_computed(options: StackOptions, maps: frozenset[str], frames: int) -> int:
+    """Count the float32 maps that the kernel computes besides image and counts."""
+    wanted = len(maps & {"weight_map", "variance", "low", "high"})
+    if options.grow_radius > 0.0 or "rejected" in maps:  # two bounds, and the bits of all frames twice while stacked
+        wanted += 2 + frames // 8
+    return wanted
 
 
 def _sample_bytes(group: FrameGroup, options: StackOptions, planes: int) -> int:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import MAPS, SAMPLE_MAPS, StackOptions
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Frames that a representation on a screen shows.
 MOST_SHOWN = 8
-_MAP_FIELDS = ("coverage", "weight_map", "rejected_low", "rejected_high", "variance")
+_MAP_FIELDS = (*MAPS, *SAMPLE_MAPS)
 # Fields of a record with a value per channel, in the order of the table's columns.
 _TABLED = ("weight", "scale", "offset", "rejected_low", "rejected_high", "missing", "sky", "noise", "fwhm")
 
@@ -160,6 +161,10 @@ class StackResult:
         Samples combined, and excluded below and above; None unless asked for.
     weight_map, variance : array of the image's shape, float32, or None
         Sum of the combined samples' weights, variance of the combined value (input units squared; NaN of min and max).
+    low, high : array of the image's shape, float32, or None
+        The smallest and the largest combined sample, normalized: ends of the interval that was kept.
+    rejected : array of shape (frame // 8, row, column[, channel]), uint8, or None
+        Which samples are rejected: bit ``frame % 8`` of plane ``frame // 8``; see `is_rejected`. No file has it.
     frames : FrameRecords
         One `FrameRecord` per frame, in the order given: a tuple, whose ``to_table()`` makes an astropy table.
     backend : str
@@ -182,6 +187,9 @@ class StackResult:
     rejected_low: npt.NDArray[np.int32] | None = None
     rejected_high: npt.NDArray[np.int32] | None = None
     variance: npt.NDArray[np.float32] | None = None
+    low: npt.NDArray[np.float32] | None = None
+    high: npt.NDArray[np.float32] | None = None
+    rejected: npt.NDArray[np.uint8] | None = None
     frames: FrameRecords
     backend: str
     options: StackOptions
@@ -204,6 +212,17 @@ class StackResult:
             f"  maps     {', '.join(maps) or 'none'}>",
         ]
         return "\n".join(lines)
+
+    def is_rejected(self, frame: int) -> npt.NDArray[np.bool_]:
+        """Return which samples of a frame the rule, or growth, rejected: bool, of the image's shape.
+
+        Raise `InvalidInputError` unless the stack was asked for the map ``rejected`` and has such a frame.
+        """
+        if self.rejected is None or not 0 <= frame < len(self.frames):
+            found = f"frame {frame} of {len(self.frames)}" if self.rejected is not None else "no map 'rejected'"
+            raise InvalidInputError(f"{found}; expected a frame of a stack with maps=[..., 'rejected']")
+        flags: npt.NDArray[np.bool_] = (self.rejected[frame // 8] >> np.uint8(frame % 8) & np.uint8(1)).astype(np.bool_)
+        return flags
 
     @cached_property
     def header(self) -> Header:

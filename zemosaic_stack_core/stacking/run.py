@@ -94,7 +94,8 @@ def stack(
         is called with the pixels of ``options.statistics_section``, shape (row, column[, channel]), float32, NaN where
         missing, one frame after the other, and returns a number or one per channel.
     maps : sequence of str, or "all"
-        Which of ``coverage``, ``weight_map``, ``rejected_low``, ``rejected_high``, ``variance`` to return.
+        Which of ``coverage``, ``weight_map``, ``rejected_low``, ``rejected_high``, ``variance``, ``low``, ``high`` to
+        return; ``rejected``, which is not among all, is a bit for every sample.
     backend : str or Backend
         ``"numpy"``, ``"cupy"`` or what `zemosaic_stack_core.backends` gives.
     rows_per_chunk : int, optional
@@ -179,7 +180,7 @@ def run_job(job: StackJob, numbers: FrameNumbers, backend: Backend, *, progress:
     times: list[StepTimes] = []
     shape = (group.channels, group.rows, group.columns)
     count = min(job.workers, len(job.chunk_plan))
-    planes = ResultPlanes.new(job.maps, shape)
+    planes = ResultPlanes.new(job.maps, shape, len(group.sources))
 
     def run_pass(job: StackJob) -> FrameCounts:
         if count > 1:
@@ -260,8 +261,12 @@ def _result(
         for frame, source in enumerate(group.sources)
     )
     maps = {name: np.moveaxis(plane, 0, -1) if group.is_color else plane[0] for name, plane in planes.by_name.items()}
+    rejected = planes.rejected
+    if rejected is not None:
+        rejected = np.moveaxis(rejected, 1, -1) if group.is_color else rejected[:, 0]
     return StackResult(
         **maps,
+        rejected=rejected,
         frames=FrameRecords(records),
         backend=backend,
         options=job.options,
