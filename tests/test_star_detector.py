@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.spatial import KDTree
 
 from benchmarks import stars as benchmark
 from zemosaic_stack_core.per_frame.sky import measure_sky
 from zemosaic_stack_core.per_frame.star_pixels import aperture_sums, find_peaks, measure_windows, smooth
 from zemosaic_stack_core.prepare.stars.detect import cfa_luminance, detect_stars
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 SHAPE = (360, 480)
 CASES = benchmark.cases(SHAPE)
@@ -115,6 +118,43 @@ def test_frames_of_hardly_a_star_are_looked_at(shape: tuple[int, int]) -> None:
     assert len(detect_stars(np.full(shape, 7, np.float32))) == 0
     star = gaussian(shape[1] / 2, shape[0] / 2, (1.3, 1.3), shape)
     assert len(detect_stars(noise + 2000 * star)) <= 1
+
+
+NIGHT = RawNight(n_frames=2, shape=SHAPE, n_stars=300, hot_fraction=0, cosmic_rays=0, fwhm=(2.5, 2.5))
+Y, X = np.mgrid[: SHAPE[0], : SHAPE[1]]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "seen"),
+    [
+        pytest.param(lambda image: np.where((X > 330) | (Y < 60), 0, image), 0.5, id="a border of zeros"),
+        pytest.param(lambda image: np.where((X > 130) | (Y < 60), 0, image), 0.15, id="mostly zeros"),
+        pytest.param(lambda image: np.maximum(image - 400, 0), 0.95, id="nothing negative"),
+        pytest.param(lambda image: np.maximum(image - 410, 0), 0.9, id="most of the sky cut off"),
+        pytest.param(lambda image: np.minimum(image, 3000), 0.8, id="saturated"),
+        pytest.param(lambda image: np.rint(image / 40), 0.9, id="coarse"),
+        pytest.param(lambda image: image / 65535, 0.98, id="0 to 1"),
+        pytest.param(lambda image: image - 430, 0.98, id="sky below zero"),
+        pytest.param(lambda image: image + 8000 * np.exp(-np.hypot(X - 480, Y) / 60), 0.75, id="a glow"),
+        pytest.param(lambda image: np.where(X > 240, np.nan, image), 0.35, id="half is missing"),
+    ],
+)
+def test_stars_are_found_in_what_programs_and_cameras_make_of_them(
+    spoiled: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]], seen: float
+) -> None:
+    image = NIGHT.signal(0) + np.random.default_rng(6).normal(0, 20, SHAPE)
+    places = KDTree(NIGHT.stars[0])
+    plain, found = (detect_stars(part.astype(np.float32)) for part in (image, spoiled(image)))
+    is_star = places.query(found.points)[0] < 2
+    assert is_star.sum() >= seen * len(plain)
+    assert (~is_star).sum() <= 0.1 * len(found)
+    assert found.fwhm == pytest.approx(plain.fwhm, rel=0.06)
+
+
+def test_stars_without_noise_are_stars() -> None:
+    found = detect_stars(NIGHT.signal(0).astype(np.float32))
+    assert len(found) > 80
+    assert np.median(KDTree(NIGHT.stars[0]).query(found.points)[0]) < 0.01
 
 
 @pytest.mark.slow

@@ -22,8 +22,10 @@ _CLIPPED = 3.0
 _CLIPS = 4
 # Standard deviation of a normal distribution that is clipped at 3.
 _CLIPPED_SIGMA = 0.98658
-# Part of a normal distribution that is more than its standard deviation below its median.
-_ONE_SIGMA = 0.15866
+# Parts of a normal distribution that are more than one and two standard deviations below its median.
+_ONE_SIGMA, _TWO_SIGMA = 0.15866, 0.02275
+# Part of a box's samples that have its lowest value where everything lower was cut off.
+_CUT = 0.1
 # Of the noise; where mean and median are further apart, a crowd or a bright thing has no mode.
 _SKEWED = 0.3
 # Part of a box's samples that must be there.
@@ -122,7 +124,9 @@ def measure_sky(image: Image, missing: Mask | None = None) -> Sky | None:
     _take_off_slopes(boxes.reshape(*counts, *sides), levels, noises, there + _of_nine(levels - there))
     trend = _trend(levels, middles)
     there = _trend_at(trend, *middles)
-    levels, noises = there + _of_nine(levels - there), _of_nine(noises)
+    # Boxes of one value are no sky, unless all are.
+    noises = _of_nine(np.where(noises > 0, noises, np.nan)) if (noises > 0).any() else np.zeros(counts)
+    levels = there + _of_nine(levels - there)
     least = 1e-6 * float(noises.max()) + float(np.finfo(np.float32).tiny)
     return Sky(levels, np.maximum(noises, least), trend, rows, columns)
 
@@ -199,12 +203,14 @@ def _box_numbers(boxes: Image) -> tuple[Values, Values]:
     low, high = np.zeros(len(ordered), np.intp), np.isfinite(ordered).sum(axis=1)
     is_there = high >= max(1, _ENOUGH * ordered.shape[1])
     high = np.maximum(high, 1)
+    # Nothing is below a value: of programs that take the sky off and want nothing negative.
+    cut = ordered[:, 0] == ordered[number, (_CUT * high).astype(np.intp)]
     for _ in range(_CLIPS):
-        median, noise = _middle_and_below(ordered, number, low, high)
+        median, noise = _middle_and_noise(ordered, number, low, high, cut)
         limit = _CLIPPED * noise
         low = (ordered < (median - limit)[:, np.newaxis]).sum(axis=1)
         high = np.maximum((ordered <= (median + limit)[:, np.newaxis]).sum(axis=1), low + 1)
-    median, noise = _middle_and_below(ordered, number, low, high)
+    median, noise = _middle_and_noise(ordered, number, low, high, cut)
     rank = np.arange(ordered.shape[1])
     kept = (rank >= low[:, np.newaxis]) & (rank < high[:, np.newaxis])
     # Small numbers: the level may be thousands of times the noise.
@@ -214,17 +220,22 @@ def _box_numbers(boxes: Image) -> tuple[Values, Values]:
     # Of whole numbers, quantiles are whole, too; squares below the level are not.
     apart = np.minimum(np.where(kept, apart - above[:, np.newaxis].astype(np.float32), np.float32(0)), np.float32(0))
     squares = np.einsum("ij,ij->i", apart, apart).astype(np.float64)
-    noise = np.sqrt(squares / np.maximum(np.count_nonzero(apart, axis=1), 1)) / _CLIPPED_SIGMA
+    below = np.sqrt(squares / np.maximum(np.count_nonzero(apart, axis=1), 1)) / _CLIPPED_SIGMA
+    noise = np.where(cut, noise, below)
     return np.where(is_there, median + above, np.nan), np.where(is_there, noise, np.nan)
 
 
-def _middle_and_below(
-    ordered: Image, number: npt.NDArray[np.intp], low: npt.NDArray[np.intp], high: npt.NDArray[np.intp]
+def _middle_and_noise(
+    ordered: Image, number: npt.NDArray[np.intp], low: npt.NDArray[np.intp], high: npt.NDArray[np.intp], cut: Mask
 ) -> tuple[Image, Image]:
-    """Return the median of the kept ranks, and how far below it 16 % of them are."""
-    median = ordered[number, (low + high) // 2]
-    below = ordered[number, (low + _ONE_SIGMA * (high - low)).astype(np.intp)]
-    return median, median - below
+    """Return the median of the kept ranks, and how far below it 16 % of them are; above where what is below is cut."""
+
+    def at(part: float) -> Image:
+        return ordered[number, np.minimum(low + part * (high - low), high - 1).astype(np.intp)]
+
+    median = at(0.5)
+    above = np.maximum(at(1 - _ONE_SIGMA) - median, (at(1 - _TWO_SIGMA) - median) / 2)
+    return median, np.where(cut, above, median - at(_ONE_SIGMA))
 
 
 def _without_steps(boxes: Image) -> Image:

@@ -54,11 +54,18 @@ _ON_LINE = 0.4
 _WIDE = (5.0, 9.0)
 # Stars of the usual width that tell it better than all bright ones.
 _ENOUGH_LIKE = 3
+# Pixels, side of blocks of one value, and part of them that tells a border that another program filled.
+_BLOCK = 8
+_FILLED = 0.01
+# Times the spread of all else, that its value must be away.
+_FAR = 2.0
 # Part of a star's window that may be missing.
 _MISSING = 0.1
 # Places on a grid that empty apertures are measured at.
 _PROBES = (20, 34)
 _ENOUGH_PROBES = 30
+# Part of the noise that is below the level where it was not cut off there.
+_LITTLE_BELOW = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +157,7 @@ def detect_stars(image: Image) -> StarList:
     trails and nebulae from stars.
     """
     data = np.ascontiguousarray(image, np.float32)
-    finite = np.isfinite(data)
-    missing = None if finite.all() else ~finite
+    missing = _missing(data)
     sky = measure_sky(data, missing) if min(data.shape) >= _LEAST_SIDE else None
     if sky is None:
         return StarList.empty(*data.shape)
@@ -166,6 +172,25 @@ def detect_stars(image: Image) -> StarList:
     if passes > 1:
         found = field.peaks(passes, usual.window)
     return _listed(field, found, usual)
+
+
+def _missing(data: Image) -> Mask | None:
+    """Return where an image is missing: not finite, or a value that fills whole blocks, as borders of zeros do."""
+    missing = ~np.isfinite(data)
+    rows, columns = (length // (2 * _BLOCK) for length in data.shape)
+    blocks = data[: rows * 2 * _BLOCK, : columns * 2 * _BLOCK].reshape(rows, 2 * _BLOCK, columns, 2 * _BLOCK)
+    blocks = blocks[:, :_BLOCK, :, :_BLOCK]
+    first = blocks[:, 0, :, 0]
+    is_filled = (blocks == first[:, np.newaxis, :, np.newaxis]).all(axis=(1, 3))
+    if is_filled.any():
+        values, counts = np.unique(first[is_filled], return_counts=True)
+        if counts.max() > _FILLED * is_filled.size:
+            filling = values[np.argmax(counts)]
+            low, middle, high = np.quantile(first[~is_filled], (0.16, 0.5, 0.84)) if not is_filled.all() else (0, 0, 1)
+            # A sky that is cut off at zero, or has no noise, is no border.
+            if abs(float(middle - filling)) > _FAR * float(high - low):
+                missing |= data == filling
+    return missing if missing.any() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,15 +232,17 @@ class _Field:
 
     def _growth(self, smoothed: Image) -> float:
         """Return how many times the noise of a pixel that of a smoothed one is, whatever smoothed it before."""
-        rows, columns = smoothed.shape
-        y, x = np.meshgrid(np.arange(1, rows, 4), np.arange(1, columns, 4), indexing="ij")
-        values = smoothed[1::4, 1::4] / self.sky.noise_at(x, y)
-        if self.missing is not None:
-            values = values[~self.missing[1::4, 1::4]]
+        some = slice(2, None, 5)
+        y, x = np.meshgrid(*(np.arange(length)[some] for length in smoothed.shape), indexing="ij")
+        noise = self.sky.noise_at(x, y)
+        there = slice(None) if self.missing is None else ~self.missing[some, some]
+        values, before = ((image[some, some] / noise)[there] for image in (smoothed, self.data))
         if not values.size:
             return 1.0
-        low, middle = np.quantile(values, (0.15866, 0.5))
-        return float(middle - low) or 1.0
+        low, middle, high = np.quantile(values, (0.15866, 0.5, 0.84134))
+        # Above the sky, stars are in it; below it, of some programs' frames, noise was cut off.
+        is_cut = float(np.subtract(*np.quantile(before, (0.5, 0.15866)))) < _LITTLE_BELOW
+        return float(high - middle if is_cut else middle - low) or 1.0
 
     def noise_in(self, radius: float, above: Mask) -> float:
         """Return how many times the noise of a pixel that of a sum in a radius is, whatever correlates neighbors."""
