@@ -42,13 +42,7 @@ def calibrated(paths: list[Path], folder: Path, options: PrepareOptions | None =
     """Return the level of the first light after calibration, and what it was calibrated with."""
     chosen = options or PrepareOptions()
     frames = inspect_frames(paths, chosen)
-    masters = make_masters(
-        frames.calibration,
-        folder,
-        lights=frames.lights,
-        scale_darks=chosen.scale_darks,
-        trusts=chosen.trust_calibration,
-    )
+    masters = make_masters(frames.calibration, folder, lights=frames.lights, options=chosen)
     with FilePool() as files:
         light = frames.lights[0]
         return float(np.median(calibrate(light, light.read_pixels(files), masters))), masters

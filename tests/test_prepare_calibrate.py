@@ -52,9 +52,9 @@ def frames(tmp_path: Path) -> dict[str, list[RawFrame]]:
     }
 
 
-def masters_of(frames: dict[str, list[RawFrame]], folder: Path, *kinds: str, **options: object) -> Masters:
+def masters_of(frames: dict[str, list[RawFrame]], folder: Path, *kinds: str, scale_darks: bool = False) -> Masters:
     chosen = [frame for kind in kinds for frame in frames[kind]]
-    return make_masters(chosen, folder, **{"lights": frames["light"], **options})  # type: ignore[arg-type]
+    return make_masters(chosen, folder, lights=frames["light"], options=PrepareOptions(scale_darks=scale_darks))
 
 
 def test_a_light_is_what_it_was(frames: dict[str, list[RawFrame]], tmp_path: Path) -> None:

@@ -160,9 +160,9 @@ class _Preparation:
             frames.calibration,
             self.cache.folder,
             lights=lights,
-            scale_darks=options.scale_darks,
-            trusts=options.trust_calibration,
+            options=options,
             pattern=pattern,
+            workers=self.workers,
         )
         for line in (*frames.lines, *masters.lines, *level_lines(masters, lights[0], self.files)):
             self.report(line)

@@ -17,6 +17,7 @@ from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.cache import save_array
 from zemosaic_stack_core.prepare.headers.kinds import DARK_FLAT
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
+from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.belonging import (
     Fit,
     Group,
@@ -136,19 +137,21 @@ def make_masters(
     folder: Path,
     *,
     lights: Sequence[RawFrame],
-    scale_darks: bool = False,
-    trusts: bool = False,
+    options: PrepareOptions | None = None,
     pattern: str | None = None,
+    workers: int | None = None,
 ) -> Masters:
     """Combine the calibration frames that belong to lights; masters made before are found again in the folder.
 
-    With a Bayer `pattern` each color of a flat has its own level. Raise where frames belong to no light.
+    With a Bayer `pattern` each color of a flat has its own level; `workers` is the stacker's. Raise where frames belong
+    to no light.
 
     Notes
     -----
     Outliers (cosmic rays, stars in twilight flats) are clipped at 4 robust deviations. Flats have a dark of their
     exposure time (or the bias) subtracted and are brought to one level before they are combined.
     """
+    options = options or PrepareOptions()
     by_kind = {kind: [f for f in calibration if f.kind == kind] for kind in ("bias", "dark", DARK_FLAT, "flat")}
     counts = (
         ("bias", len(by_kind["bias"])),
@@ -161,8 +164,8 @@ def make_masters(
         darks=made["dark"],
         dark_flats=made[DARK_FLAT],
         flats=made["flat"],
-        scale_darks=scale_darks,
-        trusts=trusts,
+        scale_darks=options.scale_darks,
+        trusts=options.trust_calibration,
         counts=counts,
     )
     distinct = {(light.facts, light.shape, light.channels): light for light in lights}.values()
@@ -180,11 +183,11 @@ def make_masters(
     kept = {kind: tuple(g for g in groups if id(g) in used) for kind, groups in made.items()}
     plan = replace(
         plan,
-        biases=tuple(_combine(group, folder) for group in kept["bias"]),
-        darks=tuple(_combine(group, folder) for group in kept["dark"]),
-        dark_flats=tuple(_combine(group, folder) for group in kept[DARK_FLAT]),
+        biases=tuple(_combine(group, folder, workers) for group in kept["bias"]),
+        darks=tuple(_combine(group, folder, workers) for group in kept["dark"]),
+        dark_flats=tuple(_combine(group, folder, workers) for group in kept[DARK_FLAT]),
     )
-    made_flats = tuple(_combine_flats(group, folder, plan, pattern) for group in kept["flat"])
+    made_flats = tuple(_combine_flats(group, folder, plan, pattern, workers) for group in kept["flat"])
     lines += [f"{group.line}: {group.said}" for group in made_flats if group.said]
     return replace(plan, flats=made_flats, lines=tuple(lines))
 
@@ -248,16 +251,16 @@ def _name(frames: Sequence[RawFrame], kind: str, *more: object) -> str:
     return f"master-{kind}-{hash_text(text)[:16]}.npy"
 
 
-def _combine(group: Group, folder: Path) -> Group:
+def _combine(group: Group, folder: Path, workers: int | None) -> Group:
     """Stack biases or darks."""
     target = folder / _name(group.frames, group.kind.replace(" ", "-"))
     if not target.exists():
         sources = [frame.source or frame.path for frame in group.frames]
-        save_array(target, stack(sources, options=_REJECTION, maps=()).image)
+        save_array(target, stack(sources, options=_REJECTION, maps=(), workers=workers).image)
     return replace(group, path=target)
 
 
-def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | None) -> Group:
+def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | None, workers: int | None) -> Group:
     """Stack flats at one level, and divide by their typical response."""
     pedestals = [masters.pedestal_of_flat(flat) for flat in group.frames]
     names = [fit and fit.group.path and fit.group.path.name for fit in pedestals]
@@ -278,7 +281,7 @@ def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | 
                 raise InvalidInputError(f"{flat.name}: median {level:g} after bias or dark; expected light in a flat")
             leveled.append(Path(scratch, f"{index}.npy"))
             np.save(leveled[-1], pixels / np.float32(level), allow_pickle=False)
-        image = stack(leveled, options=_REJECTION, maps=()).image
+        image = stack(leveled, options=_REJECTION, maps=(), workers=workers).image
     if pattern is not None:
         for row in (0, 1):
             for column in (0, 1):
