@@ -20,7 +20,7 @@ from zemosaic_stack_core.prepare.cache import boxes_file, save_array, save_stars
 from zemosaic_stack_core.prepare.canvas.cfa_drizzle import drizzle_cfa
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import Level, box_medians
-from zemosaic_stack_core.prepare.canvas.resample import PixelMap, resample
+from zemosaic_stack_core.prepare.canvas.resample import BorderedFrame, PixelMap, resample
 from zemosaic_stack_core.prepare.headers.kinds import KEPT_CARDS
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
@@ -163,11 +163,11 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
         fraction = options.drizzle_pixel_fraction
         image = drizzle_cfa(pixels, pattern, mapping, canvas.rows, canvas.columns, fraction)
     else:
-        if pattern is not None:
-            pixels = _debayer_around_holes(pixels, pattern)
-        image = pixels
+        frame = pixels if pattern is None else _debayer_around_holes(pixels, pattern)
         if mapping is not None:
-            image = resample(pixels, mapping, canvas.rows, canvas.columns, options.kernel)
+            image = resample(frame, mapping, canvas.rows, canvas.columns, options.kernel)
+        else:
+            image = frame.image if isinstance(frame, BorderedFrame) else frame
     boxes = box_medians(image)
     # Before the frame: one that is there has its boxes, wherever the work was interrupted.
     save_array(boxes_file(task.target), boxes)
@@ -175,15 +175,16 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
     return boxes
 
 
-def _debayer_around_holes(mosaic: _Image, pattern: str) -> _Image:
+def _debayer_around_holes(mosaic: _Image, pattern: str) -> BorderedFrame:
     """Interpolate the colors of a mosaic with missing samples, which the filters would spread over 5 x 5 pixels."""
     missing = ~np.isfinite(mosaic)
     if missing.any():
         mosaic = clean_pixels(mosaic, missing, is_cfa=True)
-    colors = debayer(mosaic, pattern)
+    frame = BorderedFrame.empty(3, *mosaic.shape)
+    debayer(mosaic, pattern, out=frame.planes)
     if missing.mean() > 0.001:
-        colors[missing] = np.nan
-    return colors
+        frame.planes[:, missing] = np.nan
+    return frame
 
 
 def level_frame(task: LevelTask, _: FilePool) -> None:

@@ -40,6 +40,8 @@ _Ring = tuple[_Indices, _Image]
 # Of output computed at once: the arrays of a band stay in the cache.
 _BAND_PIXELS = 1 << 15
 _ORDERS = {"bilinear": 1, "lanczos2": 2, "lanczos3": 3, "lanczos4": 4}
+# Samples of a border, as many as taps reach over it.
+_BORDER = 4
 # Times the noise. Beside a bright star of few pixels the kernel's negative lobes reach far below the sky; noise alone
 # takes a value that far below all four nearest samples once in 10 million.
 _UNDERSHOOT = 3.0
@@ -83,11 +85,46 @@ class AffineMap:
         return abs(self.to_frame.determinant)
 
 
-def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel: str = "lanczos3") -> _Image:
+@dataclass(frozen=True, eq=False)
+class BorderedFrame:
+    """A frame that lies within a border of missing samples, as `resample` wants it."""
+
+    # Shape (channel, entry): rows, border included, one behind the other, and room for the last window.
+    whole: _Image
+    # What is within the borders, shape (channel, row, column).
+    planes: _Image
+
+    @property
+    def image(self) -> _Image:
+        """The frame, shape (row, column) or (row, column, channel)."""
+        return self.planes[0] if len(self.planes) == 1 else self.planes.transpose(1, 2, 0)
+
+    @classmethod
+    def empty(cls, channels: int, rows: int, columns: int) -> BorderedFrame:
+        """Return a frame whose planes are to be filled."""
+        height, width = rows + 2 * _BORDER, columns + 2 * _BORDER
+        whole = np.empty((channels, height * width + WINDOW), np.float32)
+        images = whole[:, : height * width].reshape(channels, height, width)
+        whole[:, height * width :] = np.nan
+        images[:, :_BORDER] = images[:, -_BORDER:] = images[..., :_BORDER] = images[..., -_BORDER:] = np.nan
+        return cls(whole, images[:, _BORDER:-_BORDER, _BORDER:-_BORDER])
+
+    @classmethod
+    def of(cls, pixels: _Image) -> BorderedFrame:
+        """Return a copy of a frame, shape (row, column) or (row, column, channel)."""
+        planes = pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        frame = cls.empty(*planes.shape)
+        frame.planes[:] = planes
+        return frame
+
+
+def resample(
+    pixels: _Image | BorderedFrame, mapping: PixelMap, rows: int, columns: int, kernel: str = "lanczos3"
+) -> _Image:
     """Return a frame, shape (row, column) or (row, column, channel), on the output grid; missing is NaN."""
     order = _ORDERS[kernel]
-    planes = pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    bordered = _bordered(planes, order)
+    frame = pixels if isinstance(pixels, BorderedFrame) else BorderedFrame.of(pixels)
+    planes = frame.planes
     undershoot = [_undershoot(plane) for plane in planes]
     limits = {"right": planes.shape[2] - 1 + _ROUNDING, "bottom": planes.shape[1] - 1 + _ROUNDING}
     weights = {"weights": _weights(order)}
@@ -103,8 +140,8 @@ def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel:
             numbers["area"] = [area] * len(planes)
         else:
             whole["area"] = area.reshape(-1)
-        program = host_program(_interpolate, _Task(order, planes.shape[2] + 2 * order))
-        inputs = Inputs(len(planes), x.size, {"image": bordered}, numbers, limits, whole=whole | weights)
+        program = host_program(_interpolate, _Task(order, planes.shape[2] + 2 * _BORDER))
+        inputs = Inputs(len(planes), x.size, {"image": list(frame.whole)}, numbers, limits, whole=whole | weights)
         with np.errstate(invalid="ignore"):  # missing samples that are infinite
             found, _ = program(inputs)
         out[:, start:stop] = found["value"].reshape(-1, *x.shape)
@@ -115,7 +152,7 @@ def resample(pixels: _Image, mapping: PixelMap, rows: int, columns: int, kernel:
     for image, bands in zip(out, rings, strict=True):
         if bands:
             _give_back(image, *(np.concatenate(parts) for parts in zip(*bands, strict=True)))
-    return out[0] if pixels.ndim == 2 else out.transpose(1, 2, 0)
+    return out[0] if len(out) == 1 else out.transpose(1, 2, 0)
 
 
 class _Task(NamedTuple):
@@ -141,7 +178,7 @@ def _interpolate(xp: Any, column: Any, task: _Task) -> dict[str, Any]:
         steps = xp.round(xp.where(inside, axis, 0.0) * float(_STEPS))
         cells.append(xp.floor(steps * (1 / _STEPS)))
         parts.append(steps - cells[-1] * float(_STEPS))
-    corner = xp.astype((cells[1] + float(order)) * float(width) + (cells[0] + float(order)), xp.int32)
+    corner = xp.astype((cells[1] + float(_BORDER)) * float(width) + (cells[0] + float(_BORDER)), xp.int32)
     across, along = (column.window("weights", xp.astype(part * float(WINDOW), xp.int32), 2 * order) for part in parts)
 
     def channel(frame: Any, carry: list[Any]) -> list[Any]:
@@ -184,22 +221,6 @@ def _bilinear(xp: Any, nearest: list[Any], parts: list[Any], none: Any, nan: Any
         value = value + weight * xp.where(is_there, sample, none)
         is_lost = is_lost | (~is_there & (weight > 0.0))
     return xp.where(is_lost, nan, value)
-
-
-def _bordered(planes: _Image, order: int) -> list[_Image]:
-    """Return each plane within a border of missing samples, flat, with room for the last window."""
-    rows, columns = planes.shape[1:]
-    height, width = rows + 2 * order, columns + 2 * order
-    found = []
-    for plane in planes:
-        flat = np.empty(height * width + WINDOW, np.float32)
-        image = flat[: height * width].reshape(height, width)
-        image[order:-order, order:-order] = plane
-        image[:order] = image[-order:] = image[:, :order] = image[:, -order:] = flat[height * width :, np.newaxis] = (
-            np.nan
-        )
-        found.append(flat)
-    return found
 
 
 def _give_back(image: _Image, index: _Indices, added: _Image) -> None:

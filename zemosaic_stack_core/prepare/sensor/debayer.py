@@ -78,9 +78,13 @@ def _plane_levels(mosaic: _Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     return levels, errors
 
 
-def debayer(mosaic: _Image, pattern: str) -> _Image:
-    """Return the red, green and blue of a finite mosaic, shape (row, column, 3); measured samples are kept."""
-    out = np.empty((3, *mosaic.shape), np.float32)
+def debayer(mosaic: _Image, pattern: str, out: _Image | None = None) -> _Image:
+    """Return the red, green and blue of a finite mosaic, shape (row, column, 3); measured samples are kept.
+
+    `out` gets their planes, shape (3, row, column).
+    """
+    if out is None:
+        out = np.empty((3, *mosaic.shape), np.float32)
     # About the border pixel: every color meets its own.
     image = bordered(mosaic, 2, by_color=False)
     for rows, found in run_on_neighbors(_estimate, pattern, image, 2, _NEIGHBORS):
