@@ -231,7 +231,11 @@ def test_frames_are_judged_by_the_keyboard_and_left_out(browser: Any, finished: 
     assert [tile["outcome"] for tile in tiles] == ["reused", "reused", "done_cpu", "failed"]
     assert [Path(name).name for name in tiles[2]["excluded"]] == ["light_1.fits", "light_4.fits"]
     assert (tiles[2]["frames_given"], tiles[2]["frames_used"]) == (4, 4)
-    with opened(browser, again / "out" / "report.html") as sheet:
+    with opened(browser, again / "out" / "report.html", scheme="dark") as sheet:
+        sheet.emulate_media(media="print")
+        assert sheet.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert sheet.locator("#leave").is_hidden()
+        sheet.emulate_media(media="screen")
         assert "Tile 3 (tile 3): 2 frames left out as asked" in sheet.locator(".problems").inner_text()
         assert sheet.locator("#leave b").inner_text() == "2 frames to leave out."
 
@@ -241,7 +245,9 @@ def test_a_stack_has_a_page_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "list.txt").write_text("light_2.fits\n")
     command = ["stack", str(frames), "-o", str(master), "--backend", "cpu"]
     assert main([*command, "--exclude", str(tmp_path / "list.txt"), "--report"]) == 0
-    assert "list.txt: 1 frame left out" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "list.txt: 1 frame left out" in said.err
+    assert said.out.endswith("m.html: a page to judge the frames by\n")
     data = data_of(tmp_path / "m.html")
     (tile,) = data["tiles"]
     assert tile["names"] == ["light_1.fits", *(f"light_{n}.fits" for n in range(3, 7)), "light_2.fits"]

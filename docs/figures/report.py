@@ -51,7 +51,7 @@ def main() -> None:
         page.locator("#bench .frames input").nth(11).check()
         page.wait_for_timeout(500)
         page.evaluate("document.getElementById('leave').style.position = 'static'")
-        save(page, "report.jpg", height=1960)
+        save(page, "report.jpg", height=2440)
         page.locator("#bench .frames .open").nth(4).click()
         page.wait_for_timeout(500)
         save(page, "report-frame.jpg")

@@ -184,7 +184,6 @@ def run(arguments: argparse.Namespace) -> int:
                 excluded=tuple(excluded),
             )
             write_stack_page(outputs.report, stack, overwrite=arguments.overwrite)
-            tell(arguments, f"{outputs.report}: a page to judge the frames by")
     seconds = time.perf_counter() - began
     summary = summarize(result, advice, outputs, seconds=seconds)
     _show_summary(arguments, summary, prepared)

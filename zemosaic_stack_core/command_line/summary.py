@@ -39,6 +39,7 @@ class Summary:
     master: Path
     picture: Path | None
     tiff: Path | None
+    report: Path | None
     shape: tuple[int, ...]
     n_frames: int
     backend: str
@@ -69,6 +70,7 @@ def summarize(result: StackResult, advice: Advice, outputs: Outputs, *, seconds:
         master=outputs.master,
         picture=outputs.picture,
         tiff=outputs.tiff,
+        report=outputs.report,
         shape=result.image.shape,
         n_frames=len(result.frames),
         backend=result.backend,
@@ -124,4 +126,6 @@ def describe_summary(summary: Summary) -> list[str]:
         lines.append(f"{summary.picture}: a picture of it")
     if summary.tiff:
         lines.append(f"{summary.tiff}: a picture of 16 bits, for other programs")
+    if summary.report:
+        lines.append(f"{summary.report}: a page to judge the frames by")
     return lines
