@@ -312,7 +312,7 @@ def test_a_master_among_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(folder, "-o", master, "--no-picture") == ExitCode.DONE
     assert "a master" not in capsys.readouterr().err
     assert run(folder, "-o", tmp_path / "m.fits", "--no-picture") == ExitCode.DONE
-    assert f"{master}: a master of this program among 10 frames; stacked as one of them\n" in capsys.readouterr().err
+    assert f"{master}: a master of this program, no frame; left out of 10 files\n" in capsys.readouterr().err
     assert run(master, tmp_path / "m.fits", "-o", tmp_path / "both.fits", "--no-picture") == ExitCode.DONE
     assert "a master" not in capsys.readouterr().err
 
@@ -385,7 +385,7 @@ def test_what_the_summary_says(frames: Path, tmp_path: Path, capsys: pytest.Capt
     given = [frames, "-o", tmp_path / "m.fits", "--no-picture", "--normalization", "linear_fit", "--reference", "2"]
     assert run(*given) == ExitCode.DONE
     assert f"  normalized (linear_fit) to {sorted(frames.iterdir())[2]}\n" in capsys.readouterr().out
-    flat = tmp_path / "flat.npy"
+    flat = tmp_path / "even.npy"
     np.save(flat, np.full(NIGHT.frame_shape, 7, np.float32))
     assert run(frames, flat, *given[1:], "--overwrite") == ExitCode.DONE
     assert (

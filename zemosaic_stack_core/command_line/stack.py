@@ -123,31 +123,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.command_line.computing import choose
     from zemosaic_stack_core.command_line.summary import summarize
-    from zemosaic_stack_core.frames.exclusions import read_exclusions, without_excluded
-    from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
     from zemosaic_stack_core.frames.heads import read_head
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
     from zemosaic_stack_core.stacking.adviser import advise
-    from zemosaic_stack_core.system.quantities import count_text
 
     began = time.perf_counter()
     wanted = read_command_options(arguments)
     policy = raw_policy(arguments)
     _check_arguments(arguments, wanted)
-    exclusions = None if arguments.exclude is None else read_exclusions(arguments.exclude)
-    paths = expand_frame_arguments(arguments.frames)
-    excluded: list[Path] = []
-    if exclusions is not None:
-        paths, excluded = without_excluded(paths, exclusions)
-        tell(arguments, f"{exclusions.source}: {count_text(len(excluded), 'frame')} left out")
+    paths, excluded = _find_frames(arguments)
     outputs = check_outputs(arguments, paths)
     prepared: PreparedGroup | None = None
     with ScratchFolder() as scratch:
         with FilePool() as files:
             heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
-            for line in (*wanted.lines, *_odd_frames(paths, heads)):
+            for line in (*wanted.lines, *_odd_frames(paths)):
                 tell(arguments, line)
+            heads = _without_masters(arguments, heads)
             if not (are_raw := _are_raw(arguments, policy, heads, files)):
                 group = _open(arguments, heads, scratch)
                 _say_zero_borders(arguments, group, files)
@@ -202,20 +195,51 @@ def _check_arguments(arguments: argparse.Namespace, wanted: CommandOptions) -> N
         read_weight_rows(arguments.weights)
 
 
-def _odd_frames(paths: list[Path], heads: Sequence[FileHead]) -> list[str]:
-    """Return a line for what is allowed and seldom meant: a frame that is given twice, a master among frames."""
+def _find_frames(arguments: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Return the files to stack, and those that a list excludes; the master of an earlier stack is neither."""
+    from zemosaic_stack_core.fits.cards import read_first_header
+    from zemosaic_stack_core.frames.exclusions import read_exclusions, without_excluded
+    from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments
+    from zemosaic_stack_core.system.quantities import count_text
+
+    exclusions = None if arguments.exclude is None else read_exclusions(arguments.exclude)
+    paths = expand_frame_arguments(arguments.frames)
+    excluded: list[Path] = []
+    if exclusions is not None:
+        paths, excluded = without_excluded(paths, exclusions)
+        tell(arguments, f"{exclusions.source}: {count_text(len(excluded), 'frame')} left out")
+    if "ZSC_ALGO" in read_first_header(arguments.output):
+        target = os.path.realpath(arguments.output)
+        paths = [path for path in paths if os.path.realpath(path) != target] or paths
+    return paths, excluded
+
+
+def _odd_frames(paths: list[Path]) -> list[str]:
+    """Return a line for what is allowed and seldom meant: a frame that is given twice."""
     from zemosaic_stack_core.frames.frame_lists import find_repeated
 
-    lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
-    masters = [head for head in heads if head.headers and "ZSC_ALGO" in head.headers[0]]
-    if 0 < len(masters) < len(paths):  # nothing but masters is a stack of stacks
-        lines.append(f"{masters[0].name}: a master of this program among {len(paths)} frames; stacked as one of them")
-    return lines
+    return [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
+
+
+def _without_masters(arguments: argparse.Namespace, heads: list[FileHead]) -> list[FileHead]:
+    """Return files without those that are stacks of frames, and say so."""
+    from zemosaic_stack_core.prepare.headers.kinds import find_masters
+
+    masters = find_masters(heads)
+    if masters:
+        first, what = next(iter(masters.items()))
+        more = f", and {len(masters) - 1} more" if len(masters) > 1 else ""
+        tell(arguments, f"{heads[first].name}: {what}, no frame{more}; left out of {len(heads)} files")
+    return [head for index, head in enumerate(heads) if index not in masters]
 
 
 def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[FileHead], files: FilePool) -> bool:
     """Decide whether the frames are prepared, and say why; raise where an argument needs aligned ones."""
+    from zemosaic_stack_core.prepare.headers.recognize import refuse_calibration
+
     found = policy.by_stars(policy.by_headers(heads), heads, files)
+    if not found.is_raw:
+        refuse_calibration(heads)
     if found.line:
         is_asked = policy.options != PrepareOptions()
         tell(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.foreign_names import RAW_SUFFIXES, TIFF_SUFFIXES, XISF_SUFFIXES
+from zemosaic_stack_core.frames.known_folders import kind_of_folder, without_kept
 
 _FITS_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz")
 FRAME_SUFFIXES = (*_FITS_SUFFIXES, ".npy", *XISF_SUFFIXES, *RAW_SUFFIXES, *TIFF_SUFFIXES)
@@ -26,7 +27,8 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
     """Return the files that command-line arguments name, in their order; those named one by one may not exist.
 
-    An argument is a file; a folder, which means its frames (by suffix, not recursive) in natural name order;
+    An argument is a file; a folder, which means its frames (by suffix, not recursive) in natural name order, or where
+    it has none those of its folders ``lights``, ``darks``, ``flats``, ``biases`` and the like;
     ``@list.txt``, a UTF-8 text of one path a line, relative to the list's folder, blank lines and ``#`` comments
     ignored; or a pattern with ``*`` or ``?`` that no shell has expanded. Raise `InvalidInputError` where one gives no
     frame, or there is none, and `FrameReadError` where a folder or a list can't be read.
@@ -94,7 +96,34 @@ def _path_of(text: str) -> Path:
 
 
 def _frames_in(folder: Path) -> list[Path]:
-    """Return the frames of a folder; hidden files are not among them."""
+    """Return the frames of a folder; where it has none itself, those of its folders ``lights``, ``darks``, ..."""
+    found = _files_in(folder) or [path for part in kind_folders(folder) for path in _files_in(part)]
+    if not found:
+        known = f"{', '.join(_FITS_SUFFIXES)}, .npy, .xisf, .tif, or as a camera's raw files do"
+        raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {known}")
+    return found
+
+
+def kind_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are called as a kind of frame, lights first; none without lights."""
+    try:
+        parts = {part: kind_of_folder(part.name) for part in sorted(folder.iterdir(), key=natural_key) if part.is_dir()}
+    except OSError:
+        return []
+    lights = [part for part, kind in parts.items() if kind == "light"]
+    return lights and [*lights, *(part for part, kind in parts.items() if kind not in ("", "light"))]
+
+
+def frame_stem(name: str) -> str:
+    """Return a frame's file name without what its format ends in: ``a_10.0s.fit.gz`` is ``a_10.0s``."""
+    for suffix in (".fz", *sorted(FRAME_SUFFIXES, key=len, reverse=True)):
+        if name.casefold().endswith(suffix):
+            name = name[: -len(suffix)]
+    return name
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the frames that lie in a folder; hidden files and what a preparation keeps are not among them."""
     try:
         with os.scandir(folder) as entries:
             named = [one for one in entries if one.name.casefold().endswith(FRAME_SUFFIXES) and one.name[0] != "."]
@@ -103,10 +132,7 @@ def _frames_in(folder: Path) -> list[Path]:
             found = [one for one in found if one.suffix.casefold() not in TIFF_SUFFIXES] or found
     except OSError as error:
         raise FrameReadError(f"{folder}: {error.strerror}; expected a readable folder") from None
-    if not found:
-        known = f"{', '.join(_FITS_SUFFIXES)}, .npy, .xisf, .tif, or as a camera's raw files do"
-        raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {known}")
-    return sorted(found, key=natural_key)
+    return sorted(without_kept(found), key=natural_key)
 
 
 def _read_list(path: Path) -> list[Path]:

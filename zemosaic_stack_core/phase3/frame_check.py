@@ -17,6 +17,7 @@ from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
+from zemosaic_stack_core.prepare.headers.kinds import find_masters
 from zemosaic_stack_core.system.quantities import percent_of, percent_text
 
 # A frame is saturated where more than this part of its finite samples is at the saturation level or above.
@@ -36,7 +37,7 @@ class FrameChoice:
     dropped: tuple[DroppedFrame, ...]
     # Those of the good frames' files; none of frames that were made since.
     heads: tuple[FileHead, ...] = field(default=(), repr=False)
-    # So many of the others are good: fewer were asked for.
+    # So many of the others are no bad frames: fewer were asked for, or they are none.
     spare: int = 0
 
 
@@ -56,7 +57,12 @@ def choose_frames(
     good: list[FileFrame] = []
     with FilePool() as files:
         heads = [read_head(path, files=files) for path in paths]
+        masters = find_masters(heads)
+        for place, what in masters.items():
+            reasons[place] = DroppedFrame(name=heads[place].name, reason=f"{what}; expected a frame")
         for place, head in enumerate(heads):
+            if place in reasons:
+                continue
             try:
                 frames.append(probe_frame(head, scratch=scratch))
                 places.append(place)
@@ -70,7 +76,8 @@ def choose_frames(
             else:
                 good.append(frame)
     dropped = tuple(reasons[place] for place in sorted(reasons))
-    return FrameChoice(tuple(good), dropped, tuple(head for place, head in enumerate(heads) if place not in reasons))
+    kept = tuple(head for place, head in enumerate(heads) if place not in reasons)
+    return FrameChoice(tuple(good), dropped, kept, spare=len(masters))
 
 
 def saturation_level(frame: FileFrame) -> float:

@@ -14,7 +14,8 @@ from typing import Any
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.exclusions import Exclusions
-from zemosaic_stack_core.frames.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, natural_key
+from zemosaic_stack_core.frames.frame_lists import FRAME_SUFFIXES, expand_frame_arguments, kind_folders, natural_key
+from zemosaic_stack_core.frames.known_folders import is_kept, kind_of_folder
 
 # In the output folder: the aligned frames of tiles whose frames are raw.
 PREPARED_FOLDER = "prepared"
@@ -97,7 +98,9 @@ def read_run_plan(path: str | os.PathLike[str], *, output: str | os.PathLike[str
         relative to the plan's folder; ``id`` is by default the position, from 1; ``name`` is optional; there is
         nothing else in it. Or a folder:
         each of its sub-folders, in natural order, is a tile, numbered from 1; hidden ones, those of the system, those
-        without frames and the tiles of an earlier run are not.
+        without frames, what a preparation keeps and the tiles of an earlier run are not. A tile's frames may lie in its
+        folders ``lights``, ``darks`` and the like; ``darks``, ``flats`` and ``biases`` beside the tiles belong to all,
+        and where there are ``lights``, these folders are one tile.
     output : path, optional
         The output folder, which is not a tile even where it lies in the plan's folder.
 
@@ -149,17 +152,30 @@ def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[T
     if output is not None:
         _refuse_output_in_a_tile(source, Path(output))
     target = None if output is None else Path(os.path.realpath(output))
-    folders, empty = [], []
+    if kind_folders(source) and not any(entry.name.casefold().endswith(FRAME_SUFFIXES) for entry in entries):
+        return [_tile(1, Path(os.path.realpath(source)).name, [os.fspath(source)])]
+    folders: list[Path] = []
+    # Of calibration frames; and names of those without any.
+    shared: list[Path] = []
+    empty = []
     for entry in sorted(filter(Path.is_dir, entries), key=natural_key):
         if target is not None and Path(os.path.realpath(entry)) in (target, target / PREPARED_FOLDER):
             continue
         if _is_output(entry):
             _LOGGER.warning("%s: holds the tiles of an earlier run; left out of the plan", entry)
             continue
+        if is_kept(entry):
+            _LOGGER.warning("%s: what the preparation of frames keeps; left out of the plan", entry)
+            continue
         if _is_empty(entry):
             empty.append(entry.name)
             continue
-        folders.append(entry)
+        (folders if kind_of_folder(entry.name) in ("", "light") else shared).append(entry)
+    if not folders:  # masters of calibration frames, a tile each
+        folders, shared = shared, []
+    elif shared:
+        names = ", ".join(entry.name for entry in shared)
+        _LOGGER.warning("%s: calibration frames in %s belong to every tile", source, names)
     if empty and folders:
         _LOGGER.warning("%s: %d folders without frames left out, as %s", source, len(empty), empty[0])
     if not folders:
@@ -167,7 +183,8 @@ def _folder_tiles(source: Path, output: str | os.PathLike[str] | None) -> list[T
         found = "frames, but no folder of frames" if has_frames else "no folder in this folder"
         one = "; for a single tile: zemosaic-worker stack" if has_frames else ""
         raise InvalidInputError(f"{source}: {found}; expected one for each tile, with its frames{one}")
-    return [_tile(number, folder.name, [os.fspath(folder)]) for number, folder in enumerate(folders, start=1)]
+    more = list(map(os.fspath, shared))
+    return [_tile(number, folder.name, [os.fspath(folder), *more]) for number, folder in enumerate(folders, start=1)]
 
 
 def _is_system(name: str) -> bool:
@@ -176,11 +193,12 @@ def _is_system(name: str) -> bool:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Return whether a folder that can be read has no frames."""
+    """Return whether a folder that can be read has no frames, nor has its ``lights``."""
     try:
-        return not any(entry.name.casefold().endswith(FRAME_SUFFIXES) for entry in folder.iterdir())
+        names = [entry.name for part in (folder, *kind_folders(folder)) for entry in part.iterdir()]
     except OSError:
         return False
+    return not any(name.casefold().endswith(FRAME_SUFFIXES) for name in names)
 
 
 def _refuse_output_in_a_tile(source: Path, output: Path) -> None:

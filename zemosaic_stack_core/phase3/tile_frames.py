@@ -16,6 +16,7 @@ from zemosaic_stack_core.master.tile import NO_EXTRAS, MasterExtras
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.tile import StackSettings
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
+from zemosaic_stack_core.prepare.headers.recognize import refuse_calibration
 from zemosaic_stack_core.stacking.result import StackResult
 
 if TYPE_CHECKING:
@@ -83,13 +84,15 @@ def choose_tile_frames(
             is_raw = found.is_raw
             if found.line:
                 _report(found.line)
+    if not is_raw and policy is not None:
+        refuse_calibration(choice.heads)
     if not is_raw or policy is None or not choice.frames:
         return TileFrames(replace(choice, heads=()), settings, len(frames))
     group = policy.prepare(choice.heads, cache, workers=settings.limits.workers, report=_report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)
     given = len(group.frames) + len(choice.dropped)
-    spare = sum(frame.is_spare for frame in group.dropped)
+    spare = choice.spare + sum(frame.is_spare for frame in group.dropped)
     return TileFrames(FrameChoice(good, tuple(dropped), spare=spare), settings, given, group)
 
 

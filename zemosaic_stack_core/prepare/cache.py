@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
+from zemosaic_stack_core.frames.frame_lists import frame_stem
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import BOX
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
@@ -87,7 +88,7 @@ class PrepareCache:
 
     def aligned(self, key: str, name: str) -> Path:
         """Return the file of an aligned frame, whose raw file has this name."""
-        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name.partition(".")[0])[:60]
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", frame_stem(name))[:120]
         return self.folder / f"aligned-{plain}-{key[:12]}.fits"
 
     def check_room(self, needed: int, keep: Iterable[Path]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from zemosaic_stack_core.frames.heads import FileHead
-
-# A dark of the flats' exposure time.
-DARK_FLAT = "dark flat"
+from zemosaic_stack_core.frames.known_folders import DARK_FLAT, kind_of_folder
 
 # What an aligned frame keeps of its raw one.
 KEPT_CARDS = (
@@ -47,18 +46,6 @@ ha hb oiii sii nii l r g b lum luminance red green blue clear uv ir cut duo dual
 set session night test sky dome field library lib zwo asi qhy atik sbig fli canon nikon sony panel
 """
 _SETTINGS = frozenset(_SETTINGS_TEXT.split())
-# Folders that are called like this and nothing else, in the languages of capture programs.
-_FOLDERS = {
-    word: kind
-    for kind, words in (
-        ("light", "light lights subs lichter hellbilder brutes lumieres luces luci luzes lichten swiatla"),
-        ("dark", "dark darks dunkelbilder dunkel noirs oscuros bui escuros donkeropnamen"),
-        ("flat", "flat flats flatfields flatfield plu plus planos hellfelder"),
-        ("bias", "bias biases biasframes offset offsets zeros zero"),
-        (DARK_FLAT, "darkflat darkflats flatdark flatdarks flatsdarks darksflats dflats darkplu"),
-    )
-    for word in words.split()
-}
 
 
 def kind_in(text: str) -> str:
@@ -93,13 +80,28 @@ def kind_in_name(name: str) -> str:
 def kind_by_path(path: Path) -> str:
     """Return the kind that a file called a light, its folder ("02 Darks"), or else its name says; or nothing."""
     name = kind_in_name(path.name)
-    folder = _FOLDERS.get("".join(filter(str.isalpha, path.absolute().parent.name.casefold())), "")
+    folder = kind_of_folder(path.absolute().parent.name)
     return name if name == "light" else folder or name
 
 
 def kind_by_cards(head: FileHead) -> str:
     """Return a frame's kind by its header; empty where it says none."""
     return next(filter(None, (kind_in(head.get(keyword) or "") for keyword in _KIND_CARDS)), "")
+
+
+def find_masters(heads: Sequence[FileHead]) -> dict[int, str]:
+    """Return which of some files are no frames but made of such, and what they are; none where all are.
+
+    A master of calibration frames is a calibration frame. Of another program's stacks, more than half are meant.
+    """
+    lights = [i for i, head in enumerate(heads) if (kind_by_cards(head) or kind_by_path(head.path)) in ("", "light")]
+    ours = [i for i in lights if heads[i].headers and "ZSC_ALGO" in heads[i].headers[0]]
+    stacked = {i: heads[i].number("STACKCNT", "NCOMBINE") or 0.0 for i in lights if i not in ours}
+    others = [i for i, count in stacked.items() if count > 1]
+    found = dict.fromkeys(ours, "a master of this program")
+    if 2 * len(others) < len(stacked):
+        found |= {i: f"a stack of {stacked[i]:.0f} frames" for i in others}
+    return found if len(found) < len(lights) else {}
 
 
 def pattern_by_cards(head: FileHead) -> str:

@@ -19,8 +19,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
-from zemosaic_stack_core.prepare.headers.kinds import kind_by_cards, kind_by_path, pattern_by_cards, wcs_place
+from zemosaic_stack_core.prepare.headers.kinds import (
+    find_masters,
+    kind_by_cards,
+    kind_by_path,
+    pattern_by_cards,
+    wcs_place,
+)
 
 # Pixels that aligned frames may lie apart by their WCS.
 _APART = 0.5
@@ -44,6 +51,8 @@ def recognize(frames: Sequence[FrameFile]) -> Recognized:
     """Return whether frames, by path or head, are raw or aligned; a file that can't be read says nothing."""
     # A file that can't be read is named where the frames are opened; it says nothing of the others.
     heads = [head for head in map(head_of, frames) if head.get("NAXIS") is not None or head.is_npy]
+    masters = find_masters(heads)
+    heads = [head for index, head in enumerate(heads) if index not in masters]
     headers = [head for head in heads if not head.is_npy]
     if not headers:
         return Recognized(False, "no FITS header says otherwise")
@@ -74,6 +83,19 @@ def recognize(frames: Sequence[FrameFile]) -> Recognized:
         return Recognized(True, f"the {len(heads)} frames are integers that a camera's program calls lights")
     why = "no Bayer pattern, no calibration frames, no WCS that differs, no camera's integers"
     return Recognized(False, why, is_open)
+
+
+def refuse_calibration(heads: Sequence[FileHead]) -> None:
+    """Raise where there are calibration frames among lights that are stacked as they are."""
+    kinds = [kind_by_cards(head) or kind_by_path(head.path) for head in heads]
+    found = [head for head, kind in zip(heads, kinds, strict=True) if kind not in ("", "light")]
+    if 0 < len(found) < len(heads):
+        kind = next(kind for kind in kinds if kind not in ("", "light"))
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise InvalidInputError(
+            f"{found[0].name}{more} of {len(heads)} files: a {kind}, but the frames are stacked as they are; expected "
+            "lights alone (--align auto calibrates with the others, --lights says which are lights)"
+        )
 
 
 def _plural(kind: str, count: int) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.known_folders import DARK_FLAT
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.cache import save_array
-from zemosaic_stack_core.prepare.headers.kinds import DARK_FLAT
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.belonging import (
