@@ -308,6 +308,11 @@ def test_data_arr_may_be_edited():
         (lambda c: combine(c[0]), InvalidInputError, "It is CCDData; expected a list"),
         (lambda c: combine(c, weights=np.ones(3)), InvalidInputError, r"shape \(3,\); expected \(2,\) or \(2, 2, 3\)"),
         (lambda c: combine(c, weights=[1, 2]), TypeError, "weights is list; expected an array"),
+        (
+            lambda c: combine(c, scale=lambda data: data.sum() * np.nan),
+            InvalidInputError,
+            r"scaling is \[nan, nan\]; expected",
+        ),
         (lambda c: combine(c, scale=[1.0]), InvalidInputError, "scaling has 1 numbers; expected 2"),
         (lambda c: combine(c, method="median", weights=np.ones(2)), InvalidInputError, "weights with median_combine"),
         (
@@ -482,21 +487,25 @@ def test_cubes_in_files_are_read_whole(tmp_path):
 
 def test_a_result_as_ccddata_and_back(tmp_path):
     frames = noisy()
-    frames[0].meta["OBJECT"] = "M 31"
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ("RA---TAN", "DEC--TAN"), (10.0, 20.0)
+    for frame in frames:
+        frame.meta["OBJECT"], frame.wcs = "M 31", wcs
     options = StackOptions(kappa_low=2.5, max_iterations=3)
     result = stack(frames, options=options, maps=("coverage", "variance"))
-    ccd = to_ccddata(result, frames[0])
+    ccd = to_ccddata(result)
     assert (ccd.unit, ccd.meta["OBJECT"], ccd.meta["NCOMBINE"], ccd.meta["ZSC_KLO"]) == (u.adu, "M 31", 9, 2.5)
-    assert "NCOMBINE" not in frames[0].meta
+    assert ccd.wcs.wcs.crval.tolist() == [10.0, 20.0]
+    assert "ZSC_KLO" not in result.to_ccddata().meta
     np.testing.assert_array_equal(ccd.mask, result.coverage == 0)
     ccd.write(tmp_path / "master.fits")
     for given in (ccd, CCDData.read(tmp_path / "master.fits")):
         back = from_ccddata(given)
         np.testing.assert_array_equal(back.image, result.image)
         np.testing.assert_array_equal(back.variance, result.variance)
-        assert back.options == options
-    assert result.to_ccddata("electron").unit == u.electron
-    assert to_ccddata(result, unit="electron").unit == u.electron
+        assert (back.options, back.unit) == (options, "adu")
+        assert back.to_ccddata().unit == u.adu
+    assert to_ccddata(result, "electron").unit == u.electron
 
 
 def test_a_result_without_a_variance_has_no_uncertainty():
@@ -509,5 +518,22 @@ def test_a_result_without_a_variance_has_no_uncertainty():
 def test_what_is_no_result_is_refused():
     with pytest.raises(FrameReadError, match="no ZSC_REJ card"):
         from_ccddata(ccds_of(1.0)[0])
-    with pytest.raises(InvalidInputError, match="unit is None without like"):
-        to_ccddata(stack(ccds_of(1.0, 2.0)))
+    with pytest.raises(InvalidInputError, match="unit is None and the frames have none; expected a unit"):
+        to_ccddata(stack([np.ones((2, 3)), np.ones((2, 3))]))
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"), [("ADU", "adu"), ("Counts", "ct"), ("MJy/sr", "MJy / sr"), ("bananas", None)]
+)
+def test_units_as_headers_have_them(text, unit, tmp_path):
+    for index in range(2):
+        header = fits.Header({"BUNIT": text})
+        fits.writeto(tmp_path / f"{index}.fits", np.ones((2, 3), np.float32), header)
+    result = stack([tmp_path / "0.fits", tmp_path / "1.fits"])
+    if unit is None:
+        with pytest.raises(
+            InvalidInputError, match="that of the frames is 'bananas'; expected a unit that astropy knows"
+        ):
+            result.to_ccddata()
+    else:
+        assert result.to_ccddata().unit == u.Unit(unit)

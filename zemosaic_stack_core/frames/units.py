@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from zemosaic_stack_core.errors import InvalidInputError
@@ -25,7 +26,7 @@ def unit_factor(found: Any, expected: Any, names: tuple[str, str]) -> float:
     """
     if _same(found, expected):
         return 1.0
-    one, other = _parsed(found), _parsed(expected)
+    one, other = astropy_unit(found), astropy_unit(expected)
     factor = None
     if one is not None and other is not None:
         try:
@@ -51,15 +52,14 @@ def _same(found: Any, expected: Any) -> bool:
     return len(texts) == 1 or texts <= _DATA_NUMBERS
 
 
-def _parsed(unit: Any) -> Any:
-    """Return astropy's unit of a text; None where it knows none."""
+def astropy_unit(unit: Any) -> Any:
+    """Return astropy's unit of a text, ``ADU`` and ``Counts`` among them; None where it knows none."""
     if not isinstance(unit, str):
         return unit
     from astropy import units
 
-    try:
-        with warnings.catch_warnings():
+    for text in (unit, unit.lower(), unit.lower().removesuffix("s")):
+        with warnings.catch_warnings(), suppress(ValueError, TypeError):
             warnings.simplefilter("ignore", units.UnitsWarning)  # an old way to write it
-            return units.Unit(unit)
-    except (ValueError, TypeError):
-        return None
+            return units.Unit(text)
+    return None

@@ -5,46 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.nddata import CCDData, VarianceUncertainty
 
-from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.host_arrays import to_host
 from zemosaic_stack_core.master.option_cards import add_provenance, read_options, read_planes_given
 from zemosaic_stack_core.stacking.result import FrameRecords, StackResult
 
 
-def to_ccddata(result: StackResult, like: CCDData | None = None, *, unit: Any = None) -> CCDData:
+def to_ccddata(result: StackResult, unit: Any = None) -> CCDData:
     """Return a stack as `~astropy.nddata.CCDData`, with the options that made it in its header.
 
     Parameters
     ----------
     result : StackResult
         The stack. With its map ``variance`` the answer has an uncertainty.
-    like : CCDData, optional
-        A frame whose header, WCS and unit it takes: the first one, as a rule.
     unit : astropy unit, optional
-        Its unit, where `like` has none to give, or another.
+        Its unit; by default that of the frames.
 
     Returns
     -------
     CCDData
-        float32, masked where no sample was combined. ``NCOMBINE`` counts the frames with a sample in it.
+        As `StackResult.to_ccddata` returns it, and with a card for every option.
 
     Raises
     ------
     InvalidInputError
-        There is neither `like` nor `unit`.
+        The frames have no unit, and none is given.
     """
-    unit = like.unit if unit is None and like is not None else unit
-    if unit is None:
-        raise InvalidInputError("unit is None without like; expected a unit, such as 'adu', or a CCDData")
     ccd = result.to_ccddata(unit)
-    header = fits.Header() if like is None else fits.Header(like.header)
-    header["NCOMBINE"] = ccd.meta["NCOMBINE"]
-    add_provenance(header, result)
-    ccd.header = header
-    ccd.wcs = None if like is None else like.wcs
+    add_provenance(ccd.header, result)
     return ccd
 
 
@@ -80,6 +69,7 @@ def from_ccddata(ccd: CCDData) -> StackResult:
         frames=FrameRecords(),
         backend=str(ccd.header.get("ZSC_BACK", "")),
         options=options,
+        unit=str(ccd.unit),
         reference=ccd.header.get("ZSC_REFI"),
         given=read_planes_given(ccd.header),
     )

@@ -93,8 +93,9 @@ class Combiner:
             kind = host_dtype(self._dtype)
             values = np.empty((len(self.ccd_list), *self._shape), kind if kind.kind == "f" else np.float64)
             masks = np.zeros(values.shape, bool)
-            for frame, (ccd, mask) in enumerate(zip(self.ccd_list, self._masks, strict=True)):
-                values[frame] = to_host(ccd.data, f"frame {frame}")
+            cube = self._flat()
+            for frame, (samples, mask) in enumerate(zip(cube.frames, cube.masks, strict=True)):
+                values[frame] = to_host(samples, f"frame {frame}").reshape(self._shape)
                 if mask is not None:
                     masks[frame] = mask.reshape(self._shape)
             self._cube = np.ma.array(values, mask=masks, copy=False)
@@ -137,7 +138,10 @@ class Combiner:
             raise TypeError(f"scaling is {factors!r}; expected a function or one number per frame")
         if len(factors) != count:
             raise InvalidInputError(f"scaling has {len(factors)} numbers; expected {count}, one per frame")
-        self._scaling = np.array([float(one) for one in factors]).reshape(count, *(1,) * len(self._shape))
+        numbers = np.array([np.nan if one is np.ma.masked else float(one) for one in factors])
+        if not np.isfinite(numbers).all():
+            raise InvalidInputError(f"scaling is {numbers.tolist()}; expected finite numbers")
+        self._scaling = numbers.reshape(count, *(1,) * len(self._shape))
 
     def clip_extrema(self, nlow: int | None = 0, nhigh: int | None = 0) -> None:
         """Mask the lowest `nlow` and the highest `nhigh` samples of each pixel.
@@ -296,9 +300,7 @@ class Combiner:
         """Return the mean, with its coverage and more maps, and its uncertainty, ddof 0."""
         weights = self._flat_weights()
         values = None if uncertainty_func is None else self._values(scale_to)
-        if weights is not None and not np.all(
-            weights > 0.0
-        ):  # a rule knows no weights, and samples without are missing
+        if weights is not None and not (weights > 0.0).all():  # to the rule they would be missing, and are not
             self._settle()
         result = self._flat(scale_to).stack(self._rule, ("coverage", "variance", *maps), weights)
         coverage = _coverage(result)

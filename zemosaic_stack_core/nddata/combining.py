@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
-from astropy.units import Unit
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.bands import BandReader
@@ -21,6 +20,7 @@ from zemosaic_stack_core.frames.group import FrameGroup, open_frames
 from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
 from zemosaic_stack_core.frames.planes import PlanesGiven
+from zemosaic_stack_core.frames.units import astropy_unit
 from zemosaic_stack_core.nddata.clipping import Statistic, clip_options
 from zemosaic_stack_core.nddata.combiner import Combiner, check_alike
 from zemosaic_stack_core.nddata.namespaces import Namespace
@@ -253,7 +253,7 @@ def _open_source(images: Sequence[Any], ccdkwargs: Mapping[str, Any], stack: Exi
     )
     frames = [probe_frame(read_head(image, extension=given.image_extension)) for image in images]
     for frame in frames:
-        if "unit" not in ccdkwargs and frame.unit and Unit(frame.unit) != first.unit:
+        if "unit" not in ccdkwargs and frame.unit and astropy_unit(frame.unit) != first.unit:
             raise TypeError(f"{frame.name} has the unit {frame.unit}; expected {first.unit} as {frames[0].name}")
     # The unit is that of the call, or looked at: no other is converted.
     group = open_frames([replace(frame, unit="") for frame in frames], None, given)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
+from zemosaic_stack_core.frames.units import astropy_unit
 from zemosaic_stack_core.options import MAPS, SAMPLE_MAPS, StackOptions
 
 if TYPE_CHECKING:
@@ -243,24 +244,27 @@ class StackResult:
         """Channels of the image."""
         return 1 if self.image.ndim == 2 else self.image.shape[2]
 
-    def to_ccddata(self, unit: Any) -> CCDData:
-        """Return image and variance as an astropy `CCDData` in this unit, masked where no sample was combined.
+    def to_ccddata(self, unit: Any = None) -> CCDData:
+        """Return image, variance, header and WCS as an astropy ``CCDData``, masked where no sample was combined.
 
-        ``NCOMBINE`` counts the frames with a sample in it. `zemosaic_stack_core.nddata.to_ccddata` takes over a header
-        and a WCS besides, and writes down the options.
+        `unit` is a unit of astropy's, by default that of the frames; raise `InvalidInputError` where there is none.
+        `zemosaic_stack_core.nddata.to_ccddata` writes down the options besides.
         """
         from astropy.nddata import CCDData, VarianceUncertainty
 
+        chosen = astropy_unit(self.unit or None) if unit is None else unit
+        if chosen is None:
+            found = f"that of the frames is {self.unit!r}" if self.unit else "the frames have none"
+            raise InvalidInputError(f"unit is None and {found}; expected a unit that astropy knows, such as 'adu'")
         is_known = self.variance is not None and not bool(np.isnan(self.variance).all())  # that of min and max is not
-        ccd = CCDData(
+        return CCDData(
             self.image,
-            unit=unit,
+            unit=chosen,
             mask=~np.isfinite(self.image),
             uncertainty=VarianceUncertainty(self.variance, copy=False) if is_known else None,
+            meta=self.header.copy(),
+            wcs=self.wcs,
         )
-        pixels = self.image.size // self.channels
-        ccd.meta["NCOMBINE"] = sum(any(count < pixels for count in frame.missing) for frame in self.frames)
-        return ccd
 
 
 def without_maps(result: StackResult, names: Collection[str]) -> StackResult:
