@@ -16,7 +16,7 @@ from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
 from zemosaic_stack_core.nddata.clipping import MAD_TO_SIGMA, Statistic, clip_options, for_astropy
-from zemosaic_stack_core.nddata.cube import Cube, flat_shape
+from zemosaic_stack_core.nddata.cube import BOUNDS, Cube, bounds_of, flat_shape
 from zemosaic_stack_core.nddata.namespaces import Namespace, host_dtype
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.result import StackResult
@@ -227,10 +227,11 @@ class Combiner:
         if self._weights is not None:
             raise InvalidInputError("weights with median_combine; expected weights None, or another combination")
         values = None if median_func is uncertainty_func is None else self._values(scale_to)
-        cube, rule = self._flat(scale_to), self._rule
-        result = cube.stack(replace(rule, combine="median"), ("coverage",))
+        cube, rejects = self._flat(scale_to), self._rule is not _NO_RULE
+        result = cube.stack(replace(self._rule, combine="median"), ("coverage", *(BOUNDS if rejects else ())))
         if uncertainty_func is None:
-            error = MAD_TO_SIGMA * cube.deviation(result.image, rule).astype(np.float64)
+            error = cube.deviation(result.image, bounds_of(result) if rejects else None).astype(np.float64)
+            error *= MAD_TO_SIGMA
         else:
             error = _called(uncertainty_func, values)
         image = result.image if median_func is None else _called(median_func, values)

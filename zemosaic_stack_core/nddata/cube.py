@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,14 @@ from zemosaic_stack_core.stacking.run import stack
 
 _Floats = npt.NDArray[np.float32]
 _Bools = npt.NDArray[np.bool_]
+
+# The maps that say what a rule keeps.
+BOUNDS = ("low", "high")
+
+
+def bounds_of(result: StackResult) -> tuple[_Floats, _Floats]:
+    """Return the lowest and the highest sample of each pixel that was kept: maps that were asked for."""
+    return np.asarray(result.low), np.asarray(result.high)
 
 
 def flat_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -71,24 +79,18 @@ class Cube:
         """Stack the frames."""
         return self._stack(self.frames if self.scales is None else self._scaled(), options, maps, weights)
 
-    def deviation(self, center: _Floats, rule: StackOptions) -> _Floats:
-        """Return the median of how far what the rule keeps lies from a center."""
-        bounds = None if rule.rejection == "none" else self._bounds(rule)
+    def deviation(self, center: _Floats, bounds: tuple[_Floats, _Floats] | None) -> _Floats:
+        """Return the median of how far the samples within bounds lie from a center."""
         return self._stack(self._scaled(center, bounds), StackOptions(rejection="none", combine="median")).image
 
     def outside(self, rule: StackOptions) -> list[_Bools]:
         """Return, for each frame, which of its samples lie outside of what a rule keeps."""
-        low, high = self._bounds(rule)
+        low, high = bounds_of(self.stack(rule, BOUNDS))
         found = []
         for frame in self._scaled():
             values = frame[:]
             found.append((values < low) | (values > high))
         return found
-
-    def _bounds(self, rule: StackOptions) -> tuple[_Floats, _Floats]:
-        """Return the lowest and the highest sample of each pixel that a rule keeps."""
-        low, high = (self.stack(replace(rule, combine=end)).image for end in ("min", "max"))
-        return low, high
 
     def _scaled(
         self, center: _Floats | None = None, bounds: tuple[_Floats, _Floats] | None = None
