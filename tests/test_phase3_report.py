@@ -198,6 +198,22 @@ def test_tiles_are_searched_and_ordered(browser: Any, finished: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 390])
+def test_frames_are_ordered(browser: Any, finished: Path, width: int) -> None:
+    with opened(browser, finished / "report.html", width) as sheet:
+        if width == 390:
+            sheet.get_by_label("order of the frames").select_option("rejected_high")
+        else:
+            sheet.locator('[data-focus="sort-rejected_high"]').press("Enter")
+            sheet.locator('[data-focus="sort-rejected_high"]').press("Enter")
+        cells = sheet.locator('#bench td[data-title="Rejected high"]').all_text_contents()
+        values = [float(cell.removesuffix(" %")) for cell in cells[:-1]]
+        assert (len(values), cells[-1]) == (5, "")
+        assert values == sorted(values, reverse=True)
+        assert "dropped" in sheet.locator("#bench .frames tr").last.inner_text()
+
+
+@pytest.mark.slow
 def test_frames_are_judged_by_the_keyboard_and_left_out(browser: Any, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished.parent, tmp_path / "copy")
     again = tmp_path / "copy"

@@ -51,6 +51,7 @@ def main() -> None:
         page.locator("#bench .frames input").nth(11).check()
         page.wait_for_timeout(500)
         page.evaluate("document.getElementById('leave').style.position = 'static'")
+        page.evaluate("scrollTo(0, 0)")  # or the head of the table stays where the window was
         save(page, "report.jpg", height=2440)
         page.locator("#bench .frames .open").nth(4).click()
         page.wait_for_timeout(500)

@@ -331,7 +331,12 @@
     const table = h("table", { class: "frames" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col", "aria-label": "leave out" }), head("name", "Frame"), hasTime ? head("when", "Time", "UTC") : null, shown.map((column) => head(column.key, column.title, column.unit)))),
       h("tbody", {}, rows));
-    return [table, frames.length > MOST_ROWS ? h("p", {}, `and ${frames.length - MOST_ROWS} more frames, see ${data.elsewhere}`) : ""];
+    // Where there is no room for columns, there is none for their titles to click on.
+    const orders = [["name", "plan"], hasTime && ["when", "time"], ...shown.map((column) => [column.key, column.title.toLowerCase()])].filter(Boolean);
+    const order = h("select", { class: "narrow", "aria-label": "order of the frames", "data-focus": "order",
+      change: (event) => ((sorting = { key: event.target.value, sign: ["name", "when"].includes(event.target.value) ? 1 : -1 }), drawBench()) },
+      orders.map(([key, title]) => h("option", { value: key, selected: key === (sorting.key || "name") }, "order: " + title)));
+    return [order, table, frames.length > MOST_ROWS ? h("p", {}, `and ${frames.length - MOST_ROWS} more frames, see ${data.elsewhere}`) : ""];
   }
 
   // A frame beside the master, both moved together.
