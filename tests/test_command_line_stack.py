@@ -24,8 +24,8 @@ from zemosaic_stack_core.command_line import ExitCode, main
 from zemosaic_stack_core.command_line.stack import import_ahead
 from zemosaic_stack_core.gpu.health import GpuHealth
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master.pictures import color_map, stretch
 from zemosaic_stack_core.master.read import read_master
+from zemosaic_stack_core.stacking.pictures import color_map, stretch
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 NIGHT = SyntheticNight(n_frames=9, shape=(40, 56), dither=4)

@@ -46,6 +46,10 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
             if block.why_not_run:
                 check_block(block)
                 continue
+            for package in re.findall(
+                r"^(?:import|from) (photutils|xarray|torch|dask|reproject)\b", block.text, re.MULTILINE
+            ):
+                pytest.importorskip(package, reason=f"{package} is not installed")
             if "dask" in block.text or "--local-cluster" in block.text:
                 pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
             run_block(block, folder)

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from zemosaic_stack_core.errors import InvalidInputError, OutputError
-from zemosaic_stack_core.master.pictures import (
+from zemosaic_stack_core.stacking.pictures import (
     MISSING_COLOR,
     Stretch,
     apply_stretch,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zemosaic_stack_core import StackOptions, read_master, stack, write_master
 
@@ -58,3 +63,22 @@ def test_a_result_is_written_and_read_with_its_maps(tmp_path):
     back = read_master(write_master(tmp_path / "master.fits", result)).result
     np.testing.assert_array_equal(back.variance, result.variance)
     assert repr(back.frames.to_table()["weight"]) == repr(result.frames.to_table()["weight"])
+
+
+@pytest.mark.parametrize("shape", [(3000, 4000), (40, 60, 3), (50, 60, 2), (1, 5)])
+def test_a_notebook_shows_a_small_picture(shape):
+    image = np.random.default_rng(1).normal(100, 5, shape).astype(np.float32)
+    image[:, : shape[1] // 4] = np.nan
+    shown = replace(result_of(3), image=image)._repr_html_()
+    assert len(shown) < 150_000
+    found = re.search(
+        r'<img src="data:image/jpeg;base64,([^"]+)" alt="StackResult [\d x]+"><.*?>(.*)</pre>', shown, re.DOTALL
+    )
+    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as picture:
+        assert max(picture.size) <= 320
+        assert picture.size[0] >= picture.size[1]
+    assert html.unescape(found[2]) == repr(replace(result_of(3), image=image))
+
+
+def test_a_picture_of_nothing():
+    assert "<img" in replace(result_of(3), image=np.full(SHAPE, np.nan, np.float32))._repr_html_()

@@ -14,9 +14,9 @@ from side_by_side import Panel, draw
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.master.pictures import color_map, stretch
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.headers.raw_frame import inspect_frame
+from zemosaic_stack_core.stacking.pictures import color_map, stretch
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 TARGET = Path(__file__).parents[1] / "images" / "prepare.jpg"

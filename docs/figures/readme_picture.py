@@ -10,7 +10,7 @@ from pathlib import Path
 from side_by_side import Panel, draw
 
 from zemosaic_stack_core import StackOptions, stack
-from zemosaic_stack_core.master.pictures import bin_down, color_map, stretch
+from zemosaic_stack_core.stacking.pictures import bin_down, color_map, stretch
 from zemosaic_stack_core.synthetic.night import SyntheticNight
 
 TARGET = Path(__file__).parents[1] / "images" / "demo.jpg"

@@ -20,7 +20,7 @@ DPI = 120
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture (row, column, 3) as `zemosaic_stack_core.master.pictures` makes it, and two lines above it."""
+    """A picture (row, column, 3) as `zemosaic_stack_core.stacking.pictures` makes it, and two lines above it."""
 
     title: str
     line: str

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from zemosaic_stack_core.command_line.arguments import CommandOptions, check_backend
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master.pictures import DRAWN_MAPS
 from zemosaic_stack_core.options import check_maps
 from zemosaic_stack_core.per_frame.choice import Choice, choose_options
 from zemosaic_stack_core.per_frame.weighting import read_weights_csv
 from zemosaic_stack_core.stacking.job import StackRequest
 from zemosaic_stack_core.stacking.limits import Limits, read_limits
+from zemosaic_stack_core.stacking.pictures import DRAWN_MAPS
 from zemosaic_stack_core.stacking.telemetry import Telemetry
 from zemosaic_stack_core.stacking.workers import choose_workers
 from zemosaic_stack_core.system.memory import usable_cores

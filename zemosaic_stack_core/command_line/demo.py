@@ -93,7 +93,7 @@ def draw_demo(path: Path, night: SyntheticNight, result: StackResult, *, overwri
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from zemosaic_stack_core.master.pictures import color_map, stretch
+    from zemosaic_stack_core.stacking.pictures import color_map, stretch
     from zemosaic_stack_core.system.atomic import atomic_output
 
     if result.coverage is None or result.rejected_high is None or result.rejected_low is None:

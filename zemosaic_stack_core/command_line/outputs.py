@@ -114,7 +114,7 @@ def write_pictures(
     arguments: argparse.Namespace, outputs: Outputs, image: npt.NDArray[Any], *, overwrite: bool
 ) -> None:
     """Write the pictures of a master."""
-    from zemosaic_stack_core.master.pictures import save_preview, save_tiff
+    from zemosaic_stack_core.stacking.pictures import save_preview, save_tiff
 
     kind = arguments.stretch or "auto"
     if outputs.picture is not None:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 # Channels of a camera, at most: more are planes of something else.
 _MOST_CHANNELS = 4
 # What writing needs: half a second of importing.
-_WRITER = ("zemosaic_stack_core.master.write", "zemosaic_stack_core.master.pictures")
+_WRITER = ("zemosaic_stack_core.master.write", "zemosaic_stack_core.stacking.pictures")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -379,9 +379,9 @@ def _write(
     arguments: argparse.Namespace, outputs: Outputs, result: StackResult, prepared: PreparedGroup | None
 ) -> None:
     """Write the master and its picture."""
-    from zemosaic_stack_core.master.pictures import DRAWN_MAPS
     from zemosaic_stack_core.master.tile import MasterExtras
     from zemosaic_stack_core.master.write import write_master
+    from zemosaic_stack_core.stacking.pictures import DRAWN_MAPS
     from zemosaic_stack_core.stacking.result import without_maps
     from zemosaic_stack_core.system.file_stamps import hash_file
 

@@ -19,7 +19,6 @@ from zemosaic_stack_core.fits.cards import read_first_header
 from zemosaic_stack_core.fits.stream import is_intact
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
-from zemosaic_stack_core.master.pictures import DRAWN_MAPS
 from zemosaic_stack_core.master.read import read_master
 from zemosaic_stack_core.master.tile import TileFacts
 from zemosaic_stack_core.phase3.frame_quality import frame_qualities, look_at_frames, stack_record
@@ -37,6 +36,7 @@ from zemosaic_stack_core.phase3.tile_record import (
     TileRecord,
 )
 from zemosaic_stack_core.prepare.options import NAMED_KINDS
+from zemosaic_stack_core.stacking.pictures import DRAWN_MAPS
 from zemosaic_stack_core.stacking.result import StackResult, without_maps
 from zemosaic_stack_core.stacking.telemetry import QUIET, Telemetry
 from zemosaic_stack_core.system.atomic import disk_is_full

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,11 +11,12 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.master.pictures import (
+from zemosaic_stack_core.stacking.pictures import (
     MISSING_COLOR,
     apply_stretch,
     bin_down,
     color_map,
+    data_address,
     find_stretch,
     rejection_map,
     stretch,
@@ -101,15 +100,15 @@ def tile_pictures(result: StackResult, plan: PicturePlan, frames: Mapping[int, s
     small = None if result.coverage is None else _mean(bin_down(result.coverage, plan.maps))
     if small is not None:
         colors = color_map(np.where(small > 0, small, np.nan), 0.0, max(float(small.max()), 1.0))
-        coverage = _address(colors, _QUALITY)
+        coverage = data_address(colors, _QUALITY)
     if result.rejected_low is not None and result.rejected_high is not None:
         low, high = (_mean(bin_down(counts, plan.maps)) for counts in (result.rejected_low, result.rejected_high))
         colors = rejection_map(low, high)
         if small is not None:
             colors[small == 0] = MISSING_COLOR
-        rejected = _address(colors, _QUALITY)
+        rejected = data_address(colors, _QUALITY)
     return TilePictures(
-        image=_address(stretch(bin_down(result.image, plan.image)), _QUALITY),
+        image=data_address(stretch(bin_down(result.image, plan.image)), _QUALITY),
         coverage=coverage,
         rejected=rejected,
         frames={} if frames is None else frames,
@@ -155,7 +154,7 @@ def frame_picture(source: FrameSource, side: int, files: FilePool) -> str:
             band[place] = rows
         bands.append(_bin_band(band, factor))
     small = np.concatenate(bands)
-    return _address(apply_stretch(small, find_stretch(small[::2, ::2])), _FRAME_QUALITY)
+    return data_address(apply_stretch(small, find_stretch(small[::2, ::2])), _FRAME_QUALITY)
 
 
 def _bin_band(band: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
@@ -170,14 +169,3 @@ def _bin_band(band: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.floa
     count = np.add.reduceat(finite.sum(axis=2, dtype=np.float32), edges, axis=2)
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     return np.moveaxis(mean, 1, 2)
-
-
-def _address(picture: npt.NDArray[np.uint8], quality: int) -> str:
-    """Return a picture as a data address."""
-    from PIL import Image
-
-    is_gray = bool((picture == picture[..., :1]).all())
-    shown = np.ascontiguousarray((picture[..., 0] if is_gray else picture)[::-1])
-    buffer = io.BytesIO()
-    Image.fromarray(shown).save(buffer, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

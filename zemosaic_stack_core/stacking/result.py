@@ -214,6 +214,16 @@ class StackResult:
         ]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Return a small picture and the representation, for a notebook."""
+        import html
+
+        from zemosaic_stack_core.stacking.pictures import thumbnail
+
+        text = html.escape(repr(self))
+        picture = f'<img src="{thumbnail(self.image)}" alt="{text.partition(" of ")[0][4:]}">'
+        return f'<div style="display: flex; gap: 1em; align-items: start">{picture}<pre>{text}</pre></div>'
+
     def is_rejected(self, frame: int) -> npt.NDArray[np.bool_]:
         """Return which samples of a frame the rule, or growth, rejected: bool, of the image's shape.
 

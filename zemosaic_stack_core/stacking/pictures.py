@@ -6,6 +6,8 @@ value is dark violet (`MISSING_COLOR`), so that a hole never looks like dark sky
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ _TARGET = 0.17
 _WHITE_PERCENTILE = 99.97
 _STATISTICS_SAMPLES = 2**18
 _CURVE_STEPS = 4096
+# Longest side of a thumbnail, pixels.
+_THUMBNAIL = 320
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +194,23 @@ def bin_down(image: _Image, largest: int) -> _Image:
     total[count == 0] = np.nan
     np.divide(total, count, out=total, where=count > 0)
     return total
+
+
+def data_address(picture: _Picture, quality: int) -> str:
+    """Return a picture as a data address, JPEG, row 0 at the bottom."""
+    from PIL import Image
+
+    is_gray = bool((picture == picture[..., :1]).all())
+    shown = np.ascontiguousarray((picture[..., 0] if is_gray else picture)[::-1])
+    buffer = io.BytesIO()
+    Image.fromarray(shown).save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def thumbnail(image: _Image) -> str:
+    """Return a small stretched picture of an image as a data address, from some of its pixels: in milliseconds."""
+    step = max(1, max(image.shape[:2]) // (2 * _THUMBNAIL))
+    return data_address(stretch(bin_down(image[::step, ::step], _THUMBNAIL)), 85)
 
 
 def save_preview(
