@@ -22,6 +22,8 @@ WITH_COMMANDS = [page for page in PAGES if any(block.language in ("bash", "pytho
 # Pages that make their own frames.
 FROM_NOTHING = ("tutorial.md",)
 AFTER_A_RUN = ("report.md",)
+# What pages import that is not always installed.
+EXTRAS = ("photutils", "xarray", "torch", "dask", "reproject")
 
 
 @pytest.fixture
@@ -46,9 +48,7 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
             if block.why_not_run:
                 check_block(block)
                 continue
-            for package in re.findall(
-                r"^(?:import|from) (photutils|xarray|torch|dask|reproject)\b", block.text, re.MULTILINE
-            ):
+            for package in re.findall(rf"^(?:import|from) ({'|'.join(EXTRAS)})\b", block.text, re.MULTILINE):
                 pytest.importorskip(package, reason=f"{package} is not installed")
             if "dask" in block.text or "--local-cluster" in block.text:
                 pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
