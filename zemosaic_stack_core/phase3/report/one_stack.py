@@ -63,6 +63,7 @@ def write_stack_page(path: Path, stack: OneStack, *, overwrite: bool = False) ->
     record = replace(
         stack_record(spec, TileOutcome.DONE_GPU if result.facts.used_gpu else TileOutcome.DONE_CPU, result, frames),
         file=master.name,
+        frames_given=len(result.frames) + len(lost),
         dropped=lost,
         excluded=spec.excluded,
         gpu_attempts=result.facts.gpu_attempts,

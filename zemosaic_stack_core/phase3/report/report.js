@@ -51,7 +51,7 @@
   const listText = () =>
     "# Frames to leave out of " + data.output + "; made by its report.\n" +
     "# Repeat the command with: --exclude exclude.txt\n" +
-    Array.from(out, (path) => path + "\n").join("");
+    Array.from(out, (path) => (path.startsWith("#") ? "./" : "") + path + "\n").join("");
   function leaveOut(paths, isOut) {
     paths.forEach((path) => (isOut ? out.add(path) : out.delete(path)));
     try {
