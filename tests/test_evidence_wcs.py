@@ -108,6 +108,26 @@ def test_every_overlap_of_a_mosaic_agrees(across: int, down: int, overlap: float
     assert mosaic.worst_overlap(placement) < 0.15
 
 
+@pytest.mark.parametrize("wrong", [None, 6])
+@pytest.mark.parametrize(
+    ("across", "down", "overlap", "density", "error"),
+    [(4, 2, 0.15, 40, 0.4), (5, 4, 0.15, 60, 0.3), (6, 5, 0.2, 40, 0.6), (5, 4, 0.12, 80, 0.4)],
+)
+def test_overlaps_of_three_to_ten_stars_agree(
+    across: int, down: int, overlap: float, density: float, error: float, wrong: int | None
+) -> None:
+    mosaic = Mosaic(across, down, overlap, density=density, error=error)
+    if wrong is not None:
+        corner = WCS(fits.Header.fromstring(mosaic.claims[wrong])).wcs.crpix
+        mosaic.claims[wrong] = header(COLUMNS / 2 + 9.5 - corner[0], ROWS / 2 + 5.5 - corner[1], 1.0)
+    placement = mosaic.placed()
+    assert placement.alignment == "wcs"
+    assert not any(place.reason for index, place in enumerate(placement.places) if index != wrong)
+    assert mosaic.worst_overlap(placement) < 0.15
+    if wrong is not None:
+        assert placement.places[wrong].reason or placement.places[wrong].is_by_stars
+
+
 @pytest.mark.parametrize(
     ("x", "y", "degrees", "ra"), [(9, 0, 0, 120), (0, 150, 3, 120), (0, 0, 0, 120.5), (0, 0, 0, 125), (0, 0, 0, 300)]
 )

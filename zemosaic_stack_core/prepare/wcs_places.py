@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nsmallest
@@ -21,17 +22,23 @@ from zemosaic_stack_core.prepare.stars.match import StarMatch, find_match, must_
 from zemosaic_stack_core.prepare.stars.register import Place
 
 _Values = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
 
 # Pixels that stars may be from where the WCS has them.
 TRUSTED = 1.0
 # Bright stars that two frames must share, by their WCS, to contradict it: fewer that don't match say nothing.
-_ENOUGH_STARS = 10
+_ENOUGH_STARS = 8
 # Pixels from its border that a star must lie on the other frame to count as shared.
 _MARGIN = 5
 # What a match must show that starts from the WCS: stars, and their residual in pixels.
 EVIDENCE = (6, 1.5)
 # What one must show that starts from nothing.
 _SURE = (8, 1.0)
+# Frames that each is compared with, besides the reference: those at the sides and corners of a tile.
+_NEIGHBORS = 8
+# Stars that a narrow overlap must share to be adjusted by; pixels that they may be from where the WCS has them, and
+# that their displacements may differ by.
+_FEW, _FEW_RADIUS, _ALIKE = 3, 3.0, 0.35
 # Pixels that stars may be apart in an overlap that needs no adjustment.
 _AGREE = 0.08
 # Pixels that places are expected to be off: shift, and turn or scale at a corner.
@@ -57,6 +64,10 @@ class WcsPlaces:
     # Pairs of frames whose stars match, and how far these are from where the WCS has them, pixels.
     matches: dict[tuple[int, int], StarMatch] = field(default_factory=dict)
     apart: dict[tuple[int, int], float] = field(default_factory=dict)
+    # Partners in overlaps of too few stars for a match, by their indices.
+    few: dict[tuple[int, int], tuple[_Indices, _Indices]] = field(default_factory=dict)
+    # Stars that overlaps without any partners must share.
+    missed: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @classmethod
     def look(cls, frames: Sequence[RawFrame], lists: Sequence[StarList], reference: int) -> WcsPlaces:
@@ -70,7 +81,7 @@ class WcsPlaces:
             usable = bool(np.isfinite(mapped).all())
             found.there.append(mapped[len(grid) :] if usable else None)
             found.maps.append(fit_affine(grid, mapped[: len(grid)]) if usable else None)
-        for pair in overlapping_pairs(lists, found.maps, reference):
+        for pair in overlapping_pairs(lists, found.maps, reference, _NEIGHBORS):
             found._compare(*pair)
         return found
 
@@ -83,11 +94,18 @@ class WcsPlaces:
         source, target, expected = self.lists[first], self.lists[second], one.then(other.inverse())
         match = refine_match(source, target, expected)
         if match is None or match.problem(*EVIDENCE):
-            seen = min(
+            few = _few_partners(there, back, source.rows * source.columns)
+            if few is not None:
+                self.few[first, second] = few
+                apart = float(np.median(np.hypot(*(there[few[0]] - back[few[1]]).T)))
+                if apart <= TRUSTED:
+                    self.apart[first, second] = apart
+                return
+            self.missed[first, second] = min(
                 must_be_seen(source, target, expected, margin=_MARGIN),
                 must_be_seen(target, source, expected.inverse(), margin=_MARGIN),
             )
-            if seen >= _ENOUGH_STARS:
+            if self.missed[first, second] >= _ENOUGH_STARS:
                 self.apart[first, second] = math.inf
             return
         self.matches[first, second] = match
@@ -114,6 +132,16 @@ class WcsPlaces:
         for pair, apart in self.apart.items():
             if apart > TRUSTED:
                 off |= {index: min(apart, off.get(index, math.inf)) for index in pair if index not in sound}
+        # Each overlap may be too narrow to say it: together they are not.
+        missed, has_sound = Counter[int](), set[int]()
+        for pair, count in self.missed.items():
+            for index, other in (pair, pair[::-1]):
+                missed[index] += count
+                has_sound |= {index} if other in sound else set()
+        silent = has_sound - sound - {index for pair in self.few for index in pair}
+        for index in silent:
+            if missed[index] >= _ENOUGH_STARS:
+                off.setdefault(index, math.inf)
         return off | {index: math.inf for index, place in enumerate(self.maps) if place is None}
 
     def places(self) -> list[Place]:
@@ -138,13 +166,11 @@ class WcsPlaces:
 
     def _by_stars(self, index: int, sound: set[int]) -> Place | None:
         """Return the place of a frame by stars that it shares with one whose WCS is confirmed, wherever they are."""
-        near = nsmallest(_TRIED, sound, key=lambda other: (other != self.reference, abs(other - index)))
-        for other in near:
-            onward = self.maps[other]
-            match = find_match(self.lists[index], self.lists[other]) if onward is not None else None
-            if match is None or onward is None or match.problem(*_SURE):
+        for other, match, transform in self._matches_of(index, sound):
+            onward, own = self.maps[other], self.maps[index]
+            if onward is None:
                 continue
-            transform, own = match.transform.then(onward), self.maps[index]
+            transform = transform.then(onward)
             corners = corners_of(self.lists[index].rows, self.lists[index].columns)
             away = math.inf if own is None else float(np.hypot(*(own(corners) - transform(corners)).T).max())
             if away <= 2 * TRUSTED:
@@ -163,6 +189,30 @@ class WcsPlaces:
                 found[index] = place([((stars.columns - 1) / 2, (stars.rows - 1) / 2)])[0]
         return found
 
+    @cached_property
+    def _matched(self) -> dict[int, list[int]]:
+        """The frames that each frame's stars match where their WCS has them."""
+        found: dict[int, list[int]] = {}
+        for first, second in self.matches:
+            found.setdefault(first, []).append(second)
+            found.setdefault(second, []).append(first)
+        return found
+
+    def _matches_of(self, index: int, sound: set[int]) -> Iterator[tuple[int, StarMatch, Affine]]:
+        """Yield a frame's matches with others, and the maps: those found where the WCS has it, then any."""
+        for other in self._matched.get(index, ()):
+            if other in sound:
+                match = self.matches.get((index, other))
+                if match is not None:
+                    yield other, match, match.transform
+                else:
+                    match = self.matches[other, index]
+                    yield other, match, match.transform.inverse()
+        for other in nsmallest(_TRIED, sound, key=lambda other: (other != self.reference, abs(other - index))):
+            found = find_match(self.lists[index], self.lists[other])
+            if found is not None and not found.problem(*_SURE):
+                yield other, found, found.transform
+
     def _is_far(self, index: int) -> bool:
         """Return whether a frame lies far from all others by its WCS."""
         distance = np.hypot(*(self._centers - self._centers[index]).T)
@@ -171,6 +221,28 @@ class WcsPlaces:
             return False
         stars = self.lists[index]
         return float(np.nanmin(distance)) > _FAR * math.hypot(stars.rows, stars.columns)
+
+
+def _few_partners(one: _Values, other: _Values, area: float) -> tuple[_Indices, _Indices] | None:
+    """Return the partners of a narrow overlap, stars displaced alike from where the WCS has them; None if too few.
+
+    `one` and `other` are both frames' stars on the reference's grid, `area` is a frame's, pixels.
+    """
+    from scipy.spatial import KDTree
+
+    pairs = KDTree(one).query_ball_tree(KDTree(other), _FEW_RADIUS)
+    first = np.repeat(np.arange(len(one)), [len(found) for found in pairs])
+    second = np.array([index for found in pairs for index in found], np.intp)
+    if len(first) < _FEW:
+        return None
+    displaced = KDTree(other[second] - one[first])
+    groups = displaced.query_ball_tree(displaced, _ALIKE)
+    best = np.array(max(groups, key=len), np.intp)
+    # Of all pairs that chance brings so near, those that it displaces alike.
+    chance = len(one) * len(other) * math.pi * _ALIKE**2 / area
+    if len(best) < _FEW + int(20 * chance) or len({*first[best].tolist()}) < len(best):
+        return None
+    return first[best], second[best]
 
 
 def adjusted(
@@ -183,16 +255,19 @@ def adjusted(
     maps = [place.transform for place in places]
     by_wcs = [looked is not None and not place.is_by_stars for place in places]
     ties = []
-    for first, second in overlapping_pairs(lists, maps, reference):
+    for first, second in overlapping_pairs(lists, maps, reference, _NEIGHBORS):
         one, other = maps[first], maps[second]
         if one is None or other is None:
             continue
         match = looked.matches.get((first, second)) if looked and by_wcs[first] and by_wcs[second] else None
         match = match or refine_match(lists[first], lists[second], one.then(other.inverse()))
-        if match is None or match.problem(*EVIDENCE):
+        few = looked.few.get((first, second)) if looked and by_wcs[first] and by_wcs[second] else None
+        if match is not None and not match.problem(*EVIDENCE):
+            few = match.source, match.target
+        if few is None:
             continue
         ends = []
-        for index, which, transform in ((first, match.source, one), (second, match.target, other)):
+        for index, which, transform in ((first, few[0], one), (second, few[1], other)):
             there = looked.there[index] if looked is not None and by_wcs[index] else None
             ends.append(transform(lists[index].points[which]) if there is None else there[which])
         ties.append(Ties.of(first, second, *ends))

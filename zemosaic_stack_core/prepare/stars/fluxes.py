@@ -82,7 +82,7 @@ def _solve(count: int, pairs: npt.NDArray[np.intp], weights: _Values, right: _Va
 
 
 def overlapping_pairs(
-    lists: Sequence[StarList], transforms: Sequence[Affine | None], reference: int
+    lists: Sequence[StarList], transforms: Sequence[Affine | None], reference: int, neighbors: int = _NEIGHBORS
 ) -> list[tuple[int, int]]:
     """Return pairs of frames that overlap: each with its nearest, and with the reference."""
     from scipy.spatial import KDTree
@@ -96,10 +96,10 @@ def overlapping_pairs(
     if not there.size:
         return []
     # Of frames at one place any may be the nearest, themselves among them.
-    distances, nearest = KDTree(centers[there]).query(centers[there], k=range(1, _NEIGHBORS + 2))
+    distances, nearest = KDTree(centers[there]).query(centers[there], k=range(1, neighbors + 2))
     for index, apart, others in zip(there.tolist(), distances, nearest, strict=True):
         reach = math.hypot(lists[index].rows, lists[index].columns)
         near = [int(there[i]) for i, distance in zip(others, apart, strict=True) if distance < reach]
-        near = [other for other in near if other != index][:_NEIGHBORS]
+        near = [other for other in near if other != index][:neighbors]
         pairs |= {(min(index, other), max(index, other)) for other in (*near, reference) if other != index}
     return sorted(pairs)
