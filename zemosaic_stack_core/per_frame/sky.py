@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,14 @@ import numpy.typing as npt
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 # Pixels, side of a box; at most the second part of the image's.
 _BOX = 64
 _LEAST_BOXES = 4
 _SMALLEST_BOX = 16
+# Rows of an image that are computed at once.
+_BAND = 64
 # Samples of a box along a side: 40 of 64 tell the level to 0.025 of the noise, and cost less than half.
 _SAMPLES = 40
 _CLIPPED = 3.0
@@ -62,18 +65,13 @@ class Sky:
     def level_image(self) -> Image:
         """Return the level at each pixel: the trend, and a cubic spline through what the boxes' middles have above."""
         rest = self.levels - _trend_at(self.trend, *(_middles(*side) / side[0] for side in self._sides))
-        down, across = (_spline(*side, 3) for side in self._sides)
-        powers = [_powers(np.arange(length) / length) for length, _ in self._sides]
-        down, across = np.hstack([down, powers[0]]), np.hstack([across, powers[1]])
-        both = np.zeros((down.shape[1], across.shape[1]))
-        both[: len(rest), : rest.shape[1]] = rest
-        both[len(rest) :, rest.shape[1] :] = self.trend
-        return np.asarray(down.astype(np.float32) @ (both @ across.T).astype(np.float32), np.float32)
+        down, across = (_Spline.through(*side, 3) for side in self._sides)
+        return _surface(down.with_trend(), across.with_trend(), _beside(down.values_of(rest, across), self.trend))
 
     def noise_image(self, times: float) -> Image:
         """Return so many times the noise at each pixel, straight between the boxes' middles."""
-        down, across = (_spline(*side, 1).astype(np.float32) for side in self._sides)
-        return np.asarray(down @ ((times * self.noises).astype(np.float32) @ across.T), np.float32)
+        down, across = (_Spline.through(*side, 1) for side in self._sides)
+        return _surface(down, across, down.values_of(times * self.noises, across))
 
     def noise_at(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Values:
         """Return the noise of the box that each place is in."""
@@ -265,15 +263,65 @@ def _filled(boxes: Values) -> Values:
     return found
 
 
-def _spline(length: int, count: int, degree: int) -> Values:
-    """Return the matrix, shape (length, count), that interpolates values at the middles of `count` boxes."""
-    from scipy.interpolate import make_interp_spline
+@dataclass(frozen=True, eq=False)
+class _Spline:
+    """Interpolation between the middles of boxes: each pixel's is a sum of few values, weighted."""
 
-    degree = min(degree, count - 1)
-    if degree < 1:
-        return np.ones((length, 1))
-    middles, places = _middles(length, count), np.arange(length, dtype=np.float64)
-    if degree < 3:
-        places = np.clip(places, middles[0], middles[-1])
-    ends = "natural" if degree == 3 else None
-    return np.asarray(make_interp_spline(middles, np.eye(count), degree, bc_type=ends)(places), np.float64)
+    # Which values, and their weights, shape (pixel, term).
+    places: Indices
+    weights: Image
+    # Of the values by those of the boxes.
+    matrix: Values
+
+    @classmethod
+    def through(cls, length: int, count: int, degree: int) -> _Spline:
+        """Return a spline of a degree through the middles of `count` boxes, at each of `length` pixels."""
+        from scipy.interpolate import BSpline, make_interp_spline
+
+        degree = min(degree, count - 1)
+        if degree < 1:
+            return cls(np.zeros((length, 1), np.intp), np.ones((length, 1), np.float32), np.ones((1, 1)))
+        middles, places = _middles(length, count), np.arange(length, dtype=np.float64)
+        if degree < 3:
+            places = np.clip(places, middles[0], middles[-1])
+        ends = "natural" if degree == 3 else None
+        spline = make_interp_spline(middles, np.eye(count), degree, bc_type=ends)
+        terms = BSpline.design_matrix(places, spline.t, degree, extrapolate=True)
+        shape = length, degree + 1
+        return cls(terms.indices.reshape(shape), terms.data.reshape(shape).astype(np.float32), spline.c)
+
+    def with_trend(self) -> _Spline:
+        """Return this with the powers of the place as further terms: the last values are their coefficients."""
+        powers = _powers(np.arange(len(self.places)) / len(self.places)).astype(np.float32)
+        last = np.broadcast_to(len(self.matrix) + np.arange(powers.shape[1]), powers.shape)
+        return replace(self, places=np.hstack([self.places, last]), weights=np.hstack([self.weights, powers]))
+
+    def values_of(self, boxes: Values, across: _Spline) -> Values:
+        """Return the values that boxes mean, down by this and across by another spline."""
+        return np.asarray(np.einsum("ij,kj->ik", np.einsum("ij,jk->ik", self.matrix, boxes), across.matrix), np.float64)
+
+    def spread(self, values: Image) -> Image:
+        """Return the sums of values, shape (value, column), for each pixel, in bands that stay in the cache."""
+        out = np.empty((len(self.places), values.shape[1]), np.float32)
+        for start in range(0, len(out), _BAND):
+            places, weights = self.places[start : start + _BAND].T, self.weights[start : start + _BAND].T
+            band = np.multiply(values[places[0]], weights[0][:, np.newaxis], out=out[start : start + _BAND])
+            for place, weight in zip(places[1:], weights[1:], strict=True):
+                band += values[place] * weight[:, np.newaxis]
+        return out
+
+
+def _surface(down: _Spline, across: _Spline, values: Values) -> Image:
+    """Return an image of splines down and across.
+
+    Without a matrix product: BLAS would share it among threads that wait for each other in every process, and give
+    other bits with another number of them.
+    """
+    return down.spread(np.ascontiguousarray(across.spread(values.T.astype(np.float32)).T))
+
+
+def _beside(first: Values, second: Values) -> Values:
+    """Return a matrix with one matrix at its top left and another at its bottom right."""
+    both = np.zeros((len(first) + len(second), first.shape[1] + second.shape[1]))
+    both[: len(first), : first.shape[1]], both[len(first) :, first.shape[1] :] = first, second
+    return both
