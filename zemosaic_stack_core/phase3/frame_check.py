@@ -17,7 +17,7 @@ from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
-from zemosaic_stack_core.prepare.headers.kinds import find_masters
+from zemosaic_stack_core.prepare.headers.kinds import find_masters, kind_by_cards, kind_by_path
 from zemosaic_stack_core.system.quantities import percent_of, percent_text
 
 # A frame is saturated where more than this part of its finite samples is at the saturation level or above.
@@ -42,13 +42,18 @@ class FrameChoice:
 
 
 def choose_frames(
-    paths: Sequence[Path], *, scratch: ScratchFolder | None = None, saturation: float | None = None
+    paths: Sequence[Path],
+    *,
+    scratch: ScratchFolder | None = None,
+    saturation: float | None = None,
+    is_raw: bool = False,
 ) -> FrameChoice:
     """Open the frames of a tile and leave out the bad ones.
 
     Dropped is what can't be read as a frame (missing, cut off, a header without pixels, not an image), what has another
     shape than most of the others (the first's where two shapes are equally frequent), and what has no finite sample or
     is saturated (see `SATURATED_FRACTION`; the level `saturation` is in input units, by default `saturation_level`).
+    Lights that are to be prepared may differ in shape where all have a WCS, and calibration frames from them.
     An `OSError` of the scratch folder, where compressed frames are decoded to, passes through: not the frames' fault.
     """
     frames: list[FileFrame] = []
@@ -68,9 +73,10 @@ def choose_frames(
                 places.append(place)
             except FrameReadError as error:
                 reasons[place] = DroppedFrame(name=head.name, reason=_reason(head.path, str(error)))
-        model = _most_frequent_shape(frames)
-        for place, frame in zip(places, frames, strict=True):
-            problem = "" if model is None else _problem(frame, model, files, saturation)
+        free = _free_of_shape([heads[place] for place in places]) if is_raw else [False] * len(places)
+        model = _most_frequent_shape([frame for frame, may in zip(frames, free, strict=True) if not may])
+        for frame, place, may_differ in zip(frames, places, free, strict=True):
+            problem = _problem(frame, frame if model is None or may_differ else model, files, saturation)
             if problem:
                 reasons[place] = DroppedFrame(name=frame.name, reason=_reason(frame.path, problem))
             else:
@@ -78,6 +84,13 @@ def choose_frames(
     dropped = tuple(reasons[place] for place in sorted(reasons))
     kept = tuple(head for place, head in enumerate(heads) if place not in reasons)
     return FrameChoice(tuple(good), dropped, kept, spare=len(masters))
+
+
+def _free_of_shape(heads: Sequence[FileHead]) -> list[bool]:
+    """Return which raw frames may have a shape of their own: calibration frames, and lights where all have a WCS."""
+    are_lights = [(kind_by_cards(head) or kind_by_path(head.path)) in ("", "light") for head in heads]
+    all_placed = all(head.observing.has_wcs for head, is_light in zip(heads, are_lights, strict=True) if is_light)
+    return [all_placed or not is_light for is_light in are_lights]
 
 
 def saturation_level(frame: FileFrame) -> float:

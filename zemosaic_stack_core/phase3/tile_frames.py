@@ -72,7 +72,7 @@ def choose_tile_frames(
     frames: Sequence[Path], settings: StackSettings, *, is_raw: bool, cache: Path, scratch: ScratchFolder
 ) -> TileFrames:
     """Open the frames of a tile, prepared where they are raw; bad ones are left out."""
-    choice = choose_frames(frames, scratch=scratch, saturation=settings.saturation)
+    choice = choose_frames(frames, scratch=scratch, saturation=settings.saturation, is_raw=is_raw)
     policy = settings.raw_policy
     if not is_raw and policy is not None:
         # By the stars only where a tile is made: what they say of the same files never changes, so that its signature

@@ -36,11 +36,12 @@ class Placement:
 
     def canvas(self, used: Sequence[int]) -> Canvas:
         """Return the canvas that holds the frames of the indices `used`."""
-        rows, columns = self.frames[0].shape
-        canvas = Canvas(rows=rows, columns=columns)
+        largest = max(self.frames, key=lambda frame: frame.rows * frame.columns)
+        canvas = Canvas(rows=largest.rows, columns=largest.columns)
         if self.alignment != "none" and used:
             borders = []
             for index in used:
+                rows, columns = self.frames[index].shape
                 transform = self.places[index].transform
                 place = self.places[index]
                 if self.alignment == "wcs" and not place.is_by_stars:
@@ -48,7 +49,7 @@ class Placement:
                     borders.append((place.correction or Affine())(border))
                 elif transform is not None:
                     borders.append(transform(corners_of(rows, columns)))
-            canvas = union_canvas(borders, rows, columns)
+            canvas = union_canvas(borders, largest.rows, largest.columns)
         return replace(canvas, wcs_header=self._wcs(used, canvas))
 
     def _header(self, index: int) -> str:
@@ -90,9 +91,12 @@ def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options:
     """Find every frame's place; raise where they can't be registered, or have no WCS and one was asked for."""
     named = _named_reference(frames, options)
     if options.align == "none":
+        _refuse_shapes(frames, options.align)
         places = (Place(transform=Affine()),) * len(frames)
         return Placement(alignment="none", why="asked for", reference=named or 0, frames=frames, places=places)
     alignment, why, reference, looked = _choose(frames, lists, options, named)
+    if alignment == "stars":
+        _refuse_shapes(frames, alignment)
     if looked is not None:
         reference, places = looked.reference, _places_by_wcs(looked, insists=options.align == "wcs")
     else:
@@ -107,6 +111,17 @@ def place_frames(frames: Sequence[RawFrame], lists: Sequence[StarList], options:
         if any(place.is_bridged for place in places):  # maps multiplied along a chain add up their errors
             places = tuple(adjusted(places, lists, reference))
     return Placement(alignment=alignment, why=why, reference=reference, frames=frames, places=places)
+
+
+def _refuse_shapes(frames: Sequence[RawFrame], alignment: str) -> None:
+    """Raise where frames that are not placed by their WCS have several shapes."""
+    first = frames[0]
+    other = next((frame for frame in frames if frame.shape != first.shape), None)
+    if other is not None:
+        raise InvalidInputError(
+            f"{other.name} is {other.rows} x {other.columns}; expected {first.rows} x {first.columns} as in "
+            f"{first.name}: frames of several shapes are placed by their WCS, not by {alignment}"
+        )
 
 
 def _named_reference(frames: Sequence[RawFrame], options: PrepareOptions) -> int | None:

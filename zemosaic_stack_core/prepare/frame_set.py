@@ -34,10 +34,11 @@ class FrameSet:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns, which all lights share; raise, naming two frames, where they don't."""
+        """Rows and columns of the first light; raise, naming two, where others differ and not all have a WCS."""
         first, *others = self.lights
+        may_differ = all(frame.wcs_header is not None for frame in self.lights)
         for frame in others:
-            if frame.shape != first.shape or frame.channels != first.channels:
+            if (frame.shape != first.shape and not may_differ) or frame.channels != first.channels:
                 raise InvalidInputError(
                     f"{frame.name} is {frame.rows} x {frame.columns} with {frame.channels} channels; "
                     f"expected {first.rows} x {first.columns} with {first.channels} as in {first.name}"

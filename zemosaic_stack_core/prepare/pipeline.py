@@ -170,8 +170,9 @@ class _Preparation:
         if is_forking():  # the processes of every step inherit the open files
             self.files.keep(frame.source.data_path for frame in lights if frame.source is not None)
         tasks = [FrameTask(frame=frame, pattern=pattern, masters=masters) for frame in lights]
-        hot, hot_count = self._hot_pixels(tasks)
-        tasks = [replace(task, hot=hot) for task in tasks]
+        maps = {shape: self._hot_pixels(tasks, shape) for shape in dict.fromkeys(frame.shape for frame in lights)}
+        tasks = [replace(task, hot=maps[task.frame.shape][0]) for task in tasks]
+        hot_count = sum(count for _, count in maps.values())
         clock.lap("hot pixels")
         lists = [StarList.empty(rows, columns)] * len(tasks) if options.align == "none" else self._stars(tasks)
         clock.lap("stars")
@@ -198,6 +199,8 @@ class _Preparation:
             return False
         used = [place.transform for place, r in zip(placement.places, records, strict=True) if not r.dropped]
         shape = placement.frames[0].shape
+        if any(frame.shape != shape for frame in placement.frames):
+            return False
         return all(transform is not None and transform.largest_move(*shape) < _STILL for transform in used)
 
     def _as_they_are(self, records: Sequence[PreparedFrame], placement: Placement, clock: _Clock) -> PreparedGroup:
@@ -218,8 +221,9 @@ class _Preparation:
         pixels = tasks[0].pixels if tasks else 0
         return map_in_processes(function, tasks, self.files, pixels=pixels, workers=self.workers, progress=progress)
 
-    def _hot_pixels(self, tasks: Sequence[FrameTask]) -> tuple[Path | None, int]:
-        """Write the map of hot pixels and count them; ask about a Bayer pattern that the pixels contradict."""
+    def _hot_pixels(self, every: Sequence[FrameTask], shape: tuple[int, int]) -> tuple[Path | None, int]:
+        """Write the map of hot pixels of frames of a shape; ask about a Bayer pattern that the pixels contradict."""
+        tasks = [task for task in every if task.frame.shape == shape]
         chosen = tasks[:: -(-len(tasks) // _SCANNED)]
         scanned = self._each("hot pixels", scan_frame, chosen)
         if self.options.bayer_pattern is None:
@@ -228,13 +232,14 @@ class _Preparation:
                 raise InvalidInputError(": ".join(problems[0]))
         if self.options.hot_pixels == "off":
             return None, 0
-        counts = np.zeros(tasks[0].frame.shape, np.int32)
+        counts = np.zeros(shape, np.int32)
         for bits, _ in scanned:
             counts += np.unpackbits(bits, count=counts.size).reshape(counts.shape)
         maps = [("the lights", persistent_pixels(counts, len(chosen)))]
         for group in tasks[0].masters.darks:
-            if group.path is not None:
-                maps.append((group.line, hot_in_dark(np.load(group.path))))
+            dark = None if group.path is None else np.load(group.path)
+            if dark is not None and dark.shape[:2] == shape:
+                maps.append((group.line, hot_in_dark(dark)))
         hot = np.zeros(counts.shape, np.bool_)
         for name, found in maps:
             if found.mean() <= MOST_HOT:

@@ -273,10 +273,10 @@ def adjusted(
         ties.append(Ties.of(first, second, *ends))
     if all(_agrees(tie) for tie in ties):
         return list(places)
-    rows, columns = lists[0].rows, lists[0].columns
-    middle = [((columns - 1) / 2, (rows - 1) / 2)]
-    centers = np.array([(Affine() if one is None else one)(middle)[0] for one in maps])
-    moves = adjust(ties, centers, math.hypot(rows, columns) / 2, reference, _BY_STARS if looked is None else _BY_WCS)
+    middles = [[((stars.columns - 1) / 2, (stars.rows - 1) / 2)] for stars in lists]
+    centers = np.array([(one or Affine())(middle)[0] for one, middle in zip(maps, middles, strict=True)])
+    reach = max(math.hypot(stars.rows, stars.columns) for stars in lists) / 2
+    moves = adjust(ties, centers, reach, reference, _BY_STARS if looked is None else _BY_WCS)
     return [
         place
         if place.transform is None or index == reference
