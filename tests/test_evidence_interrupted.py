@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,18 @@ def test_a_frame_at_its_level_is_not_aligned_again(tmp_path: Path, done: int) ->
     again = prepare(MOSAIC, tmp_path, "plane")
     assert again["align"] == 0
     assert again["levels"] == 6 - done
+
+
+@pytest.mark.parametrize("levels", ["none", "plane"])
+def test_frames_that_were_cut_off_with_the_power_are_made_again(tmp_path: Path, levels: str) -> None:
+    prepare(MOSAIC, tmp_path, levels)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("aligned-*.fits")}
+    for group in (tmp_path / "cache").glob("group-*.json"):  # is written when the frames are on the disk
+        group.unlink()
+    for name in list(whole)[::2]:
+        os.truncate(tmp_path / "cache" / name, len(whole[name]) // 2880 // 2 * 2880)
+    assert prepare(MOSAIC, tmp_path, levels)["align"] == 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("aligned-*.fits")} == whole
 
 
 def test_frames_that_were_removed_are_made_again(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError, OutputError
+from zemosaic_stack_core.fits.stream import is_intact
 from zemosaic_stack_core.frames.frame_lists import frame_stem
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas
 from zemosaic_stack_core.prepare.canvas.levels import BOX
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.stars.detect import StarList
-from zemosaic_stack_core.system.atomic import atomic_output
+from zemosaic_stack_core.system.atomic import atomic_output, flush_files
 from zemosaic_stack_core.system.file_stamps import InputHashes, hash_text, hashes_from_json, hashes_to_json
 from zemosaic_stack_core.system.quantities import size_text
 
@@ -36,15 +37,15 @@ def signature(*parts: object) -> str:
     return hash_text(repr((VERSION, *parts)))[:20]
 
 
-def save_array(target: Path, array: npt.NDArray[Any]) -> None:
+def save_array(target: Path, array: npt.NDArray[Any], *, flushes: bool = True) -> None:
     """Write a ``.npy`` file that takes its name when it is whole."""
-    with atomic_output(target, overwrite=True) as file:
+    with atomic_output(target, overwrite=True, flushes=flushes) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def save_stars(target: Path, stars: StarList) -> None:
     """Keep a frame's star list."""
-    with atomic_output(target, overwrite=True) as file:
+    with atomic_output(target, overwrite=True, flushes=False) as file:
         np.savez(file, **{name: value for name, value in vars(stars).items() if value is not None})
 
 
@@ -148,8 +149,16 @@ class PrepareCache:
         save_array(path, hot)
         return path
 
+    def has_whole(self, aligned: Path) -> bool:
+        """Return whether an earlier run left an aligned frame; one that was cut off with the power is removed."""
+        is_whole = is_intact(aligned)
+        if not is_whole:
+            aligned.unlink(missing_ok=True)
+        return is_whole
+
     def save_group(self, key: str, group: PreparedGroup) -> None:
-        """Keep a whole preparation."""
+        """Keep a whole preparation, whose frames are then on the disk."""
+        flush_files(group.paths)
         text = json.dumps(asdict(group), default=str, indent=1)
         with atomic_output(self.folder / f"group-{key}.json", overwrite=True) as file:
             file.write(text.encode())

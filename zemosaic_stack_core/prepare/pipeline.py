@@ -270,6 +270,8 @@ class _Preparation:
         is_color = tasks[0].frame.channels != 1 or tasks[0].pattern is not None
         align_tasks = self._align_tasks([tasks[index] for index in alive], alive, placement, canvas)
         self._check_size(align_tasks, canvas, is_color=is_color)
+        for task in align_tasks:
+            self.cache.has_whole(task.target)
         boxes = dict(zip(alive, self._boxes(align_tasks), strict=True))
         clock.lap("align")
         is_strict = placement.alignment == "stars"
@@ -357,7 +359,7 @@ class _Preparation:
             if levels and not levels[index].changes_nothing:
                 raw = source.name.removeprefix("aligned-").rpartition("-")[0]
                 target = self.cache.aligned(signature("level", source.stem, *levels[index].parts, exposure), raw)
-                if not target.exists():
+                if not self.cache.has_whole(target):
                     to_level[target] = LevelTask(source=source, level=levels[index], target=target, exposure=exposure)
             if not (target.exists() or source.exists()):  # its boxes are there, but it went, to another level perhaps
                 to_align[source] = task

@@ -170,7 +170,7 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
             image = frame.image if isinstance(frame, BorderedFrame) else frame
     boxes = box_medians(image)
     # Before the frame: one that is there has its boxes, wherever the work was interrupted.
-    save_array(boxes_file(task.target), boxes)
+    save_array(boxes_file(task.target), boxes, flushes=False)
     _write(task, image)
     return boxes
 
@@ -225,7 +225,7 @@ def _save(target: Path, planes: _Image, header: fits.Header) -> None:
     from astropy.io import fits
 
     image = planes if planes.ndim == 2 else planes.transpose(1, 2, 0)
-    with atomic_output(target, overwrite=True) as file:
+    with atomic_output(target, overwrite=True, flushes=False) as file:
         write_hdu(file, fits.PrimaryHDU(planes, header).header, bands_of_planes(image, ">f4"))
 
 

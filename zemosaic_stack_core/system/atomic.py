@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -55,13 +55,16 @@ def _check_name(target: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False, flushes: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when it is whole and on the disk.
 
     The bytes go to a temporary name in the same folder. At the end of the ``with`` block they are flushed to the disk
     and the file is renamed; after an exception the temporary file is removed and whatever had the name before is
     untouched. Only a killed process can leave a temporary file: see `remove_leftovers`. A symbolic link is followed.
     The file can be read as well, and is seekable. Raise as `check_output`, and `OutputError` where the disk is full.
+
+    Nothing waits for the disk unless it `flushes`: that is for files that can be made again, and are looked at before
+    they are believed, because where the power fails they may be cut off.
     """
     _check_name(Path(path), overwrite=overwrite)
     target = Path(os.path.realpath(path))
@@ -72,15 +75,12 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         with temporary.open("x+b") as file:
             yield file
             file.flush()
-            try:
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in _NO_FLUSH:
-                    raise
-                _say_unflushed(folder)
+            if flushes:
+                _flush(file.fileno(), folder)
         _check_name(Path(path), overwrite=overwrite)  # somebody may have written it meanwhile
         temporary.replace(target)
-        _sync_folder(folder)
+        if flushes:
+            _sync_folder(folder)
     except OSError as error:
         if isinstance(error, OutputError) or error.errno is None:
             raise
@@ -89,6 +89,27 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     finally:
         with suppress(OSError):  # renamed: it is gone; never made: there is nothing
             temporary.unlink()
+
+
+def flush_files(paths: Iterable[Path]) -> None:
+    """Return when files that were written without waiting for the disk are there, with their names."""
+    folders = set()
+    for path in paths:
+        with path.open("r+b") as file:
+            _flush(file.fileno(), path.parent)
+        folders.add(path.parent)
+    for folder in folders:
+        _sync_folder(folder)
+
+
+def _flush(descriptor: int, folder: Path) -> None:
+    """Wait until a file is on the disk."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+        _say_unflushed(folder)
 
 
 @cache
