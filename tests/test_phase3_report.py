@@ -231,6 +231,11 @@ def test_frames_are_judged_by_the_keyboard_and_left_out(browser: Any, finished: 
         sheet.keyboard.press("ArrowRight")
         assert sheet.locator("dialog h2").inner_text().startswith("light_4.fits")
         sheet.keyboard.press("+")
+        sheet.keyboard.press("b")
+        boxes = [one.bounding_box() for one in sheet.locator("dialog .pane img").all()]
+        assert boxes[0] == boxes[1]
+        sheet.keyboard.press("b")
+        sheet.keyboard.press("+")
         assert "scale(1.5)" in sheet.locator("dialog img").first.get_attribute("style")
         sheet.keyboard.press("x")
         sheet.keyboard.press("Escape")

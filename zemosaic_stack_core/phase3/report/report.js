@@ -343,7 +343,7 @@
   const viewer = byId("viewer");
   let look = null;
   function openViewer(frames, place) {
-    look = { frames, place, kind, zoom: 1, x: 0, y: 0 };
+    look = { frames, place, kind, zoom: 1, x: 0, y: 0, blink: false };
     drawViewer();
     if (!viewer.open) viewer.showModal();
   }
@@ -363,9 +363,10 @@
         h("h2", {}, frame ? `${frame.name} \u00b7 ${look.place + 1} of ${look.frames.length}` : data.tiles.length > 1 ? `Tile ${tile.id} \u00b7 ${tile.name}` : "The master"),
         frame ? [button("previous", "\u2190", "previous frame (left arrow)", step(-1), !look.frames[look.place - 1]), button("next", "\u2192", "next frame (right arrow)", step(1), !look.frames[look.place + 1])] : null,
         kindButtons(tile, look.kind, (name) => ((look.kind = name), drawViewer())),
+        frame ? h("button", { "data-focus": "viewer-blink", "aria-pressed": String(look.blink), title: "the frame and the master in turn (b)", click: blink }, "Blink") : null,
         button("smaller", "\u2212", "smaller (-)", () => zoomBy(1 / 1.5)), button("larger", "+", "larger (+)", () => zoomBy(1.5)), button("whole", "Whole", "the whole picture (0)", () => zoomBy(0)),
         button("close", "Close", "close (Esc)", () => viewer.close())),
-      h("div", { class: "panes" },
+      h("div", { class: frame && look.blink ? "panes blink" : "panes" },
         frame ? pane(tile.pictures.frames[frame.index], isAligned ? "The frame, aligned" : "The frame, as it was written",
           tile.pictures.frames[frame.index] ? "Stretched by itself." : "No picture of this frame: it can't be read, the tile was reused, or the page has no room for more.") : null,
         pane(tile.pictures[look.kind], kinds.find(([name]) => name === look.kind)[1], tile.pictures.image ? wordsOf(tile, look.kind) : "This tile was not made.")),
@@ -380,6 +381,11 @@
       const again = viewer.querySelector(`[data-focus="${focused}"]:not(:disabled)`);
       if (again) again.focus();
     }
+  }
+  function blink() {
+    look.blink = !look.blink;
+    Object.assign(look, { zoom: 1, x: 0, y: 0 });  // the panes have another width now
+    drawViewer();
   }
   function place() {
     viewer.querySelectorAll(".pane img").forEach((image) => {
@@ -422,6 +428,7 @@
     else if (event.key === "+" || event.key === "=") return zoomBy(1.5);
     else if (event.key === "-") return zoomBy(1 / 1.5);
     else if (event.key === "0") return zoomBy(0);
+    else if (event.key === "b" && frame) return blink();
     else if (event.key === "x" && frame) return leaveOut([frame.path], !out.has(frame.path));
     else return;
     event.preventDefault();
