@@ -31,7 +31,7 @@ class Contents:
     # Uncertainties of the samples, and their kind: see `kind_of_variances`.
     uncertainty: Any = None
     kind: str = ""
-    # astropy's unit, or of xarray the text of one; None without one, or without dimension.
+    # astropy's unit, or of xarray and HDUs the text of one; None without one, or without dimension.
     unit: Any = None
     # What it says of itself, by keyword, and astropy's WCS; None without.
     header: Mapping[str, Any] | None = None
@@ -62,10 +62,13 @@ def contents_of(item: object, name: str) -> Contents:
     inner = contents_of(data, name)
     mask = getattr(item, "mask", None)
     masks = inner.masks if mask is None or mask is False or mask is np.ma.nomask else (*inner.masks, mask)
-    header = next((one for name in ("meta", "attrs") if isinstance(one := getattr(item, name, None), Mapping)), None)
+    said = (getattr(item, name, None) for name in ("meta", "attrs", "header"))
+    header = next((one for one in said if isinstance(one, Mapping)), None)
     unit = known_unit(getattr(item, "unit", None)) or inner.unit
     if unit is None and hasattr(item, "attrs") and isinstance(text := holder.attrs.get("units"), str):
         unit = known_unit(text)
+    elif unit is None and header is getattr(item, "header", None) and header is not None:  # an HDU of astropy's
+        unit = known_unit(header.get("BUNIT"))
     held = replace(inner, masks=masks, unit=unit, header=header, wcs=getattr(item, "wcs", None))
     if getattr(item, "uncertainty", None) is not None:
         held = _with_uncertainty(held, holder.uncertainty, name)
