@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from stars import list_stars
 
+from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, pixel_to_pixel, wcs_affine
+from zemosaic_stack_core.prepare.frame_set import forecast_preparation
 from zemosaic_stack_core.prepare.stars.detect import StarList
 
 ROWS, COLUMNS = 300, 400
@@ -66,3 +70,18 @@ def test_the_nearest_affine_map_is_near() -> None:
 
 def test_headers_survive_as_text() -> None:
     assert WCS(fits.Header.fromstring(header())).wcs.crpix[0] == 200.5
+
+
+def test_the_disk_that_a_mosaic_takes_is_told_before(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    paths = []
+    for index, (x, y) in enumerate([(0, 0), (300, 0), (0, 200), (300, 200)]):
+        paths.append(tmp_path / f"{index}.fits")
+        pixels = random.normal(1000, 5, (ROWS, COLUMNS)).astype(np.float32)
+        fits.writeto(paths[-1], pixels, fits.Header.fromstring(header(x, y)))
+    options = PrepareOptions(align="wcs")
+    told = forecast_preparation(paths, options).least_disk
+    prepare_frames(paths, options, cache_folder=tmp_path / "cache")
+    taken = sum(path.stat().st_size for path in (tmp_path / "cache").iterdir())
+    assert told.endswith(" MB")
+    assert float(told.removesuffix(" MB")) == pytest.approx(taken / 1e6, rel=0.2)

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.prepare.cache import aligned_bytes
-from zemosaic_stack_core.prepare.canvas.geometry import Canvas
+from zemosaic_stack_core.prepare.canvas.geometry import Canvas, union_canvas
+from zemosaic_stack_core.prepare.canvas.wcs import border_points
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
 from zemosaic_stack_core.prepare.headers.sensor_facts import is_same
 from zemosaic_stack_core.prepare.options import NAMED_KINDS, PrepareOptions
@@ -157,12 +160,19 @@ class PrepareForecast:
 
 
 def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) -> PrepareForecast:
-    """Return what headers say before any work, and the least disk that it will take; raise as `prepare_frames` does."""
+    """Return what headers say before any work, and the least disk that it will take; raise as `prepare_frames` does.
+
+    Where every light has a WCS, that tells how large the canvas is; else a frame stands for it.
+    """
     require_libraries(options)
     frames = inspect_frames(files, options)
     lights, (rows, columns), pattern = frames.lights, frames.shape, frames.pattern(options)
     is_color = lights[0].channels != 1 or pattern is not None
-    size = aligned_bytes(Canvas(rows=rows, columns=columns), is_color=is_color)
+    canvas = (_canvas_by_wcs(lights) if options.align in ("auto", "wcs") else None) or Canvas(
+        rows=rows, columns=columns
+    )
+    kinds = sum(bool(frames.of_kind(kind)) for kind in _CALIBRATION)
+    masters = (4 * kinds + 1) * rows * columns  # and the map of hot pixels
     return PrepareForecast(
         lights=len(lights),
         **{name: len(frames.of_kind(kind)) for kind, name in _CALIBRATION.items()},
@@ -170,8 +180,20 @@ def forecast_preparation(files: Sequence[FrameFile], options: PrepareOptions) ->
         pattern=pattern or "none",
         with_wcs=sum(frame.wcs_header is not None for frame in lights),
         align=options.align,
-        least_disk=size_text(len(lights) * size),
+        least_disk=size_text(len(lights) * aligned_bytes(canvas, is_color=is_color) + masters),
     )
+
+
+def _canvas_by_wcs(lights: Sequence[RawFrame]) -> Canvas | None:
+    """Return the canvas on which lights lie by their WCS; None where not all have one that can be used."""
+    first, borders = lights[0], []
+    for frame in lights:
+        if frame.wcs_header is None or first.wcs_header is None:
+            return None
+        borders.append(border_points(frame.wcs_header, first.wcs_header, frame.rows, frame.columns))
+        if not np.isfinite(borders[-1]).all():
+            return None
+    return union_canvas(borders, first.rows, first.columns)
 
 
 def require_libraries(options: PrepareOptions) -> None:
