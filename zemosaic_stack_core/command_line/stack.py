@@ -46,9 +46,11 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.frames.heads import FileHead, FrameFile
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
+    from zemosaic_stack_core.options import StackOptions
     from zemosaic_stack_core.per_frame.choice import Choice
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
+    from zemosaic_stack_core.stacking.adviser import Advice
     from zemosaic_stack_core.stacking.result import StackResult
 
 
@@ -126,7 +128,6 @@ def run(arguments: argparse.Namespace) -> int:
     from zemosaic_stack_core.frames.heads import read_head
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
-    from zemosaic_stack_core.stacking.adviser import advise
 
     began = time.perf_counter()
     wanted = read_command_options(arguments)
@@ -157,9 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = replace(wanted, options=choice.options)
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
-        advice = advise(len(group.sources), wanted.options)
-        if advice.problem:
-            tell(arguments, advice.line)
+        advice = _advise(arguments, len(group.sources), wanted.options)
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
         result = _compute(arguments, wanted, group, names, choice)
         _write(arguments, outputs, result, prepared)
@@ -181,6 +180,16 @@ def run(arguments: argparse.Namespace) -> int:
     summary = summarize(result, advice, outputs, seconds=seconds)
     _show_summary(arguments, summary, prepared)
     return ExitCode.DONE
+
+
+def _advise(arguments: argparse.Namespace, frames: int, options: StackOptions) -> Advice:
+    """Return what the rule can do with so many frames; say it where that is a problem."""
+    from zemosaic_stack_core.stacking.adviser import advise
+
+    advice = advise(frames, options)
+    if advice.problem:
+        tell(arguments, advice.line)
+    return advice
 
 
 def _check_arguments(arguments: argparse.Namespace, wanted: CommandOptions) -> None:
