@@ -307,10 +307,11 @@ class Combiner:
         coverage = _coverage(result)
         if uncertainty_func is not None:
             return result, _over_root(_called(uncertainty_func, values), coverage)
-        n = np.arange(len(self.ccd_list) + 1)
-        error = np.asarray(result.variance, np.float64)
-        error *= ((n - 1.0) / np.maximum(n, 1))[coverage]
-        np.sqrt(error, out=error)
+        count = len(self.ccd_list)
+        n = np.arange(count + 1)
+        factors = np.sqrt((n - 1.0).clip(0.0) / np.maximum(n, 1))  # from ddof 1 to ddof 0
+        error = np.sqrt(np.asarray(result.variance)).astype(np.float64)
+        error *= factors[count] if coverage.min() == count else np.take(factors, coverage)
         error[coverage == 1] = 0.0
         return result, error
 
