@@ -147,6 +147,32 @@ def test_noise_clip_wants_frames_as_they_are() -> None:
     assert choice.options == options
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("dark", "none"),
+        ("bias", "none"),
+        ("Flat Dark", "none"),
+        ("Flat Field", "multiplicative"),
+        ("light", "additive"),
+    ],
+)
+def test_calibration_frames_are_not_brought_to_one_level(tmp_path: Path, kind: str, expected: str) -> None:
+    levels = [500, 540, 580, 640]
+    folder = write_lights(tmp_path / "night" / "tile", make(levels, [1] * 4, 0 * STARS))
+    for path in folder.iterdir():
+        fits.setval(path, "IMAGETYP", value=kind)
+        if kind != "light":
+            path.rename(path.with_name(path.name.replace("light", "frame")))
+    assert main(["stack", str(folder), "-o", str(tmp_path / "m.fits"), "--no-picture"]) == 0
+    assert run(tmp_path / "night", tmp_path / "out") == 0
+    for master in (tmp_path / "m.fits", tmp_path / "out" / "master_tile_001.fits"):
+        header, image = fits.getheader(master), fits.getdata(master)
+        assert header["ZSC_NORM"] == expected
+        if expected == "none":
+            assert np.median(image) == pytest.approx(np.mean(levels), abs=3)
+
+
 def test_what_was_asked_for_is_not_touched() -> None:
     options = StackOptions(rejection="gesd", normalization="sky_mean", weighting="noise_variance")
     assert choose_options(open_frames(make([500, 600], [1, 1])), options, frozenset()) == Choice(options)

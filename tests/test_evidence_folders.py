@@ -94,6 +94,20 @@ def test_folders_of_calibration_frames_alone_are_tiles(raw: Path, tmp_path: Path
         expand_frame_arguments([str(folder)])
 
 
+def test_calibration_frames_in_a_folder_of_lights_are_said(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sort_into(raw, tmp_path / "M31", NAMES[0])
+    for path in (folder / "lights").iterdir():
+        path.rename(folder / path.name)
+    command = ["stack", str(folder), "-o", str(tmp_path / "m.fits"), "--no-picture", "--dry-run", "--align", "stars"]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert f"{folder}: not used is biases, darks, flats in it; named, too, they calibrate the lights\n" in said
+    assert main([*command[:2], str(folder / "darks"), *command[2:]]) == 0
+    assert "not used is biases, flats in it" in capsys.readouterr().err
+
+
 def write_frames(folder: Path, count: int = 5) -> list[Path]:
     random = np.random.default_rng(4)
     folder.mkdir(parents=True, exist_ok=True)

@@ -61,10 +61,10 @@ def read_compute_limits(
     )
 
 
-def choose(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup) -> Choice:
-    """Return the options with those chosen that were left to the frames."""
+def choose(arguments: argparse.Namespace, wanted: CommandOptions, group: FrameGroup, kind: str) -> Choice:
+    """Return the options with those chosen that were left to the frames; `kind` is that of calibration frames."""
     workers = choose_workers(group, read_compute_limits(arguments, wanted, group), is_host=True)
-    return choose_options(group, wanted.options, wanted.auto, workers=workers)
+    return choose_options(group, wanted.options, wanted.auto, kind=kind, workers=workers)
 
 
 def computed_maps(arguments: argparse.Namespace) -> frozenset[str]:

@@ -125,9 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Stack, write and tell what came out."""
     from zemosaic_stack_core.command_line.computing import choose
     from zemosaic_stack_core.command_line.summary import summarize
-    from zemosaic_stack_core.frames.heads import read_head
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
+    from zemosaic_stack_core.prepare.headers.kinds import calibration_kind
 
     began = time.perf_counter()
     wanted = read_command_options(arguments)
@@ -138,10 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
     prepared: PreparedGroup | None = None
     with ScratchFolder() as scratch:
         with FilePool() as files:
-            heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
-            for line in (*wanted.lines, *_odd_frames(paths)):
-                tell(arguments, line)
-            heads = _without_masters(arguments, heads)
+            _tell_all(arguments, (*wanted.lines, *_odd_frames(arguments, paths)))
+            heads = _read_heads(arguments, paths, files)
             if not (are_raw := _are_raw(arguments, policy, heads, files)):
                 group = _open(arguments, heads, scratch)
                 _say_zero_borders(arguments, group, files)
@@ -150,11 +148,11 @@ def run(arguments: argparse.Namespace) -> int:
                 return _show_preparation(arguments, wanted, policy, heads)
             prepared = _prepare(arguments, policy, heads)
             group = _open(arguments, prepared.paths, scratch)
+        kind = "" if are_raw else calibration_kind(heads)
         heads.clear()  # ten thousand take 80 MB
         _check_enough(arguments, len(group.sources), prepared)
-        choice = choose(arguments, wanted, group)
-        for line in choice.lines:
-            tell(arguments, line)
+        choice = choose(arguments, wanted, group, kind)
+        _tell_all(arguments, choice.lines)
         wanted = replace(wanted, options=choice.options)
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
@@ -223,17 +221,30 @@ def _find_frames(arguments: argparse.Namespace) -> tuple[list[Path], list[Path]]
     return paths, excluded
 
 
-def _odd_frames(paths: list[Path]) -> list[str]:
-    """Return a line for what is allowed and seldom meant: a frame that is given twice."""
-    from zemosaic_stack_core.frames.frame_lists import find_repeated
+def _odd_frames(arguments: argparse.Namespace, paths: list[Path]) -> list[str]:
+    """Return a line for what is allowed and seldom meant: a frame given twice, calibration frames that are not used."""
+    from zemosaic_stack_core.frames.frame_lists import calibration_beside, find_repeated
 
-    return [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
+    lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
+    for folder in map(Path, arguments.frames):
+        unused = calibration_beside(folder, paths) if folder.is_dir() else []
+        if unused:
+            lines.append(f"{folder}: not used is {', '.join(unused)} in it; named, too, they calibrate the lights")
+    return lines
 
 
-def _without_masters(arguments: argparse.Namespace, heads: list[FileHead]) -> list[FileHead]:
-    """Return files without those that are stacks of frames, and say so."""
+def _tell_all(arguments: argparse.Namespace, lines: Sequence[str]) -> None:
+    """Say lines unless told to be quiet."""
+    for line in lines:
+        tell(arguments, line)
+
+
+def _read_heads(arguments: argparse.Namespace, paths: Sequence[Path], files: FilePool) -> list[FileHead]:
+    """Read the heads of the frames; files that are stacks of frames are left out, and said."""
+    from zemosaic_stack_core.frames.heads import read_head
     from zemosaic_stack_core.prepare.headers.kinds import find_masters
 
+    heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
     masters = find_masters(heads)
     if masters:
         first, what = next(iter(masters.items()))

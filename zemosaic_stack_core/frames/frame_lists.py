@@ -114,6 +114,13 @@ def kind_folders(folder: Path) -> list[Path]:
     return lights and [*lights, *(part for part, kind in parts.items() if kind not in ("", "light"))]
 
 
+def calibration_beside(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the folders of calibration frames in a folder, none of whose frames are among `paths`."""
+    used = {path.parent for path in paths}
+    names = [part.name for part in folder.iterdir() if kind_of_folder(part.name) not in ("", "light") and part.is_dir()]
+    return sorted(name for name in names if folder / name not in used)
+
+
 def frame_stem(name: str) -> str:
     """Return a frame's file name without what its format ends in: ``a_10.0s.fit.gz`` is ``a_10.0s``."""
     for suffix in (".fz", *sorted(FRAME_SUFFIXES, key=len, reverse=True)):

@@ -55,6 +55,12 @@ _COUNTED = 4096
 # By what they change: the first that does is taken.
 _NORMALIZATIONS = ("none", "additive", "multiplicative", "linear_fit")
 
+_KEEPS_LEVEL = ("none", "their level is what these calibration frames are for")
+_OF_CALIBRATION = {
+    **dict.fromkeys(("dark", "bias", "dark flat"), _KEEPS_LEVEL),
+    "flat": ("multiplicative", "flats differ in their light"),
+}
+
 _Floats = npt.NDArray[np.float64]
 _Samples = npt.NDArray[np.float32]
 
@@ -85,8 +91,13 @@ class _Look:
     noise: _Floats
 
 
-def choose_options(group: FrameGroup, options: StackOptions, auto: frozenset[str], *, workers: int = 1) -> Choice:
-    """Return `options` with those named in `auto` chosen for these frames, and why; frames are read in threads."""
+def choose_options(
+    group: FrameGroup, options: StackOptions, auto: frozenset[str], *, kind: str = "", workers: int = 1
+) -> Choice:
+    """Return `options` with those named in `auto` chosen for these frames, and why; frames are read in threads.
+
+    `kind` is that of calibration frames: the level of darks and biases is what they are for, and flats are factors.
+    """
     frames = len(group.sources)
     needs_look = "normalization" in auto or ("rejection" in auto and (frames == 3 or frames >= _MANY))
     looks = []
@@ -99,7 +110,7 @@ def choose_options(group: FrameGroup, options: StackOptions, auto: frozenset[str
         options, why = choose_rule(options, frames, looks)
         lines.append(f"rejection {options.rejection}: {why}")
     if "normalization" in auto:
-        normalization, why = _choose_normalization(options, looks)
+        normalization, why = _OF_CALIBRATION.get(kind) or _choose_normalization(options, looks)
         options = replace(options, normalization=normalization)
         lines.append(f"normalization {normalization}: {why}")
     return Choice(options, tuple(lines), tuple(look.statistics for look in looks))
@@ -171,9 +182,9 @@ def choose_rule(options: StackOptions, frames: int, looks: Sequence[_Look] = ())
     counts = np.sum([look.present for look in looks], axis=0) if looks else np.array([frames])
     fewest = int(np.quantile(counts[counts > 0], _FEW_PIXELS, method="lower")) if counts.any() else frames
     if frames < _MANY:
-        return replace(options, rejection="winsorized_sigma_clip"), f"{frames} frames, kappa_sigma is for {_MANY}"
+        return replace(options, rejection="winsorized_sigma_clip"), f"{frames} frames; kappa_sigma from {_MANY} on"
     if fewest < _MANY:
-        why = f"{frames} frames, but a tenth of the pixels has {fewest} samples or fewer; kappa_sigma is for {_MANY}"
+        why = f"{frames} frames, but a tenth of the pixels has {fewest} samples or fewer; kappa_sigma from {_MANY} on"
         return replace(options, rejection="winsorized_sigma_clip"), why
     return replace(options, rejection="kappa_sigma"), f"{frames} frames"
 

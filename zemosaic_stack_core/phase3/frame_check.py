@@ -39,6 +39,8 @@ class FrameChoice:
     heads: tuple[FileHead, ...] = field(default=(), repr=False)
     # So many of the others are no bad frames: fewer were asked for, or they are none.
     spare: int = 0
+    # That of calibration frames, which become a master of their kind; empty of lights.
+    kind: str = ""
 
 
 def choose_frames(

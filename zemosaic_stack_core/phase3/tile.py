@@ -184,9 +184,8 @@ def stack_frames(
         _check_enough(frames, dropped, settings, choice.spare)
         group = _group(frames, zeros_missing=settings.zeros_missing)
         try:
-            chosen = choose_options(
-                group, settings.options, settings.auto, workers=choose_workers(group, settings.limits, is_host=True)
-            )
+            workers = choose_workers(group, settings.limits, is_host=True)
+            chosen = choose_options(group, settings.options, settings.auto, kind=choice.kind, workers=workers)
             request = replace(request, options=chosen.options, statistics=chosen.statistics)
             result = stack_tile(group, request, gpu, settings.limits, telemetry)
         except FrameReadError as error:

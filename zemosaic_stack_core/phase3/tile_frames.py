@@ -16,6 +16,7 @@ from zemosaic_stack_core.master.tile import NO_EXTRAS, MasterExtras
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.tile import StackSettings
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
+from zemosaic_stack_core.prepare.headers.kinds import calibration_kind
 from zemosaic_stack_core.prepare.headers.recognize import refuse_calibration
 from zemosaic_stack_core.stacking.result import StackResult
 
@@ -87,7 +88,8 @@ def choose_tile_frames(
     if not is_raw and policy is not None:
         refuse_calibration(choice.heads)
     if not is_raw or policy is None or not choice.frames:
-        return TileFrames(replace(choice, heads=()), settings, len(frames))
+        kind = calibration_kind(choice.heads)
+        return TileFrames(replace(choice, heads=(), kind=kind), settings, len(frames))
     group = policy.prepare(choice.heads, cache, workers=settings.limits.workers, report=_report)
     dropped = [*choice.dropped, *(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in group.dropped)]
     good = tuple(probe_frame(path, scratch=scratch) for path in group.paths)

@@ -89,6 +89,14 @@ def kind_by_cards(head: FileHead) -> str:
     return next(filter(None, (kind_in(head.get(keyword) or "") for keyword in _KIND_CARDS)), "")
 
 
+def calibration_kind(heads: Sequence[FileHead]) -> str:
+    """Return the kind of calibration frames, "dark" of several; empty where there is a light, or nothing at all."""
+    kinds = {kind_by_cards(head) or kind_by_path(head.path) for head in heads}
+    if not kinds or kinds & {"", "light"}:
+        return ""
+    return kinds.pop() if len(kinds) == 1 else "dark"
+
+
 def find_masters(heads: Sequence[FileHead]) -> dict[int, str]:
     """Return which of some files are no frames but made of such, and what they are; none where all are.
 
