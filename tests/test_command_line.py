@@ -350,7 +350,7 @@ def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         (["stack", "a.fits", "-o", "b.fits", "--reference", "best"], "neither the index of a frame"),
         (["stack", "a.fits", "-o", "b.fits", "--maps", "coverage,depth"], "map is 'depth'; expected one of"),
         (["stack", "a.fits", "-o", "b.fits", "--maps", "all,coverage"], "map is 'all'; expected one of"),
-        (["stack", "a.fits", "-o", "b.fits", "--maps", ""], "rejected_high, variance; or all, or none; see"),
+        (["stack", "a.fits", "-o", "b.fits", "--maps", ""], "rejected_high, variance, low, high; or all, or none; see"),
     ],
 )
 def test_bad_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

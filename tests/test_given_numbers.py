@@ -148,6 +148,15 @@ def test_a_normalization_besides_is_refused(frames):
             run(frames, options=StackOptions(normalization="additive"), scales=SCALES, offsets=OFFSETS)
 
 
+def test_cards_at_the_command_line(frames, tmp_path, capsys):
+    write(tmp_path, frames, EXPTIME=(10.0, 20.0, 30.0))
+    command = ["stack", str(tmp_path), "-o", str(tmp_path / "m.fit"), "--align", "none", "--no-picture", "--weights"]
+    assert main([*command, "card:EXPTIME"]) == 0
+    assert [frame.weight for frame in read_master(tmp_path / "m.fit").result.frames] == [(10.0,), (20.0,), (30.0,)]
+    assert main([*command, "card:NONE", "--overwrite"]) == 2
+    assert "0.fits: weights by 'NONE', but no such card in its header; expected a number" in capsys.readouterr().err
+
+
 class TestSection:
     """The part of the frames that is measured."""
 

@@ -27,6 +27,8 @@ from zemosaic_stack_core.options import (
 
 # In a namespace the options of the preparation have this in front: some are called as those of a stack.
 PREPARE_PREFIX = "prepare_"
+# What weights begin with that are a card of the frames' headers.
+CARD = "card:"
 # Title of the last group of arguments.
 MESSAGES = "help and messages"
 BACKEND_CHOICES = ("cpu", "auto", "gpu")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zemosaic_stack_core.command_line.arguments import CommandOptions, check_backend
+from zemosaic_stack_core.command_line.arguments import CARD, CommandOptions, check_backend
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import check_maps
@@ -72,6 +72,11 @@ def computed_maps(arguments: argparse.Namespace) -> frozenset[str]:
     return check_maps(arguments.maps) | (frozenset() if arguments.report is None else frozenset(DRAWN_MAPS))
 
 
+def read_weights(given: str, names: list[str]) -> object:
+    """Return the weights of a table for these frames, or the name of the card that has them."""
+    return given.removeprefix(CARD) if given.startswith(CARD) else read_weights_csv(given, names)
+
+
 def compute_stack(
     arguments: argparse.Namespace,
     wanted: CommandOptions,
@@ -82,7 +87,7 @@ def compute_stack(
 ) -> StackResult:
     """Stack frames as chosen; `names` are theirs in the table of weights, as the user knows them."""
     limits = read_compute_limits(arguments, wanted, group)
-    weights = None if arguments.weights is None else read_weights_csv(arguments.weights, names)
+    weights = None if arguments.weights is None else read_weights(arguments.weights, names)
     request = StackRequest(
         options=choice.options, maps=computed_maps(arguments), weights=weights, statistics=choice.statistics
     )

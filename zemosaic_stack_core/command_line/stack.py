@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import (
+    CARD,
     CommandOptions,
     add_compute_arguments,
     add_exclude_argument,
@@ -82,7 +83,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     frames.add_argument(
         "--weights",
         metavar="CSV",
-        help="a table with the columns file and weight; multiplied with what --weighting gives (default: none)",
+        help="a table with the columns file and weight, or card:NAME, a card of each frame's header; multiplied with "
+        "what --weighting gives (default: none)",
     )
     frames.add_argument(
         "--image-extension",
@@ -196,7 +198,7 @@ def _check_arguments(arguments: argparse.Namespace, wanted: CommandOptions) -> N
         raise InvalidInputError("--dq-bits does nothing without --mask-extension; expected both, or no --dq-bits")
     check_output_arguments(arguments)
     check_backend(arguments, wanted)
-    if arguments.weights is not None:
+    if arguments.weights is not None and not arguments.weights.startswith(CARD):
         from zemosaic_stack_core.per_frame.weighting import read_weight_rows
 
         read_weight_rows(arguments.weights)
@@ -279,10 +281,10 @@ def _prepare(arguments: argparse.Namespace, policy: RawPolicy, frames: Sequence[
     from zemosaic_stack_core.prepare.report import describe_frame
 
     if arguments.weights is not None:  # hours later it would be late to find a frame that is not in the table
-        from zemosaic_stack_core.per_frame.weighting import read_weights_csv
+        from zemosaic_stack_core.command_line.computing import read_weights
         from zemosaic_stack_core.prepare.frame_set import inspect_frames
 
-        read_weights_csv(arguments.weights, [light.name for light in inspect_frames(frames, policy.options).lights])
+        read_weights(arguments.weights, [light.name for light in inspect_frames(frames, policy.options).lights])
     output = Path(arguments.output)
     with open_display(is_quiet=arguments.quiet) as display:
         prepared = policy.prepare(

@@ -101,8 +101,10 @@ def observing_facts(headers: Sequence[Cards], size: int | None) -> ObservingFact
     both = headers[:1] if len(headers) < 2 else (headers[0], headers[-1])
 
     def get(keyword: str) -> str | None:
-        values = (header.get(keyword) for header in both)
-        return next((value for value in values if value is not None), None)
+        for header in both:
+            if (value := header.get(keyword)) is not None:
+                return value
+        return None
 
     times = (_seconds(get(keyword)) for keyword in _EXPOSURE_CARDS)
     exposure = next((time for time in times if time is not None), None)

@@ -59,7 +59,7 @@ def stack(
     frames : sequence of arrays or paths
         Arrays of shape (row, column) or (row, column, channel), of NumPy or any array API library, in any real type;
         FITS and ``.npy`` files; or a mix. All of one shape, on one grid, in one unit. None is written to. Masked
-        arrays, astropy's ``CCDData``, ``NDData``, HDUs and quantities, xarray's ``DataArray`` with their masks and
+        arrays, astropy's ``CCDData``, ``NDData``, HDUs and quantities, and xarray's ``DataArray``: with masks and
         uncertainties; units, and BUNIT of files, are converted to that of the first. A dask array is computed once, to
         a temporary file. Any other object with ``shape``, ``dtype`` and ``[start:stop, ...]`` is asked for its rows, by
         one thread at a time. A file's name may end in its extension, ``"x.fits[SCI,2]"``, and be a URL, read once by
