@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
@@ -427,6 +429,31 @@ def test_files_are_as_ccddata(files, method, mem_limit):
     assert found.unit == u.adu
     assert (found.meta["FRAME"], found.meta["NCOMBINE"]) == (0, 9)
     assert found.wcs.wcs.crval.tolist() == [10.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sigma_clip": True},
+        {"method": "median", "clip_extrema": True, "minmax_clip": True, "minmax_clip_max": 1010.0, "sigma_clip": True},
+        {"combine_uncertainty_function": np.ma.std},
+    ],
+    ids=["clip", "clips", "function"],
+)
+def test_the_memory_limit_holds(given, tmp_path):
+    paths = [tmp_path / f"{index}.fits" for index in range(10)]
+    rng = np.random.default_rng(1)
+    for path in paths:
+        fits.writeto(path, rng.normal(1000.0, 5.0, (400, 500)).astype(np.float32))
+    limit = 3_000_000  # of 8 MB
+    combine(paths, unit="adu", mem_limit=limit, **given)  # whatever is compiled is compiled now
+    tracemalloc.start()
+    try:
+        found = combine(paths, unit="adu", mem_limit=limit, **given)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak - found.data.nbytes - found.uncertainty.array.nbytes - found.mask.nbytes < limit
 
 
 def test_names_with_commas_and_a_function_that_scales(files):
