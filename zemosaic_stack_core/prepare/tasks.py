@@ -113,6 +113,19 @@ class LevelTask:
     pixels: int = 1 << 20
 
 
+def compile_programs(task: FrameTask | AlignTask) -> None:
+    """Compile what frames go through, so that processes that are copies of this one need not, each for itself."""
+    light = task.light if isinstance(task, AlignTask) else task
+    pattern, columns = light.pattern, light.frame.columns
+    pixels = np.zeros((4, columns), np.float32)
+    if isinstance(task, AlignTask):
+        frame = pixels if pattern is None else _debayer_around_holes(pixels, pattern)
+        if task.mapping is not None:
+            resample(frame, task.mapping, 1, task.canvas.columns, task.options.kernel)
+    elif light.frame.channels == 1:
+        sharp_pixels(pixels, is_cfa=pattern is not None)
+
+
 def scan_frame(task: FrameTask, files: FilePool) -> tuple[npt.NDArray[np.uint8], str]:
     """Return which pixels of a frame are sharp (packed bits), and what is wrong with its Bayer pattern."""
     pixels = task.calibrated(files)
@@ -127,13 +140,13 @@ def scan_frame(task: FrameTask, files: FilePool) -> tuple[npt.NDArray[np.uint8],
 
 def find_stars(task: StarTask, files: FilePool) -> StarList:
     """Find a frame's stars, and keep them: they are there, wherever the work is interrupted."""
-    stars = _stars_of(task.light, files)
+    stars = detect_stars(_luminance_of(task.light, files))
     save_stars(task.target, stars)
     return stars
 
 
-def _stars_of(task: FrameTask, files: FilePool) -> StarList:
-    """Find a frame's stars on a copy without hot pixels, nor anything as sharp as one."""
+def _luminance_of(task: FrameTask, files: FilePool) -> _Image:
+    """Return what stars are looked for on: without hot pixels, nor anything as sharp as one."""
     pixels = task.calibrated(files)
     is_cfa = task.pattern is not None and pixels.ndim == 2
     if pixels.ndim == 2:
@@ -144,7 +157,7 @@ def _stars_of(task: FrameTask, files: FilePool) -> StarList:
             pixels = clean_pixels(pixels, hot, is_cfa=is_cfa)
         if np.isfinite(pixels).all():
             pixels = clean_pixels(pixels, sharp_pixels(pixels, is_cfa=is_cfa), is_cfa=is_cfa)
-    return detect_stars(luminance(pixels, is_cfa=is_cfa))
+    return luminance(pixels, is_cfa=is_cfa)
 
 
 def align_frame(task: AlignTask, files: FilePool) -> _Image:
@@ -164,6 +177,7 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
         image = drizzle_cfa(pixels, pattern, mapping, canvas.rows, canvas.columns, fraction)
     else:
         frame = pixels if pattern is None else _debayer_around_holes(pixels, pattern)
+        del pixels  # its memory is wanted
         if mapping is not None:
             image = resample(frame, mapping, canvas.rows, canvas.columns, options.kernel)
         else:
