@@ -1,8 +1,8 @@
 """The first hour of someone new, as a script: ``python -m benchmarks.first_hour FOLDER [--data FOLDER]``.
 
-It clones the repository, installs it into an environment of its own and types what the pages tell a user to type. Each
-command is shown with what it says, its exit code and its times; the first that fails ends it. What it leaves in FOLDER is
-to be looked at: pictures, reports, and every line on the screen.
+It clones the repository, installs it into an environment of its own and types what the pages tell a user to type.
+Each command is shown with what it says, its exit code and its times; the first that fails ends it. What it leaves in
+FOLDER is to be looked at: pictures, reports, and every line on the screen.
 """
 
 from __future__ import annotations
@@ -109,11 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
             print("This command failed; nothing more is tried.")
             return 1
         if step.is_first_picture:
-            print(
-                f"== The first picture after {time.perf_counter() - began:.0f} s, {cpu_so_far:.0f} s of processor time\n"
-            )
-    print(f"== Everything after {time.perf_counter() - began:.0f} s, {cpu_so_far:.0f} s of processor time")
+            print(f"== The first picture after {_times(began, cpu_so_far)}\n")
+    print(f"== Everything after {_times(began, cpu_so_far)}")
     return 0
+
+
+def _times(began: float, cpu: float) -> str:
+    """Return how long it has taken."""
+    return f"{time.perf_counter() - began:.0f} s, {cpu:.0f} s of processor time"
 
 
 def _type(step: Step, folder: Path, variables: dict[str, str]) -> tuple[int, float, float]:

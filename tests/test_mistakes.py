@@ -74,6 +74,12 @@ MISTAKES = (
     Mistake(f"stack frames {OUT} --grow-radius 2 --rejection none", "--grow-radius", "expected a rule of rejection"),
     Mistake(f"stack frames {OUT} --no-picture --full-size", "--full-size", "expected one or the other"),
     Mistake(f"stack frames {OUT} --no-picture --stretch none", "--stretch", "expected --tiff, or no --stretch"),
+    Mistake(f"stack frames {OUT} --cache kept", "--cache does nothing", "expected raw ones"),
+    Mistake(f"stack frames {OUT} --cache kept --align none", "--align none", "expected raw frames, or no --cache"),
+    Mistake("run night -o tiles --cache kept --align none", "--align none", "expected raw frames, or no --cache"),
+    Mistake(f"stack frames {OUT} --errors detector", "--errors", "expected --maps variance or --weighting"),
+    Mistake("run night -o tiles --errors detector", "--errors", "expected --maps variance or --weighting"),
+    Mistake(f"stack frames {OUT} --variance-extension VAR", "--variance-extension", "expected --maps variance"),
     Mistake(f"stack frames {OUT} -v -q", "--verbose", "expected one or the other"),
     Mistake("run night -o tiles --n-low 2", "--n-low", "expected --rejection minmax"),
     # Frames.

@@ -220,6 +220,23 @@ def test_quiet_says_only_errors_and_the_log_file_gets_all(tmp_path: Path, capsys
     assert logging.getLogger("zemosaic_stack_core").handlers == []
 
 
+def test_a_run_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = write_night(tmp_path / "night", tiles=2)
+    (plan / "tile_2" / "light_3.fits").write_bytes(b"no image")
+    assert run(plan, tmp_path / "out", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["exit_code"], answer["interrupted"], answer["stopped"]) == (0, False, "")
+    assert answer["counts"] == {"done_cpu": 2}
+    assert Path(answer["page"]) == tmp_path / "out" / "report.html"
+    assert answer["tiles"] == [
+        {name: value for name, value in tile.items() if name != "inputs"}
+        for tile in report_of(tmp_path / "out")["tiles"]
+    ]
+    (plan / "tile_2" / "light_1.fits").unlink()
+    assert run(plan, tmp_path / "out", "--json", "--strict") == 1
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 1
+
+
 def test_shards_divide_the_tiles_and_make_the_same_bits(tmp_path: Path) -> None:
     plan = write_night(tmp_path / "night", tiles=5)
     assert run(plan, tmp_path / "whole") == 0

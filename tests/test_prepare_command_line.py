@@ -42,7 +42,7 @@ def run(*arguments: object) -> int:
 def test_a_folder_of_raw_frames_becomes_a_master(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("stack", raw, "-o", tmp_path / "m.fits", "--json") == 0
     said = capsys.readouterr()
-    assert "raw frames: 4 darks among 9 files; they are registered first (--align none stacks" in said.err
+    assert "raw frames: 4 darks among 9 files; the lights are registered first (--align none stacks" in said.err
     assert "5 lights, 4 darks\n" in said.err
     assert "alignment: stars (5 of 5 frames have no WCS)\n" in said.err
     assert "light_0003.fits: " in said.err

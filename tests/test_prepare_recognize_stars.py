@@ -128,7 +128,7 @@ def test_the_command_registers_what_moved(write: Write, tmp_path: Path, capsys: 
     assert run("stack", *paths, "-o", tmp_path / "m.fits") == 0
     said = capsys.readouterr().err
     assert "raw frames: the stars of 0.fits and 2.fits lie " in said
-    assert "they are registered first (--align none stacks them as they are)" in said
+    assert "the lights are registered first (--align none stacks them as they are)" in said
     assert "SHIFTX" in fits.getdata(tmp_path / "m.fits", "FRAMES").columns.names
 
 

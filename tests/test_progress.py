@@ -137,6 +137,18 @@ def test_lines_come_with_each_tile_and_now_and_then_within_one() -> None:
     assert said[-1] == "[1/2] tile 1 (pointing 1): made on the CPU, 7 of 8 frames, rejected 1.25 %, 2.0 s"
 
 
+def test_what_was_chosen_is_said_of_tiles_that_are_made_and_not_again() -> None:
+    said: list[str] = []
+    progress = RunDisplay(said.append, clock=Clock())
+    details = {"chosen": ["rejection mad_clip: 3 frames"]}
+    progress.done(record(1, TileOutcome.REUSED, details=details))
+    assert len(said) == 1
+    progress.done(record(2, details=details))
+    progress.done(record(3, details=details))
+    assert said[2] == "  rejection mad_clip: 3 frames"
+    assert len(said) == 4
+
+
 @pytest.mark.parametrize("has_rows", [True, False], ids=["here", "on a cluster"])
 def test_bars_of_a_run(monkeypatch: pytest.MonkeyPatch, has_rows: bool) -> None:
     terminal = open_terminal(monkeypatch)

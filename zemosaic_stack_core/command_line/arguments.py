@@ -196,15 +196,14 @@ def add_exclude_argument(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_message_arguments(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
+def add_message_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments about what a command says."""
     group = parser.add_argument_group(MESSAGES)
     group.add_argument("-h", "--help", action="help", help="show this help")
     group.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    if has_json:
-        group.add_argument(
-            "--json", action="store_true", help="on standard output a summary for programs, or what was wrong"
-        )
+    group.add_argument(
+        "--json", action="store_true", help="on standard output a summary for programs, or what was wrong"
+    )
     group.add_argument(
         "--log-file", metavar="FILE", help="append everything that is said, and more, to this file (default: none)"
     )
@@ -261,6 +260,20 @@ def refuse_idle(given: Collection[str], options: StackOptions, auto: Collection[
             found = f"with {flag_of(decider)} {value}" if values else f"without {flag_of(decider)}"
             expected = " or ".join(f"{flag_of(one)} {' or '.join(values)}".strip() for one, values in needed)
             raise InvalidInputError(f"{flag_of(name)} does nothing {found}; expected {expected}, or no {flag_of(name)}")
+
+
+def refuse_idle_arguments(arguments: argparse.Namespace) -> None:
+    """Raise where an argument that was given can do nothing with the others, those beside `StackOptions`."""
+    given = vars(arguments)
+    if "variance" not in arguments.maps and given.get("weighting") != "inverse_variance":
+        idle = {"--errors": given.get("errors") == "detector", "--variance-extension": given.get("variance_extension")}
+        for flag in (flag for flag, is_given in idle.items() if is_given):
+            raise InvalidInputError(
+                f"{flag} does nothing without a use of variances; expected --maps variance or --weighting "
+                f"inverse_variance, or no {flag}"
+            )
+    if arguments.cache_folder is not None and given.get(PREPARE_PREFIX + "align") == "none":
+        raise InvalidInputError("--cache does nothing with --align none; expected raw frames, or no --cache")
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:

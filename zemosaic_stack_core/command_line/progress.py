@@ -207,7 +207,7 @@ class RunDisplay:
             self._making_s += now - self._since
         self._since = now
         self._tell(tile_line(record, self._finished, self._total))
-        lines = said_lines(record)
+        lines = said_lines(record) if record.outcome.is_new else []  # of a tile that is reused it was said before
         for line in lines:
             if line not in self._said:
                 self._tell(f"  {line}")

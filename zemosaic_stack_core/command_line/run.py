@@ -17,9 +17,10 @@ from zemosaic_stack_core.command_line.arguments import (
     parse_maps,
     positive,
     read_command_options,
+    refuse_idle_arguments,
 )
 from zemosaic_stack_core.command_line.logs import tell
-from zemosaic_stack_core.command_line.messages import say
+from zemosaic_stack_core.command_line.messages import answer_json, say
 from zemosaic_stack_core.command_line.progress import RunDisplay
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.system.quantities import count_text
@@ -94,7 +95,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     spread.add_argument(
         "--local-cluster", type=positive, metavar="N", help="run on N dask worker processes here (default: threads)"
     )
-    add_message_arguments(parser, has_json=False)
+    add_message_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     from zemosaic_stack_core.phase3.run_plan import leave_out, parse_shard, read_run_plan
 
     wanted = read_command_options(arguments)
+    refuse_idle_arguments(arguments)
     for line in wanted.lines:
         tell(arguments, line)
     backend = arguments.backend
@@ -135,6 +137,8 @@ def run(arguments: argparse.Namespace) -> int:
     progress = RunDisplay(lambda text: tell(arguments, text), is_quiet=arguments.quiet)
     report = run_night(night, progress=progress, pcb_tile=_telemetry)
     tell(arguments, _summary(report))
+    if arguments.json:
+        answer_json(_facts(report))
     if report.interrupted:
         tell(arguments, "interrupted: run the same command again to go on")
     elif report.stopped:
@@ -167,6 +171,20 @@ def _summary(report: RunReport) -> str:
     counts = ", ".join(f"{number} {TileOutcome(name).text}" for name, number in report.counts.items())
     where = f"; see {report.page_path}" if report.page_path is not None else ""
     return f"{count_text(len(report.records), 'tile')}: {counts}, in {report.seconds:.1f} s{where}"
+
+
+def _facts(report: RunReport) -> dict[str, Any]:
+    """Return what a run did, for programs; its report has the rest."""
+    return {
+        "report": report.json_path,
+        "page": report.page_path,
+        "exit_code": report.exit_code,
+        "counts": report.counts,
+        "interrupted": report.interrupted,
+        "stopped": report.stopped,
+        "seconds": report.seconds,
+        "tiles": [record.to_json() for record in report.records],
+    }
 
 
 def _telemetry(message: str, **fields: Any) -> None:

@@ -25,6 +25,7 @@ from zemosaic_stack_core.command_line.arguments import (
     check_backend,
     positive,
     read_command_options,
+    refuse_idle_arguments,
 )
 from zemosaic_stack_core.command_line.exit_codes import ExitCode
 from zemosaic_stack_core.command_line.logs import tell
@@ -196,6 +197,7 @@ def _check_arguments(arguments: argparse.Namespace, wanted: CommandOptions) -> N
     """Raise where arguments contradict each other, or a table that one names is none, before a frame is looked for."""
     if arguments.dq_bits is not None and arguments.mask_extension is None:
         raise InvalidInputError("--dq-bits does nothing without --mask-extension; expected both, or no --dq-bits")
+    refuse_idle_arguments(arguments)
     check_output_arguments(arguments)
     check_backend(arguments, wanted)
     if arguments.weights is not None and not arguments.weights.startswith(CARD):
@@ -266,6 +268,11 @@ def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[F
         is_asked = policy.options != PrepareOptions()
         tell(
             arguments, found.line + (" (--align none stacks them as they are)" if found.is_raw and not is_asked else "")
+        )
+    if arguments.cache_folder is not None and not found.is_raw:
+        raise InvalidInputError(
+            "--cache does nothing with aligned frames; expected raw ones (--align stars says that they are), "
+            "or no --cache"
         )
     for flag in ("mask_extension", "variance_extension"):
         if found.is_raw and getattr(arguments, flag) is not None:

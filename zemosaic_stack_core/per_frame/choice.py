@@ -186,7 +186,7 @@ def choose_rule(options: StackOptions, frames: int, looks: Sequence[_Look] = ())
     if fewest < _MANY:
         why = f"{frames} frames, but a tenth of the pixels has {fewest} samples or fewer; kappa_sigma from {_MANY} on"
         return replace(options, rejection="winsorized_sigma_clip"), why
-    return replace(options, rejection="kappa_sigma"), f"{frames} frames"
+    return replace(options, rejection="kappa_sigma"), f"{frames} frames, {_MANY} are enough for it"
 
 
 def _sky_in_sigmas(frames: Sequence[FrameStatistics]) -> float:

@@ -67,5 +67,5 @@ class RawPolicy:
 
 def _with_line(found: Recognized) -> Recognized:
     """Return what was found, with a line for the user where the frames are raw."""
-    line = f"raw frames: {found.why}; they are registered first"
+    line = f"raw frames: {found.why}; the lights are registered first"
     return replace(found, line=line) if found.is_raw else found
