@@ -69,6 +69,14 @@ def test_the_rule_is_that_of_the_number_of_frames(frames: int, rule: str) -> Non
         assert advise(frames, options).problem == ""
 
 
+def test_one_frame_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_lights(tmp_path / "one", make([500], [1]))
+    assert main(["stack", str(folder), "-o", str(tmp_path / "m.fits"), "--no-picture"]) == 0
+    said = capsys.readouterr()
+    assert "rejection none: 1 frame, too few to tell which sample is wrong\n" in said.err
+    assert (said.err + said.out).count("too few") == 1
+
+
 @pytest.mark.parametrize(("level", "rule"), [(700.0, "percentile_clip"), (0.0, "mad_clip"), (60000.0, "mad_clip")])
 def test_three_frames_are_clipped_by_their_level_where_that_fits_their_noise(level: float, rule: str) -> None:
     assert choose(make([level] * 3, [1] * 3)).options.rejection == rule

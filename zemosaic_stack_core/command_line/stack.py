@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from zemosaic_stack_core.frames.heads import FileHead, FrameFile
     from zemosaic_stack_core.frames.pixel_rows import FilePool
     from zemosaic_stack_core.frames.scratch import ScratchFolder
-    from zemosaic_stack_core.options import StackOptions
     from zemosaic_stack_core.per_frame.choice import Choice
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
     from zemosaic_stack_core.prepare.records import PreparedGroup
@@ -159,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = replace(wanted, options=choice.options)
         if arguments.dry_run:
             return _show_forecast(arguments, wanted, group)
-        advice = _advise(arguments, len(group.sources), wanted.options)
+        advice = _advise(arguments, len(group.sources), wanted)
         names = [frame.name for frame in (group.sources if prepared is None else prepared.kept)]
         result = _compute(arguments, wanted, group, names, choice)
         _write(arguments, outputs, result, prepared)
@@ -183,12 +182,12 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def _advise(arguments: argparse.Namespace, frames: int, options: StackOptions) -> Advice:
-    """Return what the rule can do with so many frames; say it where that is a problem."""
+def _advise(arguments: argparse.Namespace, frames: int, wanted: CommandOptions) -> Advice:
+    """Return what the rule can do with so many frames; say it where that is a problem and was not said already."""
     from zemosaic_stack_core.stacking.adviser import advise
 
-    advice = advise(frames, options)
-    if advice.problem:
+    advice = advise(frames, wanted.options)
+    if advice.problem and "rejection" not in wanted.auto:
         tell(arguments, advice.line)
     return advice
 

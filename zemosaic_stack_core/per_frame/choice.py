@@ -112,7 +112,7 @@ def choose_options(
     if "normalization" in auto:
         normalization, why = _OF_CALIBRATION.get(kind) or _choose_normalization(options, looks)
         options = replace(options, normalization=normalization)
-        lines.append(f"normalization {normalization}: {why}")
+        lines += [f"normalization {normalization}: {why}"] * (frames > 1)
     return Choice(options, tuple(lines), tuple(look.statistics for look in looks))
 
 
