@@ -149,6 +149,13 @@ def test_frames_that_share_nothing_are_left_alone() -> None:
     assert "too little in common" in choice.lines[1]
 
 
+def test_numbers_at_the_end_of_float32_are_no_error() -> None:
+    frames = make([500, 540, 580, 640], [1] * 4)
+    frames[1][3:40, 5:60] = 3e38
+    frames[2][3:40, 5:60] = -3e38
+    assert choose(frames).options.normalization == "additive"
+
+
 def test_noise_clip_wants_frames_as_they_are() -> None:
     options = StackOptions(rejection="noise_clip")
     choice = choose_options(open_frames(make([500, 600], [1, 1])), options, frozenset({"normalization"}))

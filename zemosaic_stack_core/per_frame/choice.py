@@ -46,6 +46,8 @@ _BETTER = 0.6
 _BRIGHT, _LEAST_BRIGHT = 8.0, 50
 # Clips of what is far from the most.
 _CLIPS = 3
+# Samples of a frame that its level is compared by: that of a sky is then known to 0.01 of its noise.
+_LEVEL_SAMPLES = 1 << 15
 # Samples in common that tell a level; half of all of a small frame.
 _LEAST_COMMON = 1000
 # Part of the range above which samples may be saturated.
@@ -139,7 +141,9 @@ def _look(group: FrameGroup, frame: int, grid: SampleGrid, base: tuple[_Samples,
     samples = read_grid_samples(group.sources[frame], group.masks[frame], grid=grid)
     values = samples.coarse
     step = max(1, values.shape[1] // _COUNTED)
-    pairs = [_compare(mine, its, float(noise)) for mine, its, noise in zip(values, base[0], base[1].noise, strict=True)]
+    bases = zip(values, base[0], base[1].noise, strict=True)
+    with np.errstate(over="ignore"):  # samples near the end of float32 are no brighter for it
+        pairs = [_compare(mine, its, float(noise)) for mine, its, noise in bases]
     level, base_level, flux, noise = np.array(pairs, np.float64).T
     present = np.asarray(np.isfinite(values[:, ::step]).any(axis=0))
     return _Look(frame_statistics(samples.values), present, level, base_level, flux, noise)
@@ -147,20 +151,27 @@ def _look(group: FrameGroup, frame: int, grid: SampleGrid, base: tuple[_Samples,
 
 def _compare(mine: _Samples, its: _Samples, noise: float) -> tuple[float, float, float, float]:
     """Return what a `_Look` has of two frames' samples; `noise` is that of the second, structure included."""
-    both = np.isfinite(mine) & np.isfinite(its)
+    some = slice(None, None, max(1, mine.size // _LEVEL_SAMPLES))
+    both = np.isfinite(mine[some]) & np.isfinite(its[some])
     if both.sum() < min(_LEAST_COMMON, mine.size // 2) or not both.any():
         return (math.nan,) * 4
-    a, b = mine[both].astype(np.float64), its[both].astype(np.float64)
+    a, b = mine[some][both].astype(np.float64), its[some][both].astype(np.float64)
     level, base_level = float(np.median(a)), float(np.median(b))
-    a, b = a - level, b - base_level
-    apart = MAD_TO_SIGMA * float(np.median(np.abs(a - b - np.median(a - b)))) / math.sqrt(2.0)
+    off = a - b
+    apart = MAD_TO_SIGMA * float(np.median(np.abs(off - np.median(off)))) / math.sqrt(2.0)
     noise = min(apart or noise, noise)  # of the base and itself nothing is left
-    highest = _SATURATED * min(a.max(), b.max())
+    # Bright samples are few: all are looked at.
+    up, base_up = mine - np.float32(level), its - np.float32(base_level)
+    highest = _SATURATED * min(float(np.fmax.reduce(up)), float(np.fmax.reduce(base_up)))
     # By what both have together: a choice by one of them would take the samples whose noise is up in it.
-    is_bright = (a + b > 2 * _BRIGHT * noise) & (np.minimum(a, b) > _BRIGHT / 2 * noise) & (np.maximum(a, b) < highest)
+    is_bright = (
+        (up + base_up > 2 * _BRIGHT * noise)
+        & (np.minimum(up, base_up) > _BRIGHT / 2 * noise)
+        & (np.maximum(up, base_up) < highest)
+    )
     if is_bright.sum() < _LEAST_BRIGHT or not noise > 0.0:
         return level, base_level, math.nan, noise
-    angles = np.arctan2(a[is_bright], b[is_bright])
+    angles = np.arctan2(up[is_bright], base_up[is_bright])
     for _ in range(_CLIPS):  # a trail over a galaxy
         off = np.abs(angles - np.median(angles))
         angles = angles[off <= 3.0 * MAD_TO_SIGMA * np.median(off)]
