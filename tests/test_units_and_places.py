@@ -13,6 +13,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.wcs import WCS
 
 from zemosaic_stack_core import InvalidInputError, StackOptions, read_master, stack, write_master
+from zemosaic_stack_core.command_line import main
 
 PLAIN = StackOptions(rejection="none")
 FRAMES = np.random.default_rng(3).uniform(50, 100, (3, 9, 12)).astype(np.float32)
@@ -211,6 +212,12 @@ class TestUrls:
     def test_what_is_not_there_is_one_line(self, name, says):
         with pytest.raises(OSError, match=says):
             stack([name])
+
+    def test_one_name_or_a_command_line_takes_none(self, tmp_path, capsys):
+        with pytest.raises(InvalidInputError, match=r"https://host/x\.fits: a URL; expected files"):
+            stack("https://host/x.fits")
+        assert main(["stack", "https://host/x.fits", "-o", str(tmp_path / "m.fits")]) == 2
+        assert "https://host/x.fits: a URL; expected files, folders" in capsys.readouterr().err
 
     def test_without_fsspec_it_says_what_to_install(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "fsspec", None)

@@ -88,10 +88,12 @@ def _describe_value(channel: PixelChannel) -> str:
     if not kept:
         return "no sample, so there is no value (NaN)"
     options = channel.options
-    if options.combine != "mean":
-        return f"{options.combine} of {len(kept)} kept samples = {channel.value:.9g}"
     error = "" if math.isnan(channel.variance) else f" +- {math.sqrt(channel.variance):.3g}"
-    if all(sample.weight == 1.0 for sample in channel.samples if sample.fate != "missing"):
+    is_even = all(sample.weight == 1.0 for sample in channel.samples if sample.fate != "missing")
+    if options.combine != "mean":
+        what = "kept samples" if is_even else "kept samples times their weights"
+        return f"{options.combine} of {len(kept)} {what} = {channel.value:.9g}{error}"
+    if is_even:
         return f"sum {math.fsum(s.value for s in kept):.9g} / {len(kept)} samples = {channel.value:.9g}{error}"
     total = math.fsum(s.weight * s.value for s in kept)
     return (

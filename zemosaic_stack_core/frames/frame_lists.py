@@ -13,6 +13,8 @@ from zemosaic_stack_core.frames.foreign_names import RAW_SUFFIXES, TIFF_SUFFIXES
 from zemosaic_stack_core.frames.known_folders import kind_of_folder, without_kept
 
 _FITS_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz")
+# A letter alone before the colon is a drive of Windows'. fsspec joins protocols by two colons.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://.+")
 FRAME_SUFFIXES = (*_FITS_SUFFIXES, ".npy", *XISF_SUFFIXES, *RAW_SUFFIXES, *TIFF_SUFFIXES)
 
 
@@ -59,6 +61,11 @@ def least_frames(given: int) -> int:
     return max(given // 3 + 1, min(2, given))
 
 
+def is_url(name: str) -> bool:
+    """Return whether a name is a URL."""
+    return _URL.match(name) is not None
+
+
 def split_extension(name: str) -> tuple[Path, str | None]:
     """Return the file of a name, and the extension that it names, as in ``x.fits[SCI,2]``."""
     path = Path(name).expanduser()
@@ -72,6 +79,10 @@ def _expand(argument: str) -> list[Path]:
     """Return the files of one argument."""
     if argument.startswith("@"):
         return _read_list(_path_of(argument[1:]))
+    if is_url(argument):
+        raise InvalidInputError(
+            f"{argument}: a URL; expected files, folders, patterns or @lists (stack() takes URLs in a list)"
+        )
     path = _path_of(argument)
     try:
         is_folder, is_there = path.is_dir(), path.exists()

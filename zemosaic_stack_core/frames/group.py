@@ -35,14 +35,14 @@ from zemosaic_stack_core.frames.array_frames import ArrayFrame, array_frame, arr
 from zemosaic_stack_core.frames.containers import POWERS, Contents, check_alike, contents_of
 from zemosaic_stack_core.frames.cut_frames import CutFrame, section_of
 from zemosaic_stack_core.frames.file_frames import FileFrame, check_plane, describe_shape, probe_frame, probe_plane
-from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, split_extension
+from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, is_url, split_extension
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, CutMask, FileMask, MaskSource, RangeMask, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.places import MOST_APART, pixels_apart
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.precision import lost_noise
-from zemosaic_stack_core.frames.remote import is_url, local_copy, split_url
+from zemosaic_stack_core.frames.remote import local_copy, split_url
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.frames.units import known_unit, unit_factor
 from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_variances

@@ -14,13 +14,6 @@ from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 
 _PIECE = 1 << 20
-# A letter alone before the colon is a drive of Windows'. fsspec joins protocols by two colons.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://.+")
-
-
-def is_url(name: str) -> bool:
-    """Return whether a name is a URL."""
-    return _URL.match(name) is not None
 
 
 def split_url(name: str) -> tuple[str, str | None]:
