@@ -43,7 +43,10 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
         prepare(folder)
     if page.name in AFTER_A_RUN:
         assert main(["run", "night", "-o", "tiles", "--quiet"]) == 0
+    said = ""
     for block in blocks_of(page):
+        if block.language == "text" and page.name in FROM_NOTHING:
+            assert_said(block.text, said)
         if block.language in ("bash", "python"):
             if block.why_not_run:
                 check_block(block)
@@ -52,7 +55,15 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
                 pytest.importorskip(package, reason=f"{package} is not installed")
             if "dask" in block.text or "--local-cluster" in block.text:
                 pytest.importorskip("distributed", reason="dask.distributed is not installed (extra dask)")
-            run_block(block, folder)
+            said = run_block(block, folder)
+
+
+def assert_said(shown: str, said: str) -> None:
+    """Check that lines a page shows are what was said, but for the seconds and for folders before ``...``."""
+    lines = [re.sub(r"\d+\.\d s$", "0.0 s", line) for line in said.splitlines()]
+    for line in shown.splitlines():
+        pattern = re.escape(re.sub(r"\d+\.\d s$", "0.0 s", line)).replace(r"\.\.\.", ".*")
+        assert any(re.fullmatch(pattern, other) for other in lines), f"{line}\n{said}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -79,6 +90,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles], link
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = set()
+    for page in [*PAGES, *ASIDE]:
+        links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+        linked |= {(page.parent / link).resolve() for link in links} - {page}
+    assert [page for page in PAGES if page.resolve() not in linked] == []
 
 
 @of_every_page
