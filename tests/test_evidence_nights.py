@@ -17,8 +17,6 @@ QUICK = (
     "noise only, b",
     "hot pixels",
 )
-# A landscape of more objects than the sky has stars is still taken for aligned frames.
-MENDED_LATER = "landscape"
 
 
 def judge(case: Case, folder: Path) -> None:
@@ -42,8 +40,6 @@ def test_a_night_comes_out_as_it_should(tmp_path: Path, case: Case) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [one for one in CASES if one not in cases(*QUICK)], ids=lambda case: case.name)
 def test_every_night_comes_out_as_it_should(tmp_path: Path, case: Case) -> None:
-    if MENDED_LATER in case.name:
-        pytest.xfail("more fixed objects than stars")
     judge(case, tmp_path)
 
 
