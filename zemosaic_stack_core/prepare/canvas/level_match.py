@@ -41,7 +41,7 @@ _CLIPS, _PASSES = 2, 10
 _BY_CHANCE = 1.25
 # Of what all together see: frames that see less see another part of the sky, and stars of another flux.
 _OTHER_PARTS = 0.8
-# Of a frame's smaller side, and boxes: what lacks a disk of this radius shows its border.
+# Of a frame's smaller side, and boxes: what lacks a square of twice this side shows its border.
 _DEEP, _LEAST_DEEP = 0.04, 1.0
 
 
@@ -53,17 +53,18 @@ def see_other_parts(boxes: Sequence[npt.NDArray[np.float32]]) -> bool:
 
 def see_different_skies(boxes: Sequence[npt.NDArray[np.float32]]) -> bool:
     """Return whether a frame covers much less than all together, or lacks more than strips such as dithering leaves."""
-    from scipy.ndimage import distance_transform_edt
-
     if see_other_parts(boxes):
         return True
     seen = np.stack([np.isfinite(box[..., 0]) for box in boxes])
     union = seen.any(axis=0)
-    for one in seen:
-        depth = distance_transform_edt(np.pad(union & ~one, 1))
-        if depth.max() > max(_LEAST_DEEP, _DEEP * _side(one)):
-            return True
-    return False
+    return any(_has_square(union & ~one, 1 + 2 * int(max(_LEAST_DEEP, _DEEP * _side(one)))) for one in seen)
+
+
+def _has_square(mask: _Mask, side: int) -> bool:
+    """Return whether a square of so many boxes is all in the mask."""
+    total = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    counts = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    return bool((counts == side * side).any())
 
 
 def match_levels(
