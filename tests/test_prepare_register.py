@@ -181,6 +181,26 @@ def test_a_landscape_of_objects_that_blend_is_refused(stars: int) -> None:
         register(lists)
 
 
+@pytest.mark.parametrize("degrees", [0.4, 3.0])
+def test_a_landscape_that_outnumbers_the_stars_is_refused(degrees: float) -> None:
+    trees = np.random.default_rng(3).uniform(10, 590, (150, 2))
+    truth = [turned(degrees * i, 3.0 * i, 2.0 * i) for i in range(8)]
+    sky = Sky(14, 17)
+    with pytest.raises(InvalidInputError, match=r"stay at their places on the sensor while \d+ stars move"):
+        register([sky.seen(t, 90 + i, fixed=trees, lost=0.0) for i, t in enumerate(truth)])
+
+
+def test_a_rich_field_may_stand_still() -> None:
+    random = np.random.default_rng(15)
+    places = random.uniform(5, (COLUMNS - 6, ROWS - 6), (1400, 2))
+    flux = 2000 / random.random(1400)
+    lists = []
+    for _ in range(3):
+        seen = random.random(1400) > 0.05
+        lists.append(star_list((places + random.normal(0, 0.03, places.shape))[seen], flux[seen]))
+    assert max(errors(register(lists), [Affine()] * 3)) < 0.05
+
+
 def test_no_stars_at_all_is_refused() -> None:
     empty = star_list(np.zeros((0, 2)), np.zeros(0))
     with pytest.raises(InvalidInputError, match="no frame of 3 has 6 stars"):

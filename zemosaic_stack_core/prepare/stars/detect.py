@@ -31,7 +31,7 @@ APERTURES = (3.0, 4.5, 7.0, 10.5, 16.0, 24.0)
 _SIGMAS = 4.0
 # Times its error.
 _LEAST_SIGNAL = 5.0
-_MOST_STARS = 1500
+MOST_STARS = 1500
 # Pixels; a smaller frame has no sky to speak of.
 _LEAST_SIDE = 8
 # Pixels from the border that a peak must be, to be whole.
@@ -222,7 +222,7 @@ class _Field:
         above = image > limits
         row, column = find_peaks(image, above, _MARGIN)
         around = ring_levels(image, row, column, max(_RING[0], _RING[1] * width))
-        stands = np.flatnonzero(image[row, column] - around > limits[row, column])[: 2 * _MOST_STARS]
+        stands = np.flatnonzero(image[row, column] - around > limits[row, column])[: 2 * MOST_STARS]
         row, column, around = row[stands], column[stands], around[stands]
         height = image[row, column] - around
         limit = around + np.float32(_ON_LINE) * height
@@ -287,7 +287,7 @@ def _listed(field: _Field, found: _Peaks, usual: UsualStar) -> StarList:
     keep = (seen.fwhm > _SHARPEST) & (seen.along < _LONGEST * usual.along) & (flux > _LEAST_SIGNAL * error)
     keep &= field.is_whole(x, y, usual.window) & ~_repeated(x, y, usual.window / 2)
     order = np.flatnonzero(keep)
-    order = order[np.argsort(-flux[order], kind="stable")][:_MOST_STARS]
+    order = order[np.argsort(-flux[order], kind="stable")][:MOST_STARS]
     order = order[~lie_in_rows(np.column_stack([x[order], y[order]]), field.data.shape)]
     bright = order[: max(10, len(order) // 2)]
     like_most = bright[np.abs(np.log(seen.fwhm[bright] / usual.width)) < 2 * _ALIKE]

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
-from zemosaic_stack_core.prepare.stars.detect import StarList
+from zemosaic_stack_core.prepare.stars.detect import MOST_STARS, StarList
 from zemosaic_stack_core.prepare.stars.match import GUESSES, StarMatch, chance_matches, find_match, refine_match
 
 # Frames in a row, each of which overlaps with the next only.
@@ -26,8 +27,13 @@ _SAME_PLACE = 1.5
 _OTHER_FIELD = 0.25
 # Times its error: such a star is seen in every frame of a sky that stands still.
 _BRIGHT = 25.0
-# Part of them; more that are lost are elsewhere.
+# Part of them; more that are lost are elsewhere. Less is enough where both frames have lost so many.
 _BRIGHT_LOST = 0.3
+_BOTH_LOST = 0.15
+_FEW_LOST = 4
+_FEW_LEFT = 30
+# Part of a set that nothing moves in.
+_TORN = 0.2
 _REFERENCES_TRIED = 3
 
 
@@ -47,6 +53,8 @@ class Place:
     note: str = ""
     # Of a frame placed by WCS: what its stars move it by on the reference's grid; part of `transform`.
     correction: Affine | None = None
+    # What it shares with another frame moves in two ways.
+    is_torn: bool = False
     # Its map goes by way of another frame.
     is_bridged: bool = False
     # Among frames placed by WCS, this one is not.
@@ -143,11 +151,15 @@ class _Search:
         return tuple(places)
 
     def _bridge(self, places: list[Place], reference: int) -> None:
-        """Match frames that have no place with those that have one."""
+        """Match frames that have no place with those that have one, but for those that nothing can place."""
         asked: set[tuple[int, int]] = set()
         placed = _Placed(places, reference)
         for _ in range(_BRIDGES):
-            lost = [i for i, p in enumerate(places) if p.transform is None and len(self.lists[i]) >= self.min_stars]
+            lost = [
+                index
+                for index, (place, stars) in enumerate(zip(places, self.lists, strict=True))
+                if place.transform is None and not place.is_torn and len(stars) >= self.min_stars
+            ]
             for index in lost:
                 for via in placed.bridges(index):
                     if (index, via) in asked:
@@ -181,7 +193,7 @@ class _Search:
             return Place(match=match, reason=problem)
         match, reason, note = self._against_fixed_points(source, target, match)
         if reason:
-            return Place(match=match, reason=reason)
+            return Place(match=match, reason=reason, is_torn=True)
         return Place(transform=match.transform, match=match, flux_ratio=match.flux_ratio, note=note)
 
     def _problem(self, match: StarMatch) -> str:
@@ -200,23 +212,17 @@ class _Search:
                 return match, "", left_out.format(fixed)
             return match, _torn(fixed, match.stars), ""
         # Nothing moves. Is it the sky that stands still, or does another sky move behind what was matched?
-        least = max(self.min_stars, 8)
         # Objects of a landscape that blend are not matched, and would be matched as still once more.
-        rest_source, rest_target = _moved_away(rest_source, target), _moved_away(rest_target, source)
-        if min(len(rest_source), len(rest_target)) < least:
+        rest = _moved_away(rest_source, target), _moved_away(rest_target, source)
+        if min(map(len, rest)) < _FEW_LOST:
             return match, "", ""
-        other = find_match(rest_source, rest_target, 4 * GUESSES)
+        # Among few, chance finds no six that agree.
+        least = max(self.min_stars, 6 if max(map(len, rest)) <= _FEW_LEFT else 8)
+        other = find_match(*rest, 4 * GUESSES)
         moves = other is not None and other.transform.largest_move(source.rows, source.columns) >= 2 * _STILL
         # Stars behind a landscape blend with it: their places tell, their brightness does not.
         if other is None or not moves or other.problem(least, self.max_residual, math.inf):
-            lost, bright = _bright_without_partner(source, target, match)
-            if lost >= least and lost > _BRIGHT_LOST * bright:
-                reason = (
-                    f"{match.stars} objects stay at their places on the sensor while {lost} of {bright} bright ones "
-                    "are not where they were (trees, a horizon, dust?)"
-                )
-                return match, reason, ""
-            return match, "", ""
+            return match, _lost_reason((source, target), rest, match, least), ""
         if other.stars >= match.stars:
             return other, "", left_out.format(match.stars)
         return match, _torn(match.stars, other.stars), ""
@@ -234,12 +240,24 @@ class _Search:
                 f"two different fields: {good} frames agree with {reference} and {len(strangers)} with "
                 f"{names[strangers[0]]}, but not with each other; expected one field (stack them apart)"
             )
-        if good < 2 or good < 0.5 * len(usable):
-            # Reasons differ in their numbers, so the first stands for all.
-            raise InvalidInputError(
-                f"only {good} of {len(usable)} frames with stars can be registered on {reference}: "
-                f"{names[lost[0]]}: {found.places[lost[0]].reason}; expected frames of one field"
-            )
+        # Where some show a sky that moves behind what stays, what stayed in the others is no sky either.
+        torn = [i for i in lost if found.places[i].is_torn]
+        if len(torn) >= _TORN * len(usable) and not self._has_moved(found):
+            lost, good = torn, len(usable) - len(torn)
+        elif good >= max(2, 0.5 * len(usable)):
+            return
+        # Reasons differ in their numbers, so the first stands for all.
+        raise InvalidInputError(
+            f"only {good} of {len(usable)} frames with stars can be registered on {reference}: "
+            f"{names[lost[0]]}: {found.places[lost[0]].reason}; expected frames of one field"
+        )
+
+    def _has_moved(self, found: Registration) -> bool:
+        """Return whether any frame has a place that is not the reference's."""
+        return any(
+            place.transform is not None and place.transform.largest_move(stars.rows, stars.columns) >= _STILL
+            for place, stars in zip(found.places, self.lists, strict=True)
+        )
 
     def _own_group(self, lost: Sequence[int]) -> list[int]:
         """Return the lost frames that agree among each other, the best first; empty where none do."""
@@ -273,19 +291,33 @@ class _Placed:
         return list(dict.fromkeys([*near, *(i for _, i in self.far)]))
 
 
-def _bright_without_partner(source: StarList, target: StarList, match: StarMatch) -> tuple[int, int]:
-    """Return how many stars that must be seen in the other frame are not, and how many must be."""
-    lost = bright = 0
-    ratio = match.flux_ratio
-    for one, other, partners, factor in (
-        (source, target, match.source, ratio),
-        (target, source, match.target, 1 / ratio),
-    ):
-        strong = np.minimum(one.flux * factor / np.median(other.error), one.flux / one.error) > _BRIGHT
-        bright += int(strong.sum())
-        strong[partners] = False
-        lost += int(strong.sum())
-    return lost, bright
+def _lost_reason(
+    lists: tuple[StarList, StarList], rest: tuple[StarList, StarList], match: StarMatch, least: int
+) -> str:
+    """Return the reason where objects stay but too many bright ones, of `rest`, are not where they were; else ""."""
+    bright, lost = (
+        [
+            int(_must_be_seen(one, other, factor).sum())
+            for one, other, factor in zip(stars, lists[::-1], (match.flux_ratio, 1 / match.flux_ratio), strict=True)
+        ]
+        for stars in (lists, rest)
+    )
+    # Both frames lose the stars of a sky that moves; clouds and airplanes are one frame's.
+    share = _BOTH_LOST if min(lost) >= _FEW_LOST else _BRIGHT_LOST
+    if sum(lost) < least or sum(lost) <= share * sum(bright):
+        return ""
+    return (
+        f"{match.stars} objects stay at their places on the sensor while {sum(lost)} of {sum(bright)} bright ones "
+        "are not where they were (trees, a horizon, dust?)"
+    )
+
+
+def _must_be_seen(one: StarList, other: StarList, factor: float) -> npt.NDArray[np.bool_]:
+    """Return which stars are so bright that a frame of the same sky, `factor` times as bright, must show them."""
+    strong = np.minimum(one.flux * factor / np.median(other.error), one.flux / one.error) > _BRIGHT
+    if len(other) >= MOST_STARS:  # fainter ones were not listed
+        strong &= one.flux * factor > 2 * other.flux[-1]
+    return np.asarray(strong)
 
 
 def _moved_away(stars: StarList, other: StarList) -> StarList:
