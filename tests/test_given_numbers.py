@@ -77,6 +77,19 @@ def test_cards_of_headers_and_of_ccddata(frames, tmp_path):
         np.testing.assert_array_equal(found.image, expected.image)
 
 
+def test_cards_are_those_of_the_image_though_part_of_it_is_measured(frames, tmp_path):
+    paths = [tmp_path / f"{index}.fits" for index in range(3)]
+    for path, frame, gain in zip(paths, frames, (1.0, 2.0, 4.0), strict=True):
+        images = [fits.ImageHDU(frame, fits.Header({"GAIN": gain * factor}), "SCI", ver=factor) for factor in (1, 3)]
+        fits.HDUList([fits.PrimaryHDU(), *images]).writeto(path)
+    held = [CCDData(frame, unit="adu", meta={"GAIN": 3 * gain}) for frame, gain in zip(frames, (1, 2, 4), strict=True)]
+    options = StackOptions(rejection="none", statistics_section="[2:9,3:*]")
+    for given, more in ((paths, {"image_extension": "SCI,3"}), (held, {})):
+        found = stack(given, options=options, scales="GAIN", weights="GAIN", **more)
+        assert [frame.scale for frame in found.frames] == [(3.0,), (6.0,), (12.0,)]
+        assert [frame.weight for frame in found.frames] == [(3.0,), (6.0,), (12.0,)]
+
+
 def test_functions_of_frames_see_what_is_there_in_the_section(frames):
     frames[1][:4] = np.nan
     mask = np.zeros((12, 15), bool)

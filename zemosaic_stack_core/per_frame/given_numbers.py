@@ -12,6 +12,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.cards import parse_real
 from zemosaic_stack_core.fits.observing import TextCards
+from zemosaic_stack_core.frames.cut_frames import CutFrame
 from zemosaic_stack_core.frames.file_frames import FileFrame
 from zemosaic_stack_core.frames.group import FrameGroup, FrameSource
 from zemosaic_stack_core.frames.heads import read_head
@@ -128,12 +129,12 @@ def _pixels(source: FrameSource, masks: tuple[MaskSource, ...], *, is_color: boo
 
 def _card(source: FrameSource, keyword: str, name: str) -> float:
     """Return the number of a card of a frame's header."""
-    path = source.path
-    if path is not None:
-        extension = source.extension if isinstance(source, FileFrame) else None
-        text = read_head(path, extension=extension).get(keyword)
+    while isinstance(source, CutFrame):
+        source = source.whole
+    if isinstance(source, FileFrame):
+        text = read_head(source.path, extension=source.extension).get(keyword)
     else:
-        text = TextCards(getattr(source, "header", None) or {}).get(keyword)
+        text = TextCards(source.header or {}).get(keyword)
     value = parse_real(text or "")
     if not np.isfinite(value):
         found = "no such card in its header" if text is None else f"it is {text!r} there"
