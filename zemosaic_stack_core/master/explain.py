@@ -174,7 +174,8 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
         listed = [
             SampleFate(
                 frame=frame,
-                name=source.name,
+                # The frame as the user knows it.
+                name=opened.tile.rows[frame].raw or source.name,
                 raw=float(raw[frame, channel]),
                 value=float(values[frame, channel]),
                 weight=float(all_weights[frame, channel]),

@@ -175,7 +175,7 @@ def _decode(text: bytes | str) -> str:
 
 def read_frames_table(table: npt.NDArray[Any], folder: Path) -> tuple[FrameRow, ...]:
     """Return the rows of a FRAMES table as astropy reads it; files are looked for by name, then beside the master."""
-    present = [name for name, _ in _COLUMNS if name in (table.dtype.names or ())]
+    present = [name for name in (*(name for name, _ in _COLUMNS), "RAWFILE") if name in (table.dtype.names or ())]
     # Column by column: a row of an astropy table takes a millisecond.
     columns = [np.asarray(table[name]).tolist() for name in present]
     return tuple(_read_row(dict(zip(present, row, strict=True)), folder) for row in zip(*columns, strict=True))
@@ -205,7 +205,8 @@ def _read_row(row: dict[str, Any], folder: Path) -> FrameRow:
             start=parse_date(row["DATE_OBS"]),
         ),
     )
-    return FrameRow(record=record, relative=relative, sha256=row.get("SHA256", ""))
+    raw = _decode(row.get("RAWFILE", ""))
+    return FrameRow(record=record, relative=relative, sha256=row.get("SHA256", ""), raw=raw)
 
 
 def _per_channel(values: Any) -> tuple[Any, ...]:

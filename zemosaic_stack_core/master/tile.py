@@ -112,11 +112,14 @@ class FrameRow:
         Its file's name relative to the master's folder; empty for a frame without a file.
     sha256 : str
         Of the file, in hexadecimal; empty where it was not computed.
+    raw : str
+        Name of the raw file that it was prepared from; empty where it was not.
     """
 
     record: FrameRecord
     relative: str
     sha256: str = ""
+    raw: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
