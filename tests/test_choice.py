@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -209,6 +210,29 @@ def test_a_hot_pixel_in_six_frames_goes(tmp_path: Path) -> None:
     plain = ["--rejection", "kappa_sigma", "--overwrite", "--no-picture"]
     assert main(["stack", str(tmp_path / "six"), "-o", str(tmp_path / "m.fits"), *plain]) == 0
     assert fits.getdata(tmp_path / "m.fits")[80, 100] > 520
+
+
+def test_programs_are_told_what_was_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_lights(tmp_path / "six", make([500, 520, 560, 590], [1] * 4))
+    assert main(["stack", str(folder), "-o", str(tmp_path / "m.fits"), "--no-picture", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [line.split(":")[0] for line in summary["chosen"]] == [
+        "rejection winsorized_sigma_clip",
+        "normalization additive",
+    ]
+    assert summary["options"]["normalization"] == "additive"
+
+
+def test_what_is_not_looked_at_decides_nothing() -> None:
+    frames = make([500] * 6, SIX)
+    for index, frame in enumerate(frames):
+        frame[:40] += 100 * index
+    assert choose(frames, statistics_section=(slice(60, 160), slice(0, 200))).options.normalization == "none"
+    assert choose(frames).options.normalization != "none"
+    for index, frame in enumerate(frames):
+        frame[:110] += 5000 * (index + 1)
+    assert choose(frames, reject_above=4000.0).options.normalization == "none"
+    assert choose(frames).options.normalization != "none"
 
 
 def test_a_run_chooses_and_says_what_a_stack_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

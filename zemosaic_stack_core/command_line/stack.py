@@ -177,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
             write_stack_page(outputs.report, stack, overwrite=arguments.overwrite)
     seconds = time.perf_counter() - began
-    summary = summarize(result, advice, outputs, seconds=seconds)
+    summary = summarize(result, advice, outputs, chosen=choice.lines, seconds=seconds)
     _show_summary(arguments, summary, prepared)
     return ExitCode.DONE
 

@@ -52,13 +52,17 @@ class Summary:
     empty_pixels: int
     reference: int | None
     options: StackOptions
+    # What was chosen for the frames, and why.
+    chosen: tuple[str, ...]
     advice: str
     problem: str
     details: RunFacts
     frames: list[FrameSummary]
 
 
-def summarize(result: StackResult, advice: Advice, outputs: Outputs, *, seconds: float) -> Summary:
+def summarize(
+    result: StackResult, advice: Advice, outputs: Outputs, *, chosen: tuple[str, ...], seconds: float
+) -> Summary:
     """Return the summary of a stack; `seconds` is what the whole command took."""
     pixels = result.image.size // result.channels
     given = result.image.size * len(result.frames)
@@ -82,6 +86,7 @@ def summarize(result: StackResult, advice: Advice, outputs: Outputs, *, seconds:
         empty_pixels=int(np.count_nonzero(~np.isfinite(result.image))),
         reference=result.reference,
         options=result.options,
+        chosen=chosen,
         advice=advice.line,
         problem=advice.problem,
         details=result.facts,
