@@ -48,9 +48,9 @@ class Night:
 class Costs:
     """What was measured on one core of an AMD EPYC (2 cores, 1 MiB of L2 cache each), NumPy 2.4, Python 3.11."""
 
-    # Of `kappa_sigma`, 100 frames, per sample (32 frames: 6.5).
-    kernel_ns: float = 11.0
-    # FITS float32 from memory to the kernel's rows, per sample (``.npy``: 0.54).
+    # Of `kappa_sigma`, 100 frames, per sample (32 frames: 1.2).
+    kernel_ns: float = 1.0
+    # FITS float32 from the file cache to the kernel, per sample (``.npy``: 0.54).
     read_ns: float = 1.0
     # SHA-256 of the inputs, per byte.
     hash_ns: float = 0.84
@@ -61,9 +61,9 @@ class Costs:
     # Per tile of 1920 x 1080 x 3: composing, checksums, and the report's pictures.
     write_s: float = 0.18
     pictures_s: float = 0.18
-    # Bytes that `kappa_sigma` moves through memory per sample, 100 frames, were each operation to read its inputs and
-    # write its output once: a count of the kernel's own array operations.
-    kernel_traffic: float = 207.0
+    # Bytes of the card's memory that `kappa_sigma` moves per sample, 100 frames, if no cache holds any of its threads'
+    # samples and sums: those of `docs/gpu.md`, and the samples themselves, which are read twice.
+    kernel_traffic: float = 158.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,8 @@ class Machine:
     gpu_link: float | None = None
 
 
+# Threads that read chunks for a card.
+_GPU_READERS = 4
 DESKTOP = Machine()
 WITH_GPU = replace(DESKTOP, gpu_memory=360.0 * GB, gpu_link=20.0 * GB)
 
@@ -98,7 +100,7 @@ def parts(night: Night, machine: Machine, costs: Costs) -> dict[str, tuple[float
     else:
         stacking = _slowest(
             **{
-                "one reading thread": decoding,
+                "reading threads": decoding / _GPU_READERS,
                 "link to the card": night.bytes / machine.gpu_link,
                 "memory of the card": night.samples * costs.kernel_traffic / machine.gpu_memory,
                 **again,
@@ -134,7 +136,7 @@ def tables() -> str:
         lines.append(f"| {name} | {cpu[name][0]:.0f} | {cpu[name][1]} | {gpu[name][0]:.0f} | {gpu[name][1]} |")
     both = [total(night, machine, costs) for machine in (DESKTOP, WITH_GPU)]
     lines += [f"| in all | **{both[0]:.0f}** | | **{both[1]:.0f}** | |", ""]
-    npy, fast = replace(costs, read_ns=0.54), replace(costs, kernel_ns=5.5, kernel_traffic=103.5)
+    npy, fast = replace(costs, read_ns=0.54), replace(costs, kernel_ns=0.5, kernel_traffic=79.0)
     hashing, checking, stacking = (cpu[name][0] for name in ("hash the frames", "look at the frames", "stack"))
     on_gpu = gpu["stack"][0]
     ahead = [min(hashing + checking, seconds) for seconds in (stacking, on_gpu)]

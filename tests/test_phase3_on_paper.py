@@ -30,7 +30,7 @@ def test_the_slowest_of_what_happens_at_once_counts() -> None:
     night, costs = paper.Night(), paper.Costs()
     parts = paper.parts(night, paper.DESKTOP, costs)
     assert parts["hash the frames"] == (night.bytes / 3e9, "disk")
-    assert parts["stack"] == (pytest.approx(night.samples * 12e-9 / 8), "cores")
+    assert parts["stack"] == (pytest.approx(night.samples * 2e-9 / 8), "cores")
     fast_disk = replace(paper.DESKTOP, disk=1e12)
     assert paper.parts(night, fast_disk, costs)["hash the frames"][1] == "cores"
     no_cache = replace(paper.DESKTOP, memory=0.0, disk=1e9)
