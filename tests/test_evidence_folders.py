@@ -17,6 +17,7 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, frame_stem
 from zemosaic_stack_core.master.write import write_master
 from zemosaic_stack_core.phase3.run_plan import read_run_plan
+from zemosaic_stack_core.prepare.headers.kinds import kind_by_path
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 NIGHT = RawNight(n_frames=4, shape=(140, 180), n_stars=160, shift=3.0, turn=0.0)
@@ -64,6 +65,28 @@ def test_kinds_below_one_folder(
     said = " ".join(capsys.readouterr().out.split())
     assert "lights 4 darks 2 flats 2 biases 2" in said
     assert [(tile.name, len(tile.frames)) for tile in read_run_plan(folder)] == [("M 31", 10)]
+
+
+@pytest.mark.parametrize("below", ["Ha", "2026-03-14", "Night 1"])
+def test_folders_of_filters_and_nights_below_the_kinds(
+    raw: Path, tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sort_into(raw, tmp_path / "night" / "M31", NAMES[0])
+    for kind in ("lights", "flats"):
+        (folder / kind / below).mkdir()
+        for path in (folder / kind).glob("*.fits"):
+            path.rename(folder / kind / below / path.name)
+    assert main(["stack", str(folder), "-o", str(tmp_path / "m.fits"), "--no-picture", "--dry-run"]) == 0
+    assert "lights 4 darks 2 flats 2 biases 2" in " ".join(capsys.readouterr().out.split())
+    assert [(tile.name, len(tile.frames)) for tile in read_run_plan(tmp_path / "night")] == [("M31", 10)]
+
+
+def test_a_folder_called_dark_with_objects_in_it_is_no_kind(raw: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Dark" / "Shark"
+    folder.mkdir(parents=True)
+    path = folder / "frame_0001.fits"
+    path.write_bytes(b"")
+    assert kind_by_path(path) == ""
 
 
 def test_a_run_of_such_a_folder_and_of_folders_of_them(raw: Path, tmp_path: Path) -> None:

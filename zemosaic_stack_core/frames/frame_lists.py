@@ -30,7 +30,7 @@ def expand_frame_arguments(arguments: Sequence[str]) -> list[Path]:
     """Return the files that command-line arguments name, in their order; those named one by one may not exist.
 
     An argument is a file; a folder, which means its frames (by suffix, not recursive) in natural name order, or where
-    it has none those of its folders ``lights``, ``darks``, ``flats``, ``biases`` and the like;
+    it has none those of its folders ``lights``, ``darks``, ``flats``, ``biases`` and the like (or in folders below);
     ``@list.txt``, a UTF-8 text of one path a line, relative to the list's folder, blank lines and ``#`` comments
     ignored; or a pattern with ``*`` or ``?`` that no shell has expanded. Raise `InvalidInputError` where one gives no
     frame, or there is none, and `FrameReadError` where a folder or a list can't be read.
@@ -108,11 +108,17 @@ def _path_of(text: str) -> Path:
 
 def _frames_in(folder: Path) -> list[Path]:
     """Return the frames of a folder; where it has none itself, those of its folders ``lights``, ``darks``, ..."""
-    found = _files_in(folder) or [path for part in kind_folders(folder) for path in _files_in(part)]
+    found = _files_in(folder) or [path for part in kind_folders(folder) for path in _files_of_kind(part)]
     if not found:
         known = f"{', '.join(_FITS_SUFFIXES)}, .npy, .xisf, .tif, or as a camera's raw files do"
         raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {known}")
     return found
+
+
+def _files_of_kind(folder: Path) -> list[Path]:
+    """Return the frames of one kind: those in its folder, else in the folders below, one for each filter or night."""
+    below = sorted((part for part in folder.iterdir() if part.is_dir() and part.name[0] != "."), key=natural_key)
+    return _files_in(folder) or [path for part in below for path in _files_in(part)]
 
 
 def kind_folders(folder: Path) -> list[Path]:

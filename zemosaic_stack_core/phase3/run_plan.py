@@ -195,7 +195,9 @@ def _is_system(name: str) -> bool:
 def _is_empty(folder: Path) -> bool:
     """Return whether a folder that can be read has no frames, nor has its ``lights``."""
     try:
-        names = [entry.name for part in (folder, *kind_folders(folder)) for entry in part.iterdir()]
+        parts = [folder, *kind_folders(folder)]
+        parts += [below for part in parts[1:] for below in part.iterdir() if below.is_dir()]
+        names = [entry.name for part in parts for entry in part.iterdir()]
     except OSError:
         return False
     return not any(name.casefold().endswith(FRAME_SUFFIXES) for name in names)

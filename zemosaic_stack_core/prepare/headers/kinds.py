@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from zemosaic_stack_core.frames.frame_lists import kind_folders
 from zemosaic_stack_core.frames.heads import FileHead
 from zemosaic_stack_core.frames.known_folders import DARK_FLAT, kind_of_folder
 
@@ -80,7 +81,11 @@ def kind_in_name(name: str) -> str:
 def kind_by_path(path: Path) -> str:
     """Return the kind that a file called a light, its folder ("02 Darks"), or else its name says; or nothing."""
     name = kind_in_name(path.name)
-    folder = kind_of_folder(path.absolute().parent.name)
+    parent = path.absolute().parent
+    folder = kind_of_folder(parent.name)
+    # Of lights/Ha beside darks.
+    if not folder and kind_of_folder(parent.parent.name) and len(kind_folders(parent.parent.parent)) > 1:
+        folder = kind_of_folder(parent.parent.name)
     return name if name == "light" else folder or name
 
 
