@@ -126,6 +126,27 @@ def test_a_slope_that_no_overlap_fixes_stays_level() -> None:
         assert np.nanmax(np.abs(leveled(np.where(np.isnan(frame), np.nan, sky), level) - 500)) < 31.5
 
 
+def test_of_very_many_boxes_several_are_taken_as_one() -> None:
+    random = np.random.default_rng(4)
+    y, x = np.mgrid[:210, :211].astype(np.float32) * BOX
+    slopes, constants = random.normal(0, 0.01, (95, 2)), random.normal(0, 50, 95)
+    boxes = []
+    for index, ((across, down), constant) in enumerate(zip(slopes, constants, strict=True)):
+        frame = (500 - constant - across * x - down * y + random.normal(0, 1, x.shape)).astype(np.float32)
+        frame[: index % 9] = np.nan
+        boxes.append(frame[..., np.newaxis])
+    levels, _ = match_levels(boxes, [1.0] * 95, 0, "plane")
+    found = np.array([(level.x_slope[0], level.y_slope[0]) for level in levels])
+    assert np.allclose(found - found.mean(axis=0), slopes - slopes.mean(axis=0), atol=1e-4)
+    assert np.abs(found.mean(axis=0)).max() < 1e-4  # what all could be tilted by in common
+
+
+def test_frames_smaller_than_a_box_stay() -> None:
+    boxes = [box_medians(np.full((7, 9), level, np.float32)) for level in (1.0, 2.0)]
+    assert all(level.changes_nothing for level in match_levels(boxes, [1.0, 1.0], 0, "plane")[0])
+    assert not see_different_skies(boxes)
+
+
 def test_a_surface_is_straight_between_the_centers_of_boxes() -> None:
     y, x = np.mgrid[:40, :50].astype(np.float32)
     rows, columns = np.mgrid[:3, :4].astype(np.float32)

@@ -6,13 +6,14 @@ across two sessions, each frame has another part of the sky, and its own percent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from zemosaic_stack_core.prepare.canvas.levels import Level, box_centers
+from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_centers
 
 _Boxes = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
@@ -26,6 +27,10 @@ _TOGETHER = 16.0
 _SLOPE = 3.0
 # Of the number of boxes: what holds a constant that nothing else does.
 _HOLD = 1e-6
+# Of the differences that are fitted.
+_EXACT = 1e-7
+# Boxes of all frames together; of more, several are taken as one.
+_MOST = 1 << 22
 # Of the disagreement that offsets leave; slopes must do better than that.
 _BETTER = 0.75
 # Of a frame's smaller side, and boxes: a frame fades over so much of its border.
@@ -79,63 +84,69 @@ def match_levels(
     All constants and slopes are one least squares problem over all overlaps, boxes with stars or trails left out.
     Slopes are damped: what no overlap fixes stays level, and so does what all frames could be tilted by in common.
     """
+    skies = _Skies(boxes, scales)
     if mode in ("offset", "plane"):
-        return _Match.of(boxes, scales, reference, mode).levels(scales), mode
-    offsets, planes = (_Match.of(boxes, scales, reference, one) for one in ("offset", "plane"))
-    is_plane = planes.disagreement() < _BETTER * offsets.disagreement()
-    found = planes if is_plane else offsets
-    if mode == "feather" or found.leaves_steps():
-        return found.feathered().levels(scales), "feather"
-    return found.levels(scales), "plane" if is_plane else "offset"
+        return skies.levels(skies.fits(reference, mode)), mode
+    offsets, planes = skies.fits(reference, "offset"), skies.fits(reference, "plane")
+    is_plane = sum(fit.disagreement for fit in planes) < _BETTER * sum(fit.disagreement for fit in offsets)
+    fits = planes if is_plane else offsets
+    if mode == "feather" or skies.leave_steps(fits):
+        return skies.levels(fits, skies.surfaces(fits)), "feather"
+    return skies.levels(fits), "plane" if is_plane else "offset"
 
 
 @dataclass(frozen=True, eq=False)
-class _Match:
-    """The skies of frames, shape (channel, frame, box row, box column), and what is added to them."""
+class _Fit:
+    """What brings all frames of one channel to one level."""
 
-    values: _Boxes
-    # Constant and slopes, per pixel; shape (channel, frame, 3).
+    # Constant and slopes, per pixel; shape (frame, 3).
     coefficients: _Boxes
-    # Boxes that are there and hold no star or trail that others lack.
-    good: _Mask
-    surfaces: _Boxes | None = None
+    # How far frames then are apart where they overlap: the median of boxes, data units.
+    disagreement: float
 
-    @classmethod
-    def of(cls, boxes: Sequence[npt.NDArray[np.float32]], scales: Sequence[float], reference: int, mode: str) -> _Match:
-        """Fit constants, or planes, to all channels."""
-        values = (np.stack(boxes) * np.asarray(scales)[:, np.newaxis, np.newaxis, np.newaxis]).transpose(3, 0, 1, 2)
-        fits = [_fit(channel, reference, mode) for channel in values]
-        return cls(values, np.stack([fit for fit, _ in fits]), np.stack([good for _, good in fits]))
+    def applied_to(self, values: _Boxes) -> _Boxes:
+        """Return boxes, shape (frame, row, column), at their levels."""
+        constants, x_slopes, y_slopes = self.coefficients.T[..., np.newaxis, np.newaxis]
+        y, x = (box_centers(count) for count in values.shape[1:])
+        return np.asarray(values + constants + x_slopes * x + y_slopes * y[:, np.newaxis])
 
-    def matched(self) -> _Boxes:
-        """Return the values as they are at their levels."""
-        constants, x_slopes, y_slopes = self.coefficients.transpose(2, 0, 1)[..., np.newaxis, np.newaxis]
-        y, x = (box_centers(count) for count in self.values.shape[2:])
-        return np.asarray(self.values + constants + x_slopes * x + y_slopes * y[:, np.newaxis])
 
-    def disagreement(self) -> float:
-        """Return how far frames are apart where they overlap: the median of all boxes and channels, data units."""
-        there = np.where(self.good, self.matched(), np.nan)
-        shared = there.transpose(1, 0, 2, 3)[:, self.good.sum(axis=1) > 1]
-        return float(np.median(np.nanstd(shared, axis=0))) if shared.size else 0.0
+@dataclass(frozen=True, eq=False)
+class _Skies:
+    """The boxes of all frames, and their flux scales."""
 
-    def feathered(self) -> _Match:
-        """Return the match with surfaces that let each frame fade into its neighbors: in their skies, not in a weight.
+    boxes: Sequence[npt.NDArray[np.float32]]
+    scales: Sequence[float]
+
+    def channels(self) -> Iterator[_Boxes]:
+        """Yield the scaled boxes of each channel, shape (frame, box row, box column)."""
+        for channel in range(self.boxes[0].shape[2]):
+            values = np.stack([box[..., channel] for box in self.boxes]).astype(np.float64)
+            values *= np.asarray(self.scales)[:, np.newaxis, np.newaxis]
+            yield values
+
+    def fits(self, reference: int, mode: str) -> list[_Fit]:
+        """Fit constants, or planes, to each channel."""
+        return [_fit(values, reference, mode) for values in self.channels()]
+
+    def surfaces(self, fits: Sequence[_Fit]) -> list[npt.NDArray[np.float32]]:
+        """Return per channel the surfaces that let each frame fade into its neighbors: in their skies, not in a weight.
 
         They bring what is wide in all frames to a mean in which each counts less towards its border. The stack then has
         no border to show, all frames count fully wherever they are, and none of them looks like an outlier.
         """
-        weights = _fading(np.asarray(np.isfinite(self.values).all(axis=0)))
-        surfaces = [_feather(channel, weights) for channel in self.matched()]
-        return _Match(self.values, self.coefficients, self.good, np.stack(surfaces))
+        return [
+            _feather(fit.applied_to(values)).astype(np.float32)
+            for fit, values in zip(fits, self.channels(), strict=True)
+        ]
 
-    def leaves_steps(self) -> bool:
+    def leave_steps(self, fits: Sequence[_Fit]) -> bool:
         """Return whether feathering would find more than it finds in the same differences at random places."""
-        weights = _fading(np.asarray(np.isfinite(self.values).all(axis=0)))
         found = by_chance = 0.0
-        for channel in self.matched():
-            good = np.isfinite(channel)
-            rest, random = _towards_mean(np.where(good, channel, 0.0), good, weights), np.random.default_rng(0)
+        for fit, values in zip(fits, self.channels(), strict=True):
+            matched, random = fit.applied_to(values), np.random.default_rng(0)
+            good = np.isfinite(matched)
+            rest = _towards_mean(np.where(good, matched, 0.0), good, _fading(good))
             for one, mask in zip(rest, good, strict=True):
                 planes, shuffled = _LocalPlanes.over(mask), np.zeros(mask.shape)
                 shuffled[mask] = random.permutation(one[mask])
@@ -143,22 +154,19 @@ class _Match:
                 by_chance += float((planes.through(shuffled)[mask] ** 2).sum())
         return found > _BY_CHANCE * by_chance
 
-    def levels(self, scales: Sequence[float]) -> list[Level]:
+    def levels(self, fits: Sequence[_Fit], surfaces: Sequence[npt.NDArray[np.float32]] = ()) -> list[Level]:
         """Return each frame's level."""
-        constants, x_slopes, y_slopes = self.coefficients.transpose(2, 1, 0).tolist()
         found = []
-        for index, parts in enumerate(zip(scales, constants, x_slopes, y_slopes, strict=True)):
-            scale, constant, x_slope, y_slope = parts
-            surface = None
-            if self.surfaces is not None and self.surfaces[:, index].any():
-                surface = self.surfaces[:, index].transpose(1, 2, 0).astype(np.float32)
+        for index, scale in enumerate(self.scales):
+            constants, x_slopes, y_slopes = np.stack([fit.coefficients[index] for fit in fits]).T.tolist()
+            surface = np.stack([one[index] for one in surfaces], axis=-1) if surfaces else None
             found.append(
                 Level(
                     scale=float(scale),
-                    offset=tuple(constant),
-                    x_slope=tuple(x_slope),
-                    y_slope=tuple(y_slope),
-                    surface=surface,
+                    offset=tuple(constants),
+                    x_slope=tuple(x_slopes),
+                    y_slope=tuple(y_slopes),
+                    surface=surface if surface is not None and surface.any() else None,
                 )
             )
         return found
@@ -170,55 +178,85 @@ def _side(present: _Mask) -> float:
     return float(min(*extent, present.sum() ** 0.5))
 
 
-def _fit(values: _Boxes, reference: int, mode: str) -> tuple[_Boxes, _Mask]:
-    """Return constants and slopes of one channel, shape (frame, 3), and the boxes that were used."""
+def _fit(values: _Boxes, reference: int, mode: str) -> _Fit:
+    """Fit constants, or planes, to one channel, shape (frame, box row, box column)."""
     frames, rows, columns = values.shape
+    every = min(rows, columns, math.ceil(math.sqrt(values.size / _MOST)))
+    y, x = (_thinned(box_centers(count), every) for count in (rows, columns))
+    half = max(1.0, 0.5 * float(np.median([_side(one) for one in np.isfinite(values)]))) * BOX
+    if every > 1:
+        size = (rows // every, every, columns // every, every)
+        values = values[:, : size[0] * every, : size[2] * every].reshape(frames, *size).mean(axis=(2, 4))
     there = np.isfinite(values)
     shared = there.sum(axis=0) > 1
-    half = 0.5 * float(np.median([_side(one) for one in there])) * (box_centers(2)[1] - box_centers(2)[0])
-    x, y = box_centers(columns)[np.newaxis], box_centers(rows)[:, np.newaxis]
     middle = (float(x.mean()), float(y.mean()))
-    whole = np.stack(np.broadcast_arrays(1.0, (x - middle[0]) / half, (y - middle[1]) / half), axis=-1)
-    design, plane, good = whole[shared], np.where(there, values, 0.0)[:, shared], there[:, shared]
-    fit = np.zeros((frames, 3))
-    spread = before = np.inf
-    damping = np.inf
-    for terms in (1, 3) if mode == "plane" else (1,):
-        for _ in range(_ROUNDS):
-            fit[:, :terms] = _solve(plane, design[:, :terms], good, damping)
-            rest = _rest(plane + fit @ design.T, good)
-            now, spread = _clipped(rest, there[:, shared])
-            if np.array_equal(now, good) and terms == 1:
-                break
-            good = now
-            if terms == 3:
-                damping = _TOGETHER * (spread / max(before, np.finfo(np.float64).tiny)) ** 2 / _SLOPE**2
-        before, damping = spread, _TOGETHER / _SLOPE**2
-    gauge = (fit[reference] @ whole[there[reference]].T).mean() if good[reference].any() else 0.0
-    fit[good.any(axis=1), 0] -= gauge
+    across, down = (x - middle[0]) / half, (y[:, np.newaxis] - middle[1]) / half
+    whole = np.stack(np.broadcast_arrays(1.0, across, down), axis=-1)
+    problem = _Problem(np.where(there, values, 0.0)[:, shared], whole[shared], there[:, shared])
+    fit, disagreement = problem.solved(with_slopes=mode == "plane")
+    if problem.there[reference].any():
+        fit[problem.there.any(axis=1), 0] -= float((fit[reference] @ whole[there[reference]].T).mean())
     fit[:, 1:] /= half
     fit[:, 0] -= fit[:, 1:] @ middle
-    used = there.copy()
-    used[:, shared] = good
-    return fit, used
+    return _Fit(fit, disagreement)
 
 
-def _solve(values: _Boxes, design: _Boxes, good: _Mask, damping: float) -> _Boxes:
-    """Return the least squares fit, shape (frame, term), of all frames to the means of the boxes that they share."""
-    frames, terms = len(values), design.shape[1]
-    count = np.maximum(good.sum(axis=0), 1)
-    mean = np.where(good, values, 0.0).sum(axis=0) / count
-    parts = (good[..., np.newaxis] * design) / np.sqrt(count)[:, np.newaxis]
-    parts = parts.transpose(1, 0, 2).reshape(len(count), frames * terms)
-    matrix = -(parts.T @ parts)
-    for index, mask in enumerate(good):
-        at = slice(terms * index, terms * (index + 1))
-        matrix[at, at] += design[mask].T @ design[mask]
-    held = np.full((frames, terms), _HOLD * max(1, len(count)))
-    held[:, 1:] += damping if terms > 1 else 0.0
-    matrix[np.diag_indices_from(matrix)] += held.reshape(-1)
-    right = np.where(good, mean - values, 0.0) @ design
-    return np.asarray(np.linalg.solve(matrix, right.reshape(-1)).reshape(frames, terms), np.float64)
+def _thinned(centers: _Boxes, every: int) -> _Boxes:
+    """Return the centers of so many boxes together."""
+    return np.asarray(centers[: len(centers) // every * every].reshape(-1, every).mean(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Boxes that two frames or more see, shape (frame, box): what to add to each frame that all agree."""
+
+    values: _Boxes
+    # Terms of a plane at each box, shape (box, 3).
+    design: _Boxes
+    there: _Mask
+
+    def solved(self, *, with_slopes: bool) -> tuple[_Boxes, float]:
+        """Return the terms of each frame's plane, shape (frame, 3), and how far frames then are apart."""
+        fit = np.zeros((len(self.values), 3))
+        good, spread = self.there, 0.0
+        for _ in range(_ROUNDS):
+            fit[:, :1] = self._least_squares(good, fit[:, :1], 0.0)
+            before, (good, spread) = good, self._clipped(fit, good)
+            if np.array_equal(before, good):
+                break
+        if with_slopes:
+            # What slopes are expected to be is what constants leave; how well they are known, what slopes leave.
+            left, damping = max(spread, np.finfo(np.float64).tiny), _TOGETHER / _SLOPE**2
+            for _ in range(_ROUNDS):
+                fit = self._least_squares(good, fit, damping)
+                good, spread = self._clipped(fit, good)
+                damping = _TOGETHER * (spread / left) ** 2 / _SLOPE**2
+        apart = np.where(good, self.values + fit @ self.design.T, np.nan)[:, good.sum(axis=0) > 1]
+        return fit, float(np.median(np.nanstd(apart, axis=0))) if apart.size else 0.0
+
+    def _least_squares(self, good: _Mask, start: _Boxes, damping: float) -> _Boxes:
+        """Return the fit of the good boxes to the means of all frames, by conjugate gradients from where it stands."""
+        from scipy.sparse.linalg import LinearOperator, cg
+
+        design, count = self.design[:, : start.shape[1]], np.maximum(good.sum(axis=0), 1)
+        held = np.full(start.shape, _HOLD * max(1, len(design)))
+        held[:, 1:] += damping
+
+        def off_mean(values: _Boxes) -> _Boxes:
+            inside = np.where(good, values, 0.0)
+            return np.where(good, inside - inside.sum(axis=0) / count, 0.0) @ design
+
+        def product(terms: _Boxes) -> _Boxes:
+            plane = terms.reshape(start.shape)
+            return np.asarray((off_mean(plane @ design.T) + held * plane).reshape(-1))
+
+        operator = LinearOperator((start.size, start.size), matvec=product, dtype=np.float64)
+        found, _ = cg(operator, -off_mean(self.values).reshape(-1), x0=start.reshape(-1), rtol=_EXACT)
+        return np.asarray(found.reshape(start.shape))
+
+    def _clipped(self, fit: _Boxes, good: _Mask) -> tuple[_Mask, float]:
+        """Return the boxes that agree with the others' good ones, and the spread of those."""
+        return _clipped(_rest(self.values + fit @ self.design.T, good), self.there)
 
 
 def _rest(values: _Boxes, good: _Mask) -> _Boxes:
@@ -262,9 +300,10 @@ def _towards_mean(values: _Boxes, good: _Mask, weights: _Boxes) -> _Boxes:
     return np.where(good, (share * values).sum(axis=0) / total - values, 0.0)
 
 
-def _feather(values: _Boxes, weights: _Boxes) -> _Boxes:
+def _feather(values: _Boxes) -> _Boxes:
     """Return the surfaces of one channel, shape (frame, box row, box column)."""
     good = np.isfinite(values)
+    weights = _fading(good)
     values = np.where(good, values, 0.0)
     surfaces = np.zeros(values.shape)
     for _ in range(_CLIPS):
