@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -152,9 +153,8 @@ def _take_off_slopes(boxes: Image, levels: Values, noises: Values, smooth: Value
 
 def _of_nine(boxes: Values) -> Values:
     """Return the medians of 3 x 3 boxes; of what is missing, of the nearest that are there."""
-    from scipy.ndimage import median_filter
-
-    return np.asarray(median_filter(_filled(boxes), 3, mode="nearest"))
+    padded = np.pad(_filled(boxes), 1, mode="edge")
+    return np.asarray(np.median(sliding_window_view(padded, (3, 3)), axis=(2, 3)))
 
 
 def _middles(length: int, count: int) -> Values:
@@ -253,11 +253,11 @@ def _without_steps(boxes: Image) -> Image:
 
 def _filled(boxes: Values) -> Values:
     """Return a mesh whose missing boxes have the value of the nearest that is there."""
-    from scipy.ndimage import distance_transform_edt
-
     missing = np.isnan(boxes)
     if not missing.any():
         return boxes
+    from scipy.ndimage import distance_transform_edt
+
     nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
     found: Values = boxes[tuple(nearest)]
     return found
@@ -275,20 +275,25 @@ class _Spline:
 
     @classmethod
     def through(cls, length: int, count: int, degree: int) -> _Spline:
-        """Return a spline of a degree through the middles of `count` boxes, at each of `length` pixels."""
-        from scipy.interpolate import BSpline, make_interp_spline
+        """Return a spline, of degree 1 or 3, through the middles of `count` boxes, at each of `length` pixels.
 
-        degree = min(degree, count - 1)
-        if degree < 1:
+        The cubic is the natural one: between two middles, their values and their second derivatives make it. Written
+        out, since `scipy.interpolate` takes longer to import than the stars of a frame to find.
+        """
+        if count == 1:
             return cls(np.zeros((length, 1), np.intp), np.ones((length, 1), np.float32), np.ones((1, 1)))
-        middles, places = _middles(length, count), np.arange(length, dtype=np.float64)
+        at = (np.arange(length) + 0.5) * (count / length) - 0.5
         if degree < 3:
-            places = np.clip(places, middles[0], middles[-1])
-        ends = "natural" if degree == 3 else None
-        spline = make_interp_spline(middles, np.eye(count), degree, bc_type=ends)
-        terms = BSpline.design_matrix(places, spline.t, degree, extrapolate=True)
-        shape = length, degree + 1
-        return cls(terms.indices.reshape(shape), terms.data.reshape(shape).astype(np.float32), spline.c)
+            at = np.clip(at, 0, count - 1)
+        before = np.clip(at.astype(np.intp), 0, count - 2)
+        late = at - before
+        places, weights = [before, before + 1], [1 - late, late]
+        matrix = np.eye(count)
+        if degree == 3 and count > 2:
+            places += [count + before, count + before + 1]
+            weights += [((1 - late) ** 3 - (1 - late)) / 6, (late**3 - late) / 6]
+            matrix = np.vstack([matrix, _second_derivatives(count)])
+        return cls(np.stack(places, axis=1), np.stack(weights, axis=1).astype(np.float32), matrix)
 
     def with_trend(self) -> _Spline:
         """Return this with the powers of the place as further terms: the last values are their coefficients."""
@@ -309,6 +314,15 @@ class _Spline:
             for place, weight in zip(places[1:], weights[1:], strict=True):
                 band += values[place] * weight[:, np.newaxis]
         return out
+
+
+def _second_derivatives(count: int) -> Values:
+    """Return the matrix that makes those of a natural cubic spline, at values one apart, of the values."""
+    bends, changes = np.eye(count), np.zeros((count, count))
+    inner = np.arange(1, count - 1)
+    for offset, bend, change in ((-1, 1.0, 6.0), (0, 4.0, -12.0), (1, 1.0, 6.0)):
+        bends[inner, inner + offset], changes[inner, inner + offset] = bend, change
+    return np.asarray(np.linalg.solve(bends, changes), np.float64)
 
 
 def _surface(down: _Spline, across: _Spline, values: Values) -> Image:
