@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,19 @@ def test_pixels_are_those_that_were_written(tmp_path: Path, suffix: str, dtype: 
     assert read_head(path).foreign_shape == (*shape, 1)[:3]
 
 
+def test_threads_that_open_xisf_files_leave_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, before, opening = write_xisf(tmp_path / "a.xisf", samples_of((40, 50))), sys.stdout, xisf.XISF.__init__
+
+    def open_slowly(self: Any, name: str) -> None:
+        time.sleep(0.005)
+        opening(self, name)
+
+    monkeypatch.setattr(xisf.XISF, "__init__", open_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert {frame.rows for frame in pool.map(probe_frame, 8 * [path])} == {40}
+    assert sys.stdout is before
+
+
 @pytest.mark.parametrize("codec", ["zlib", "lz4", "zstd"])
 def test_compressed_xisf(tmp_path: Path, codec: str) -> None:
     samples = samples_of((40, 60))
@@ -126,6 +141,16 @@ def test_a_camera_says_its_pattern_its_time_and_its_date(tmp_path: Path, rows: i
     assert frame.exposure == 30.0
     assert frame.date == "2026-03-01T22:15:00"
     assert (frame.rows, frame.columns, frame.kind) == (rows, 48, "light")
+
+
+def test_a_tiff_of_several_exposures_is_no_frame(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for shape in ((32, 48), (8, 12)):  # the second is a thumbnail of the first
+            file.write(samples_of(shape), metadata=None)
+    assert probe_frame(tmp_path / "a.tif").rows == 32
+    tifffile.imwrite(tmp_path / "b.tif", samples_of((4, 32, 48)), photometric="minisblack")
+    with pytest.raises(FrameReadError, match=r"b.tif: .*4 pages of 32 x 48.*expected"):
+        probe_frame(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("write", ["xisf", "tiff"])

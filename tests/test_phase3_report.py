@@ -388,6 +388,12 @@ def test_a_frame_s_picture_is_of_whole_cells_of_a_mosaic() -> None:
     assert np.ptp(picture) == 0
 
 
+def test_a_frame_of_one_row_has_a_picture() -> None:
+    (source,) = open_frames([np.arange(300, dtype=np.float32)[np.newaxis]]).sources
+    with FilePool() as files:
+        assert picture_of(frame_picture(source, 32, files)).shape == (1, 34, 3)
+
+
 def test_pictures_shrink_where_tiles_and_frames_are_many() -> None:
     few, many = PicturePlan.of_night(1, 10), PicturePlan.of_night(50, 300)
     assert (few.image, few.maps) == (1200, 640)

@@ -25,7 +25,8 @@ from night import (
 
 from zemosaic_stack_core import StackOptions, stack
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.phase3 import Night, StackSettings, TileOutcome, TileSpec, run_night
+from zemosaic_stack_core.options import MAPS
+from zemosaic_stack_core.phase3 import Night, StackedTile, StackSettings, TileOutcome, TileSpec, run_night
 
 
 def test_a_folder_of_folders_becomes_tiles(tmp_path: Path) -> None:
@@ -313,3 +314,13 @@ def test_a_signal_ends_the_command_with_130(tmp_path: Path, number: int) -> None
 def test_settings_are_checked() -> None:
     with pytest.raises(InvalidInputError, match="min_frames is 0; expected a whole number of at least 1"):
         StackSettings(options=StackOptions(), min_frames=0)
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3)])
+def test_a_crop_cuts_every_map(shape: tuple[int, ...]) -> None:
+    frames = list(np.random.default_rng(2).normal(100.0, 3.0, (9, *shape)).astype(np.float32))
+    result = stack(frames, maps=[*MAPS, "rejected"])
+    cropped = StackedTile(result=result).crop(slice(2, 8), slice(1, 12)).result
+    for name in ("image", *MAPS):
+        assert np.array_equal(getattr(cropped, name), getattr(result, name)[2:8, 1:12])
+    assert np.array_equal(cropped.is_rejected(8), result.is_rejected(8)[2:8, 1:12])

@@ -174,6 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
                 prepared=prepared,
                 chosen=choice.lines,
                 excluded=tuple(excluded),
+                workers=arguments.workers,
             )
             write_stack_page(outputs.report, stack, overwrite=arguments.overwrite)
     seconds = time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.fits.observing import ObservingFacts
 from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.file_frames import FileFrame
-from zemosaic_stack_core.frames.masks import Section
+from zemosaic_stack_core.frames.masks import MaskSource, Section
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import SECTION
+
+# Rows are read whole, so many bytes at once.
+_BAND_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,24 @@ class CutFrame:
         rows = np.empty((self.channels, stop - start, self.whole.columns), self.dtype)
         self.whole.read_rows(self.section.start + start, self.section.start + stop, rows, files)
         out[:] = rows[:, :, self.section.first : self.section.last]
+
+
+def read_section(
+    source: FileFrame | ArrayFrame | CutFrame, section: Section, files: FilePool, masks: Sequence[MaskSource] = ()
+) -> npt.NDArray[np.float32]:
+    """Return part of a frame, shape (channel, row, column), NaN where masked."""
+    part = np.empty((source.channels, section.stop - section.start, section.last - section.first), np.float32)
+    step = max(1, _BAND_BYTES // (source.channels * source.columns * source.dtype.itemsize))
+    buffer: npt.NDArray[Any] = np.empty((source.channels, min(step, part.shape[1]), source.columns), source.dtype)
+    for above in range(section.start, section.stop, step):
+        below = min(above + step, section.stop)
+        band, out = buffer[:, : below - above], part[:, above - section.start : below - section.start]
+        source.read_rows(above, below, band, files)
+        out[:] = band[:, :, section.first : section.last]
+        for mask in masks:
+            marked = np.broadcast_to(mask.mask_rows(above, below, files), band.shape)
+            out[marked[:, :, section.first : section.last]] = np.nan
+    return part
 
 
 def section_of(text: str, rows: int, columns: int) -> Section:

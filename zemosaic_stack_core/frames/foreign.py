@@ -12,6 +12,7 @@ import io
 import logging
 import math
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -35,6 +36,8 @@ _DAMAGE = (
 )
 # tifffile logs every tag that it can't read, and then raises as well.
 _NOWHERE = logging.NullHandler()
+# Standard output is one for all threads: they redirect it in turn.
+_REDIRECTING = threading.Lock()
 # Samples for a byte of the file: what claims more is not believed.
 _LARGEST_RATIO = 1000
 
@@ -95,6 +98,8 @@ def _call(form: _Format, function: Callable[[Any, Path], Any], path: Path, name:
     logging.getLogger(form.library).addHandler(_NOWHERE)
     try:
         return function(library, path)
+    except FrameReadError as error:
+        raise FrameReadError(f"{name}: {error}") from None
     except (*_DAMAGE, own_error) as error:
         said = error.args[0] if error.args else ""
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
@@ -113,7 +118,7 @@ def _axes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Cards:
 
 def _open_xisf(library: Any, path: Path) -> Any:
     """Return an open XISF file; the library prints what it does not know, among what programs read of us."""
-    with redirect_stdout(io.StringIO()):
+    with _REDIRECTING, redirect_stdout(io.StringIO()):
         return library.XISF(str(path))
 
 
@@ -225,7 +230,7 @@ def _colors(raw: Any) -> list[int]:
 def _tiff_cards(library: Any, path: Path) -> Cards:
     """Return what the first page of a TIFF says; Siril and others put a FITS header into its description."""
     with library.TiffFile(str(path)) as opened:
-        page = opened.pages[0]
+        page = _only_page(opened)
         shape = _last_channels(page.shape, page.axes)
         cards = _axes(shape, page.dtype)
         exif = page.tags["ExifTag"].value if "ExifTag" in page.tags else {}
@@ -254,9 +259,19 @@ def _cards_in(description: str) -> Cards:
 def _tiff_pixels(library: Any, path: Path) -> _Array:
     """Return the first page of a TIFF."""
     with library.TiffFile(str(path)) as opened:
-        page = opened.pages[0]
+        page = _only_page(opened)
         pixels: _Array = page.asarray()
         return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+
+
+def _only_page(opened: Any) -> Any:
+    """Return the first page of a TIFF; raise where others are as large: exposures, of which one would count."""
+    first = opened.pages[0]
+    alike = sum(page.shape == first.shape for page in opened.pages)
+    if alike > 1:
+        found = f"{alike} pages of {first.shape[0]} x {first.shape[1]}"
+        raise FrameReadError(f"{found}; expected one exposure a file (tifffile.imread reads them all as one array)")
+    return first
 
 
 def _last_channels(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:

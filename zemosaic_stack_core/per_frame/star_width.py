@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.frames.cut_frames import read_section
 from zemosaic_stack_core.frames.group import FrameSource
-from zemosaic_stack_core.frames.masks import MaskSource
+from zemosaic_stack_core.frames.masks import MaskSource, Section
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.per_frame.sky import measure_sky
 from zemosaic_stack_core.per_frame.star_pixels import (
@@ -23,7 +23,6 @@ from zemosaic_stack_core.per_frame.star_pixels import (
 
 # Rows and columns, at most, of the part of a frame that is searched for stars: 16 MiB per channel.
 CROP_SIDE = 2048
-_BAND_BYTES = 4 * 2**20
 # Of the background's noise: of a peak in the smoothed image, and in the image itself.
 _THRESHOLD = 5.0
 _LEAST_PEAK = 15.0
@@ -57,19 +56,8 @@ def star_width(source: FrameSource, masks: Sequence[MaskSource] = (), center: tu
     start = max(0, min(row - CROP_SIDE // 2, source.rows - CROP_SIDE))
     first = max(0, min(column - CROP_SIDE // 2, source.columns - CROP_SIDE))
     stop, last = min(source.rows, start + CROP_SIDE), min(source.columns, first + CROP_SIDE)
-    crop = np.empty((source.channels, stop - start, last - first), np.float32)
-    step = max(1, _BAND_BYTES // (source.channels * source.columns * source.dtype.itemsize))
-    buffer: npt.NDArray[Any] = np.empty((source.channels, min(step, stop - start), source.columns), source.dtype)
     with FilePool(4) as files:
-        for above in range(start, stop, step):
-            below = min(above + step, stop)
-            band = buffer[:, : below - above]
-            source.read_rows(above, below, band, files)
-            part = crop[:, above - start : below - start]
-            part[:] = band[:, :, first:last]
-            for mask in masks:
-                marked = np.broadcast_to(mask.mask_rows(above, below, files), band.shape)
-                part[marked[:, :, first:last]] = np.nan
+        crop = read_section(source, Section(start, stop, first, last), files, masks)
     return np.array([image_star_width(image) for image in crop])
 
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zemosaic_stack_core.errors import ZemosaicError
+from zemosaic_stack_core.frames.cut_frames import read_section
 from zemosaic_stack_core.frames.file_frames import probe_frame
 from zemosaic_stack_core.frames.group import FrameSource
+from zemosaic_stack_core.frames.masks import Section
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
+from zemosaic_stack_core.per_frame.normalization import MAD_TO_SIGMA
 from zemosaic_stack_core.per_frame.star_width import count_and_width
 from zemosaic_stack_core.phase3.previews import PicturePlan, frame_picture
 from zemosaic_stack_core.phase3.run_plan import TileSpec
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
 _LOOK_SIDE = 400
 # Frames in a record, of which most was rejected.
 _WORST = 5
-# Scale of the median absolute deviation of a normal distribution.
-_MAD_SCALE = 1.4826
 
 
 def frame_qualities(
@@ -158,10 +159,13 @@ def look_at_frames(
     sources: Mapping[str, FrameSource],
     plan: PicturePlan,
     scratch: ScratchFolder | None = None,
+    *,
+    workers: int | None = None,
 ) -> tuple[tuple[FrameQuality, ...], dict[int, str]]:
     """Measure what is not known of frames, and make pictures, the dropped and most rejected ones first.
 
     `sources` are the open ones by name; of the others the file is opened, and where it can't be there is no picture.
+    `workers` is the number of threads, by default that of the cores.
     """
 
     def rank(place: int) -> tuple[bool, float]:
@@ -181,7 +185,7 @@ def look_at_frames(
     looked: dict[int, FrameQuality] = {}
     pictures: dict[int, str] = {}
     waiting = sorted(range(len(frames)), key=rank)
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="look") as pool:
+    with ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="look") as pool:
         while waiting:
             # One that can't be read leaves its room to the next.
             room = plan.frames - len(pictures)
@@ -199,17 +203,15 @@ def _measured(frame: FrameQuality, source: FrameSource, files: FilePool, has_sta
     if not has_stars and frame.sky is not None:
         return frame
     top, left = max(0, (source.rows - _LOOK_SIDE) // 2), max(0, (source.columns - _LOOK_SIDE) // 2)
-    bottom = min(source.rows, top + _LOOK_SIDE)
-    rows: Any = np.empty((source.channels, bottom - top, source.columns), source.dtype)
-    source.read_rows(top, bottom, rows, files)
-    middle = rows[:, :, left : left + _LOOK_SIDE].astype(np.float32)
-    coarse = middle[:, ::2, ::2]  # a median of 40,000 is as good
+    bottom, right = min(source.rows, top + _LOOK_SIDE), min(source.columns, left + _LOOK_SIDE)
+    middle = read_section(source, Section(top, bottom, left, right), files)
+    coarse = middle[:, ::2, ::2].astype(np.float64)  # a median of 40,000 is as good
     planes = [finite for plane in coarse if (finite := plane[np.isfinite(plane)]).size]
     if not planes:
         return frame
     levels = [float(np.median(plane)) for plane in planes]
     spreads = [float(np.median(np.abs(plane - level))) for plane, level in zip(planes, levels, strict=True)]
-    sky, noise = float(np.mean(levels)), _MAD_SCALE * float(np.mean(spreads))
+    sky, noise = float(np.mean(levels)), MAD_TO_SIGMA * float(np.mean(spreads))
     known = replace(
         frame,
         sky=sky if frame.sky is None else frame.sky,

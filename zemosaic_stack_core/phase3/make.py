@@ -301,8 +301,8 @@ class _TileWork:
         """Return what is known of each frame, and the pictures of a tile that has the maps for them."""
         order = [os.fspath(path) for path in self.spec.frames]
         known = frame_qualities(tile.result, tile.dropped, frames.prepared, order)
-        plan = self.maker.plan
-        qualities, pictures = look_at_frames(known, frames.sources, plan, scratch)
+        plan, limits = self.maker.plan, self.maker.settings.limits
+        qualities, pictures = look_at_frames(known, frames.sources, plan, scratch, workers=limits.workers)
         return qualities, tile_pictures(tile.result, plan, pictures)
 
     def _changed_inputs(self) -> list[Path]:

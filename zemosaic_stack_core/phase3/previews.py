@@ -142,7 +142,7 @@ def frame_picture(source: FrameSource, side: int, files: FilePool) -> str:
     factor = max(1, round(max(source.rows, source.columns) / side))
     if source.channels == 1 and source.dtype.kind in "iu" and factor > 1:
         factor += factor % 2  # whole cells of what may be a Bayer mosaic
-    reach = min(factor, _ROWS_READ)
+    reach = min(factor, _ROWS_READ, source.rows)
     starts = range(0, source.rows - reach + 1, factor)
     rows: npt.NDArray[Any] = np.empty((source.channels, reach, source.columns), source.dtype)
     # A band of picture rows at a time: NumPy's calls are dear for one, and all of a large frame take memory.

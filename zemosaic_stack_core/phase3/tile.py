@@ -27,7 +27,7 @@ from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.master.tile import MasterExtras, TileFacts
 from zemosaic_stack_core.master.write import write_master
-from zemosaic_stack_core.options import StackOptions, check_maps, is_whole_number
+from zemosaic_stack_core.options import MAPS, StackOptions, check_maps, is_whole_number
 from zemosaic_stack_core.per_frame.choice import choose_options
 from zemosaic_stack_core.phase3.frame_check import FrameChoice, choose_frames
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
@@ -150,15 +150,9 @@ class StackedTile:
             return None if array is None else array[top:bottom, left:right]
 
         result = self.result
-        cropped = replace(
-            result,
-            image=cut(result.image),
-            coverage=cut(result.coverage),
-            weight_map=cut(result.weight_map),
-            rejected_low=cut(result.rejected_low),
-            rejected_high=cut(result.rejected_high),
-            variance=cut(result.variance),
-        )
+        flags = None if result.rejected is None else result.rejected[:, top:bottom, left:right]
+        maps = {name: cut(getattr(result, name)) for name in MAPS}
+        cropped = replace(result, image=cut(result.image), rejected=flags, **maps)
         origin = (self.origin[0] + top, self.origin[1] + left)
         return replace(self, result=cropped, alpha=cut(self.alpha), origin=origin)
 

@@ -42,6 +42,8 @@ class OneStack:
     chosen: Sequence[str] = ()
     # Frames that were left out on request.
     excluded: tuple[Path, ...] = ()
+    # Threads that look at the frames; None for as many as there are cores.
+    workers: int | None = None
 
 
 def write_stack_page(path: Path, stack: OneStack, *, overwrite: bool = False) -> Path:
@@ -53,7 +55,8 @@ def write_stack_page(path: Path, stack: OneStack, *, overwrite: bool = False) ->
     dropped = () if prepared is None else prepared.dropped
     lost = tuple(DroppedFrame(name=frame.name, reason=frame.dropped) for frame in dropped)
     plan = PicturePlan.of_night(1, len(names))
-    frames, pictures = look_at_frames(frame_qualities(result, lost, prepared, names), sources, plan)
+    known = frame_qualities(result, lost, prepared, names)
+    frames, pictures = look_at_frames(known, sources, plan, workers=stack.workers)
     spec = TileSpec(
         tile_id=1,
         name=master.name,
