@@ -248,7 +248,8 @@ def test_a_run_chooses_and_says_what_a_stack_does(tmp_path: Path, capsys: pytest
     assert said[3].startswith("normalization none: ")
     assert run(tmp_path / "night", tmp_path / "out") == 0
     lines = capsys.readouterr().err.splitlines()
-    assert [line.strip() for line in lines if line.startswith("  ")] == [said[0], said[1], said[3]]
+    advice = advise(4, StackOptions(rejection="winsorized_sigma_clip")).line
+    assert [line.strip() for line in lines if line.startswith("  ")] == [said[0], said[1], advice, said[3]]
     for index, tile in enumerate(("a", "b"), start=1):
         image = fits.getdata(tmp_path / "out" / f"master_tile_00{index}.fits")
         np.testing.assert_array_equal(image, fits.getdata(tmp_path / f"{tile}.fits"))

@@ -228,9 +228,10 @@ class RunDisplay:
 
 
 def said_lines(record: TileRecord) -> list[str]:
-    """Return what was chosen for a tile's frames and why, and what is wrong with a rule that was not, or with them."""
+    """Return what was chosen for a tile's frames and why, what the rule can do with so many, what is odd of them."""
     details = record.details
-    return [*details.get("chosen", ()), *filter(None, map(details.get, ("advice", "zero_borders")))]
+    advice = [f"advice: {details['advice']}"] if "advice" in details else []
+    return [*details.get("chosen", ()), *advice, *filter(None, [details.get("zero_borders")])]
 
 
 def tile_line(record: TileRecord, place: int, total: int) -> str:

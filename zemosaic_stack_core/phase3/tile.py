@@ -120,10 +120,8 @@ class StackedTile:
 
     @property
     def said(self) -> dict[str, Any]:
-        """What was chosen for the frames, and what is wrong with a rule that was not."""
-        options = self.result.options
-        is_chosen = any(line.startswith("rejection ") for line in self.chosen)
-        advice = "" if is_chosen else advise(len(self.result.frames), options).problem_line
+        """What was chosen for the frames, and what the rule can do with so many."""
+        advice = advise(len(self.result.frames), self.result.options).line.removeprefix("advice: ")
         said = {"chosen": list(self.chosen), "advice": advice, "zero_borders": self.zero_borders}
         return {name: value for name, value in said.items() if value}
 

@@ -69,11 +69,6 @@ class Advice:
         return f"advice: {self.rule} with {self.n_frames} frames {loss}rejects up to {_outliers(self.most_outliers)}"
 
     @property
-    def problem_line(self) -> str:
-        """The advice on one line where something is wrong with the choice; else empty."""
-        return self.line if self.problem else ""
-
-    @property
     def lines(self) -> tuple[str, ...]:
         """The advice in full."""
         lines = [f"{self.rule} with {self.n_frames} frames:"]
