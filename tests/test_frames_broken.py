@@ -83,7 +83,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
         "starts with b'<!DOCTYPE html><', a web page; expected a FITS",
     ),
     "text": (lambda: b"hello", "starts with b'hello'; expected a FITS file"),
-    "png": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(99), r"starts with b'\\x89PNG.*; expected a FITS file"),
+    "png": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(99), "a PNG picture; expected a FITS file"),
     "lfs pointer": (
         lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
         "a Git LFS pointer, not the picture itself .*; expected a FITS file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +87,10 @@ MISTAKES = (
     Mistake(f"stack gone.fits {OUT}", "gone.fits", "expected a readable file"),
     Mistake(f"stack gone_*.fits {OUT}", "gone_*.fits", "expected at least one"),
     Mistake(f"stack empty {OUT}", "empty", "expected files ending in"),
+    Mistake(f"stack night {OUT}", "night/tile_1", "expected one of these folders (zemosaic-worker run"),
+    Mistake(f"stack there.fits {OUT}", "there.fits: a master", "expected frames"),
+    Mistake(f"stack kept {OUT}", "kept/m.fits: a master", "expected frames, those in kept/frames?"),
+    Mistake(f"stack photo.jpg {OUT}", "photo.jpg: a JPEG picture", "expected a FITS file"),
     Mistake(f"stack text.fits {OUT}", "text.fits", "expected"),
     Mistake(f"stack cut.fits {OUT}", "cut.fits", "expected"),
     Mistake(f"stack table.fits {OUT}", "table.fits", "expected"),
@@ -131,6 +136,7 @@ MISTAKES = (
     Mistake("explain gone.fits 1 1", "gone.fits", "expected"),
     Mistake("explain frames/light_001.fits 1 1", "light_001.fits", "expected a master"),
     Mistake("explain there.fits 99 1", "99", "expected"),
+    Mistake("replay photo.jpg", "photo.jpg: not a FITS file", "expected a master"),
     Mistake("replay frames/light_001.fits", "light_001.fits", "expected a master"),
     Mistake("plug-in frames", "frames", "expected"),
 )
@@ -144,6 +150,8 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = night.write(folder / "frames")[0]
     night.write(folder / "night" / "tile_1")
     (folder / "empty").mkdir()
+    night.write(folder / "kept" / "frames")
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00")
     np.save(folder / "small.npy", np.zeros((4, 4), np.float32))
     np.save(folder / "objects.npy", np.array([["a", None]], dtype=object))
     (folder / "cut.fits").write_bytes(first.read_bytes()[:4000])
@@ -162,6 +170,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     assert main(["stack", str(folder / "frames"), "-o", str(folder / "there.fits"), "--backend", "cpu", "-q"]) == 0
+    shutil.copy(folder / "there.fits", folder / "kept" / "m.fits")
     return folder
 
 

@@ -255,6 +255,7 @@ def test_a_frame_that_clouds_dimmed_is_kept_and_named(tmp_path: Path) -> None:
     found = re.search(r"against the clearest frame: light_0002\.fits (\d+) %; --keep-best 75% leaves out", line)
     assert found is not None
     assert 80 < int(found[1]) < 95
+    assert group_facts(group)["light_lost"] == line
     assert [frame.transparency > 0.7 for frame in group.frames] == [True, True, False, True]
     assert max(frame.transparency for frame in group.frames) == 1.0
     assert "transparency 1" in describe_frame(group.frames[2])

@@ -140,13 +140,13 @@ def test_lines_come_with_each_tile_and_now_and_then_within_one() -> None:
 def test_what_was_chosen_is_said_of_tiles_that_are_made_and_not_again() -> None:
     said: list[str] = []
     progress = RunDisplay(said.append, clock=Clock())
-    details = {"chosen": ["rejection mad_clip: 3 frames"]}
+    details = {"chosen": ["rejection mad_clip: 3 frames"], "prepared": {"alignment": "stars", "light_lost": "clouds"}}
     progress.done(record(1, TileOutcome.REUSED, details=details))
     assert len(said) == 1
     progress.done(record(2, details=details))
     progress.done(record(3, details=details))
-    assert said[2] == "  rejection mad_clip: 3 frames"
-    assert len(said) == 4
+    assert said[2:4] == ["  rejection mad_clip: 3 frames", "  clouds"]
+    assert len(said) == 5
 
 
 @pytest.mark.parametrize("has_rows", [True, False], ids=["here", "on a cluster"])

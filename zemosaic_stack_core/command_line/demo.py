@@ -78,12 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
     answer(
         f"{master}: stacked in {time_text(stacked - made)} ({rule_text(options)}, normalization "
         f"{options.normalization}, weighting {options.weighting}; {borders}), "
-        "with the maps COVERAGE, WEIGHT, REJLO, REJHI, VARIANCE and the table FRAMES"
+        "with all its maps and the table FRAMES"
     )
     draw_demo(picture, night, result, overwrite=arguments.overwrite)
     answer(f"{picture}: a single frame, the master, the coverage and what was rejected. Look at this one first.")
     row, column = rows // 2, columns // 2
     answer(f"Then: zemosaic-worker explain {master} {row} {column}")
+    answer("With your own frames: zemosaic-worker stack FOLDER -o master.fits")
     answer(f"Done in {time_text(time.perf_counter() - began)}.")
     return ExitCode.DONE
 

@@ -231,7 +231,8 @@ def said_lines(record: TileRecord) -> list[str]:
     """Return what was chosen for a tile's frames and why, what the rule can do with so many, what is odd of them."""
     details = record.details
     advice = [f"advice: {details['advice']}"] if "advice" in details else []
-    return [*details.get("chosen", ()), *advice, *filter(None, [details.get("zero_borders")])]
+    odd = (details.get("zero_borders"), (details.get("prepared") or {}).get("light_lost"))
+    return [*details.get("chosen", ()), *advice, *filter(None, odd)]
 
 
 def tile_line(record: TileRecord, place: int, total: int) -> str:

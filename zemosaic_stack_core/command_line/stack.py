@@ -245,10 +245,17 @@ def _tell_all(arguments: argparse.Namespace, lines: Sequence[str]) -> None:
 
 def _read_heads(arguments: argparse.Namespace, paths: Sequence[Path], files: FilePool) -> list[FileHead]:
     """Read the heads of the frames; files that are stacks of frames are left out, and said."""
+    from zemosaic_stack_core.frames.frame_lists import folders_of_frames
     from zemosaic_stack_core.frames.heads import read_head
-    from zemosaic_stack_core.prepare.headers.kinds import find_masters
+    from zemosaic_stack_core.prepare.headers.kinds import find_masters, is_our_master
 
     heads = [read_head(path, extension=arguments.image_extension, files=files) for path in paths]
+    if len(heads) == 1 and is_our_master(heads[0]):
+        inner = [str(part) for name in arguments.frames for part in folders_of_frames(Path(name))]
+        where = f", those in {', '.join(inner)}?" if inner else ""
+        raise InvalidInputError(
+            f"{heads[0].name}: a master of this program, and no frame beside it; expected frames{where}"
+        )
     masters = find_masters(heads)
     if masters:
         first, what = next(iter(masters.items()))

@@ -60,6 +60,8 @@ def astropy_reads(name: str, expected: str) -> Iterator[None]:
             raise
         except astropy_faults() as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            if reason.startswith("No SIMPLE card"):  # the advice that follows is for programmers
+                reason = "not a FITS file"
             raise FrameReadError(f"{name}: {reason}; expected {expected}") from error
 
 

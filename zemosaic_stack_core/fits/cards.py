@@ -38,6 +38,14 @@ _END = re.compile(rb"END(?![A-Z0-9_-])")
 # Part of the cards of a block that may begin with what is no keyword: pixels do nearly everywhere.
 _MOST_ODD = 0.1
 _LFS_POINTER = b"version https://git-lfs"
+# What people have beside their frames, by its first bytes.
+_OTHER_FILES = {
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG picture",
+    b"LUCAM-RECORDER": "a SER video",
+    b"RIFF": "an AVI video",
+    b"PK\x03\x04": "a ZIP archive",
+}
 # A quote within a string is written twice. Where the last quote is missing, the string ends with the card.
 _STRING = re.compile(r"'((?:[^']|'')*)")
 
@@ -275,6 +283,9 @@ def _describe_start(block: bytes) -> str:
         return "empty file"
     if block.startswith(_LFS_POINTER):
         return "a Git LFS pointer, not the picture itself (git lfs pull fetches it)"
+    for start, what in _OTHER_FILES.items():
+        if block.startswith(start):
+            return what
     head = block[:16]
     if block.lstrip()[:1] == b"<":
         return f"starts with {head!r}, a web page"

@@ -13,6 +13,8 @@ from zemosaic_stack_core.frames.foreign_names import RAW_SUFFIXES, TIFF_SUFFIXES
 from zemosaic_stack_core.frames.known_folders import kind_of_folder, without_kept
 
 _FITS_SUFFIXES = (".fit", ".fits", ".fts", ".fz", ".fit.gz", ".fits.gz", ".fts.gz")
+# So many folders are named.
+_LISTED = 3
 # A letter alone before the colon is a drive of Windows'. fsspec joins protocols by two colons.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://.+")
 FRAME_SUFFIXES = (*_FITS_SUFFIXES, ".npy", *XISF_SUFFIXES, *RAW_SUFFIXES, *TIFF_SUFFIXES)
@@ -110,6 +112,13 @@ def _frames_in(folder: Path) -> list[Path]:
     """Return the frames of a folder; where it has none itself, those of its folders ``lights``, ``darks``, ..."""
     found = _files_in(folder) or [path for part in kind_folders(folder) for path in _files_of_kind(part)]
     if not found:
+        if inner := folders_of_frames(folder):
+            names = ", ".join(str(part) for part in inner[:_LISTED])
+            more = f" and {len(inner) - _LISTED} more" if len(inner) > _LISTED else ""
+            raise InvalidInputError(
+                f"{folder}: no frames in it, but in {names}{more}; expected one of these folders "
+                "(zemosaic-worker run makes a tile of each)"
+            )
         known = f"{', '.join(_FITS_SUFFIXES)}, .npy, .xisf, .tif, or as a camera's raw files do"
         raise InvalidInputError(f"{folder}: no frames in it; expected files ending in {known}")
     return found
@@ -119,6 +128,15 @@ def _files_of_kind(folder: Path) -> list[Path]:
     """Return the frames of one kind: those in its folder, else in the folders below, one for each filter or night."""
     below = sorted((part for part in folder.iterdir() if part.is_dir() and part.name[0] != "."), key=natural_key)
     return _files_in(folder) or [path for part in below for path in _files_in(part)]
+
+
+def folders_of_frames(folder: Path) -> list[Path]:
+    """Return the folders in a folder that have frames."""
+    try:
+        parts = sorted((part for part in folder.iterdir() if part.is_dir()), key=natural_key)
+        return [part for part in parts if part.name[0] != "." and _files_in(part)]
+    except (OSError, FrameReadError):
+        return []
 
 
 def kind_folders(folder: Path) -> list[Path]:

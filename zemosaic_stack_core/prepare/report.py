@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
+from zemosaic_stack_core.prepare.selection import dimmed_line
 from zemosaic_stack_core.system.quantities import percent_text
 
 _COLUMNS = (
@@ -55,6 +56,7 @@ def group_facts(group: PreparedGroup) -> dict[str, Any]:
         "cache_bytes": group.cache_bytes,
         "from_cache": group.from_cache,
         "seconds": dict(group.seconds),
+        "light_lost": dimmed_line(group.frames),
         "frames": [_frame_facts(frame) for frame in group.frames],
     }
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from zemosaic_stack_core.backends import plain_numpy_backend
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.run import stack
-from zemosaic_stack_core.system.quantities import percent_text
+from zemosaic_stack_core.system.quantities import count_text, percent_text
 
 # Simulated clean samples: 0.3 % of them are known to 7 % of that.
 _SAMPLES = 1 << 16
@@ -71,7 +71,7 @@ class Advice:
     @property
     def lines(self) -> tuple[str, ...]:
         """The advice in full."""
-        lines = [f"{self.rule} with {self.n_frames} frames:"]
+        lines = [f"{self.rule} with {count_text(self.n_frames, 'frame')}:"]
         if self.n_frames < 3 or self.rule == "no rejection":
             return (*lines, f"  {self.problem}")
         if self.clean_loss is None:

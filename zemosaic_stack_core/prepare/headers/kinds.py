@@ -102,13 +102,18 @@ def calibration_kind(heads: Sequence[FileHead]) -> str:
     return kinds.pop() if len(kinds) == 1 else "dark"
 
 
+def is_our_master(head: FileHead) -> bool:
+    """Return whether a file is what this program made of frames."""
+    return bool(head.headers) and "ZSC_ALGO" in head.headers[0]
+
+
 def find_masters(heads: Sequence[FileHead]) -> dict[int, str]:
     """Return which of some files are no frames but made of such, and what they are; none where all are.
 
     A master of calibration frames is a calibration frame. Of another program's stacks, more than half are meant.
     """
     lights = [i for i, head in enumerate(heads) if (kind_by_cards(head) or kind_by_path(head.path)) in ("", "light")]
-    ours = [i for i in lights if heads[i].headers and "ZSC_ALGO" in heads[i].headers[0]]
+    ours = [i for i in lights if is_our_master(heads[i])]
     stacked = {i: heads[i].number("STACKCNT", "NCOMBINE") or 0.0 for i in lights if i not in ours}
     others = [i for i, count in stacked.items() if count > 1]
     found = dict.fromkeys(ours, "a master of this program")
