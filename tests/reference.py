@@ -450,9 +450,10 @@ def variance_of(
     weight_sum = math.fsum(w[k] for k in chosen)
     if variances is not None:
         known = [float(np.float32(variances[k])) for k in chosen]
-        density = math.fsum(1 / math.sqrt(one) for one in known if one > 0)
+        density, square, cube = (math.fsum(one ** (-power / 2) for one in known if one > 0) for power in (1, 2, 3))
         if how == "median" and number > 2 and density > 0:
-            return median_factor(number) * number / density**2
+            excess = math.pi / 2 * (number**2 * cube / density**3 - 1) - 3 * (number * square / density**2 - 1)
+            return median_factor(number) * number / density**2 * (1 + excess / number)
         return math.fsum(w[k] ** 2 * one for k, one in zip(chosen, known, strict=True)) / weight_sum**2
     if number < 2:
         return math.nan

@@ -20,7 +20,7 @@ _MEDIAN_EVEN = (1.42070777, -0.66916417, 0.2219072)
 class Sums(NamedTuple):
     """Sums over the kept samples in frame order, float64: 1, w*v, w, w*w; None without variances: w*w*variance.
 
-    `density`: for a median, 1/sigma of the samples whose variance is above 0.
+    `densities`: for a median, sums of 1/sigma, its square and its cube, of the samples whose variance is above 0.
     """
 
     number: Array
@@ -28,7 +28,7 @@ class Sums(NamedTuple):
     weight: Array
     weight_squared: Array
     variance: Array | None
-    density: Array | None = None
+    densities: tuple[Array, Array, Array] | None = None
 
 
 class Moments(NamedTuple):
@@ -81,15 +81,18 @@ def add_up(xp: Namespace, column: Column, task: Task, bounds: tuple[Array, Array
             if of_median:
                 has_spread = variance > 0.0
                 density = 1.0 / xp.sqrt(xp.where(has_spread, variance, xp.ones_like(variance)))
-                more.append(carry[-2] + xp.where(has_spread, density, zero))
+                density = xp.where(has_spread, density, zero)
+                square = density * density
+                more += [carry[-4] + density, carry[-3] + square, carry[-2] + square * density]
             more.append(carry[-1] + variance)
         return [carry[0] + number, carry[1] + value, *more]
 
     of_median = task.propagates and task.combine == "median"
-    sums = 2 + 2 * (task.weights is not None) + task.propagates + of_median
+    sums = 2 + 2 * (task.weights is not None) + task.propagates + 3 * of_median
     number, value, *more = column.visit([zero] * sums, step)
     weight, squared = (number, number) if task.weights is None else (more[0], more[1])
-    return Sums(number, value, weight, squared, more[-1] if task.propagates else None, more[-2] if of_median else None)
+    densities = (more[-4], more[-3], more[-2]) if of_median else None
+    return Sums(number, value, weight, squared, more[-1] if task.propagates else None, densities)
 
 
 def combine(xp: Namespace, task: Task, coverage: Array, moments: Moments | None, sums: Sums | None) -> dict[str, Array]:
@@ -142,13 +145,10 @@ def _variance(
         return nothing
     if sums is not None and sums.variance is not None:
         variance = sums.variance if task.combine == "sum" else sums.variance / weight / weight
-        if sums.density is not None:
-            # n independent samples of densities f_i at their common median: n/4 / sum(f_i)^2, for normal ones
-            # pi/2 * n / sum(1/sigma_i)^2. The median of two is their mean.
-            has_density = sums.density > 0.0
-            density = xp.where(has_density, sums.density, xp.ones_like(number))
-            spread = _of_median(xp, coverage, number) * number / density / density
-            variance = xp.where(has_density & (coverage > 2), spread, variance)
+        if sums.densities is not None:
+            has_density = sums.densities[0] > 0.0
+            spread = _of_unequal_median(xp, coverage, number, sums.densities)
+            variance = xp.where(has_density & (coverage > 2), spread, variance)  # the median of two is their mean
         return xp.where(coverage > 0, variance, nothing)
     squares = number if sums is None else sums.weight_squared
     assert moments is not None  # noqa: S101 - an empirical variance needs the samples in order
@@ -172,3 +172,19 @@ def _of_median(xp: Namespace, coverage: Array, number: Array) -> Array:
     )
     factor: Array = _MEDIAN_LIMIT * number / (number + a + (b + c / number) / number)
     return factor
+
+
+def _of_unequal_median(xp: Namespace, coverage: Array, number: Array, densities: tuple[Array, Array, Array]) -> Array:
+    """Return the variance of the median of normal samples about one center, from sums of 1/sigma and its powers.
+
+    n samples of densities f_i there have n/4 / sum(f_i)^2, times ``1 + A/n``: of the distribution of the number of
+    samples below x the mean is ``n/2 + sum(f_i) x + sum(f_i'') x^3/6`` and the variance ``n/4 - sum(f_i^2) x^2``, and
+    what those terms change is A. Of equal samples it is in ``c(n)`` already.
+    """
+    has_density = densities[0] > 0.0
+    first = xp.where(has_density, densities[0], xp.ones_like(number))
+    second = number * densities[1] / first / first
+    third = number * number * densities[2] / first / first / first
+    excess = (third - 1.0) * _MEDIAN_LIMIT - (second - 1.0) * 3.0
+    spread: Array = _of_median(xp, coverage, number) * number / first / first * (1.0 + excess / number)
+    return spread
