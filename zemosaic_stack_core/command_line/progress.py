@@ -181,8 +181,8 @@ class RunDisplay:
         # Tiles that were made, and the time they took: reused and failed ones take next to none.
         self._made, self._making_s = 0, 0.0
         self._since = clock()
-        # Of the tile before: what is said of every tile is said once.
-        self._said: list[str] = []
+        # What is the same for many tiles is said once.
+        self._said: set[str] = set()
 
     def begin(self, tiles: int) -> None:
         """See `RunProgress`."""
@@ -211,7 +211,7 @@ class RunDisplay:
         for line in lines:
             if line not in self._said:
                 self._tell(f"  {line}")
-        self._said = lines or self._said
+                self._said.add(line)
         self._display.show_tiles(self._finished, self._total)
 
     def end(self) -> None:
