@@ -18,8 +18,9 @@ Indices = npt.NDArray[np.intp]
 _BOX = 64
 _LEAST_BOXES = 4
 _SMALLEST_BOX = 16
-# Rows of an image that are computed at once.
+# Rows of an image, and boxes, that are computed at once.
 _BAND = 64
+_BOXES = 256
 # Samples of a box along a side: 40 of 64 tell the level to 0.025 of the noise, and cost less than half.
 _SAMPLES = 40
 _CLIPPED = 3.0
@@ -196,6 +197,13 @@ def _trend(levels: Values, middles: list[Values]) -> Values:
 
 def _box_numbers(boxes: Image) -> tuple[Values, Values]:
     """Return level and noise of boxes of samples, shape (box, sample); NaN where too little is there."""
+    parts = [_some_box_numbers(boxes[start : start + _BOXES]) for start in range(0, len(boxes), _BOXES)]
+    levels, noises = zip(*parts, strict=True)
+    return np.concatenate(levels), np.concatenate(noises)
+
+
+def _some_box_numbers(boxes: Image) -> tuple[Values, Values]:
+    """Return level and noise of as many boxes as stay in the cache."""
     ordered = np.sort(boxes, axis=1)  # what is missing comes last
     number = np.arange(len(ordered))
     low, high = np.zeros(len(ordered), np.intp), np.isfinite(ordered).sum(axis=1)
