@@ -44,6 +44,15 @@ def test_the_exposure_is_that_of_the_counts(tmp_path: Path, normalization: str, 
     assert header["EXPTOTAL"] == 70.0
 
 
+@pytest.mark.parametrize(("combine", "expected"), [("mean", 3700 / 70), ("median", 35.0)])
+def test_the_exposure_of_a_weighted_mean_is_weighted(tmp_path: Path, combine: str, expected: float) -> None:
+    cards: list[dict[str, object]] = [{"EXPTIME": 60.0}, {"EXPTIME": 10.0}]
+    weighting = "exposure" if combine == "mean" else "none"
+    header = header_of(tmp_path, cards, combine=combine, weighting=weighting)
+    assert header["EXPTIME"] == pytest.approx(expected)
+    assert header["EXPTOTAL"] == 70.0
+
+
 def test_filters_that_differ_are_not_those_of_the_first(tmp_path: Path) -> None:
     header = header_of(tmp_path, [{"FILTER": "Ha"}, {"FILTER": "OIII"}, {"FILTER": "Ha"}])
     assert header["FILTER"] == "Ha,OIII"

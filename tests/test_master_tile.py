@@ -382,7 +382,8 @@ def test_unequal_exposures_give_their_mean_and_sum(tmp_path):
     first = ObservingFacts(exposure=10.0, start=datetime(2026, 1, 1, 0, 0, 0, 250000))
     write_master(tmp_path / "a.fits", observed(first, None, ObservingFacts(exposure=30.0)))
     header = fits.getheader(tmp_path / "a.fits")
-    assert (header["EXPTIME"], header["EXPTOTAL"], header["DATE-OBS"]) == (20.0, 40.0, "2026-01-01T00:00:00.250")
+    # By their weights, 0.3 and 0.5.
+    assert (header["EXPTIME"], header["EXPTOTAL"], header["DATE-OBS"]) == (22.5, 40.0, "2026-01-01T00:00:00.250")
 
 
 def test_the_frames_table_has_files_and_percentages(tmp_path):

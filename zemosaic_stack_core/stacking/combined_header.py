@@ -289,7 +289,7 @@ def add_exposure(header: fits.Header, result: _Stacked) -> None:
     """Add NCOMBINE, EXPTIME, EXPTOTAL, DATE-OBS, DATE-END and DATE-AVG, of the frames that are in the image.
 
     EXPTIME is the exposure that the counts are of: the reference's where frames were brought to its flux, otherwise the
-    mean of those that are known. EXPTOTAL is the sum of what was exposed. DATE-OBS is the earliest
+    mean of those that are known, by their weights. EXPTOTAL is the sum of what was exposed. DATE-OBS is the earliest
     start, DATE-END the latest end, DATE-AVG the mean of the middles. What no frame tells is left out.
     STACKCNT and LIVETIME say NCOMBINE and EXPTOTAL again, in Siril's words.
     """
@@ -308,9 +308,7 @@ def add_exposure(header: fits.Header, result: _Stacked) -> None:
     header["STACKCNT"] = (len(used), "frames with a sample in the image")
     if exposures:
         total = sum(exposures)
-        counts = [facts.flux_exposure or facts.exposure for facts in known]
-        of_counts = [seconds for seconds in counts if seconds is not None]
-        mean = _reference_exposure(result) or sum(of_counts) / len(of_counts)
+        mean = _reference_exposure(result) or _mean_exposure(used, is_weighted=result.options.combine == "mean")
         if result.options.combine == "sum":
             mean *= len(used)
         header["EXPTIME"] = (mean, "[s] exposure time that the counts are of (mean)")
@@ -322,6 +320,18 @@ def add_exposure(header: fits.Header, result: _Stacked) -> None:
         header["DATE-OBS"] = (_date_text(min(starts)), "start of the first exposure")
         header["DATE-END"] = (_date_text(max(ends + starts)), "end of the last exposure")
         header["DATE-AVG"] = (_date_text(_mean(middles)), "mean of the middles of the exposures")
+
+
+def _mean_exposure(frames: Sequence[Any], *, is_weighted: bool) -> float:
+    """Return the mean of the exposures that the frames' counts are of, those that are known, by their weights."""
+    total = weights = 0.0
+    for frame in frames:
+        facts = frame.observing
+        seconds = None if facts is None else facts.flux_exposure or facts.exposure
+        weight = sum(frame.weight) / len(frame.weight) if is_weighted and frame.weight else 1.0
+        if seconds is not None:
+            total, weights = total + weight * seconds, weights + weight
+    return round(total / weights, 6) if weights else 0.0  # weights are float32
 
 
 def _reference_exposure(result: _Stacked) -> float | None:
