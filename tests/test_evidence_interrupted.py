@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from zemosaic_stack_core.errors import OutputError
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
 from zemosaic_stack_core.synthetic.raw_night import RawNight
 
@@ -48,6 +49,17 @@ def test_what_is_done_for_a_frame_is_not_done_again(tmp_path: Path, step: str, d
     assert len(before) == (done if step == "align" else 0)
     assert prepare(NIGHT, tmp_path, "none")[step] == 6 - done
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_a_disk_that_is_full_leaves_what_is_aligned(tmp_path: Path) -> None:
+    def fill(step: str, done: int, _: int) -> None:
+        if (step, done) == ("align", 4):
+            raise OutputError("no room")
+
+    paths = NIGHT.write(tmp_path / "raw")
+    with pytest.raises(OutputError, match="no room"):
+        prepare_frames(paths, PrepareOptions(levels="none"), cache_folder=tmp_path / "cache", progress=fill, workers=1)
+    assert prepare(NIGHT, tmp_path, "none")["align"] == 2
 
 
 @pytest.mark.parametrize("done", [1, 3, 5])

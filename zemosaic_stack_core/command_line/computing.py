@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zemosaic_stack_core.command_line.arguments import CARD, CommandOptions, check_backend
+from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.gpu.auto import stack_tile
 from zemosaic_stack_core.gpu.phase3_gpu import Phase3Gpu
 from zemosaic_stack_core.options import check_maps
@@ -93,7 +96,13 @@ def compute_stack(
     )
     gpu = Phase3Gpu(limits, is_required=arguments.backend == "gpu") if limits.use_gpu else None
     try:
-        return stack_tile(group, request, gpu, limits, Telemetry(progress=progress))
+        result = stack_tile(group, request, gpu, limits, Telemetry(progress=progress))
     finally:
         if gpu is not None:
             gpu.close()
+    if not np.isfinite(result.image).any():
+        raise InvalidInputError(
+            f"no pixel has a value: all samples of {group.sources[0].name} and the other frames are missing, masked or "
+            "out of range; expected frames with some that count"
+        )
+    return result

@@ -28,6 +28,7 @@ class Exclusions:
         found: set[int] = set()
         strange: list[tuple[int, str]] = []
         ends: dict[int, dict[tuple[str, ...], list[int]]] = {}
+        real: dict[str, list[int]] = {}
         for number, text in self.lines:
             path = Path(text).expanduser()
             parts = path.parts
@@ -35,8 +36,11 @@ class Exclusions:
                 ends[len(parts)] = _by_end(whole, len(parts))
             places = ends[len(parts)].get(parts, [])
             if not places and path.is_absolute():  # by a link
-                real = os.path.realpath(path)
-                places = [place for place, frame in enumerate(whole) if os.path.realpath(frame) == real]
+                if not real:
+                    real = defaultdict(list)
+                    for place, frame in enumerate(whole):
+                        real[os.path.realpath(frame)].append(place)
+                places = real.get(os.path.realpath(path), [])
             if not places:
                 strange.append((number, text))
             found.update(places)

@@ -112,7 +112,8 @@ def prepare_frames(
         with FilePool() as files:
             return _Preparation(options, cache, progress, report or (lambda _: None), workers, files).run(frames)
     except ZemosaicError:
-        if is_new:  # a set that is refused leaves nothing behind
+        # A set that is refused leaves nothing behind; aligned frames, hours of work perhaps, stay for the next run.
+        if is_new and not any(Path(cache_folder).glob("aligned-*")):
             shutil.rmtree(cache_folder, ignore_errors=True)
         raise
 
