@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 
 from zemosaic_stack_core import InvalidInputError, StackOptions, read_master, stack, write_master
 from zemosaic_stack_core.command_line import main
+from zemosaic_stack_core.master.replay import replay_master
 
 PLAIN = StackOptions(rejection="none")
 FRAMES = np.random.default_rng(3).uniform(50, 100, (3, 9, 12)).astype(np.float32)
@@ -161,6 +162,24 @@ class TestPlaces:
         ]
         with pytest.warns(UserWarning, match="frame 2: its WCS puts it"):
             stack(frames)
+
+    def test_files_of_other_places_are_said(self, tmp_path):
+        paths = write(tmp_path, ("adu",) * 3)
+        for path, shift in zip(paths, (0, 0, 7.25), strict=True):
+            with fits.open(path, mode="update") as hdus:
+                hdus[0].header.update(place(shift).to_header())
+        with pytest.warns(UserWarning, match=r"2\.fits: its WCS puts it 7\.25 pixels from .*0\.fits; they are"):
+            result = stack(paths)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            stack(paths[:2])
+            assert replay_master(write_master(tmp_path / "m.fit", result)).is_same
+
+    def test_a_wcs_that_nobody_can_read_is_not_compared(self, tmp_path):
+        cards = {"CTYPE1": ("RA---TAN",) * 3, "CTYPE2": ("DEC--XYZ",) * 3, "CRVAL1": (1.0, 2.0, 3.0)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            stack(write(tmp_path, ("adu",) * 3, **cards))
 
     def test_one_place_is_not_said(self):
         frames = [

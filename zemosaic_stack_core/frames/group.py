@@ -39,7 +39,7 @@ from zemosaic_stack_core.frames.frame_lists import expand_frame_arguments, is_ur
 from zemosaic_stack_core.frames.heads import FileHead, FrameFile, read_head
 from zemosaic_stack_core.frames.masks import ArrayMask, CutMask, FileMask, MaskSource, RangeMask, ZeroMask, array_mask
 from zemosaic_stack_core.frames.pixel_rows import FilePool
-from zemosaic_stack_core.frames.places import MOST_APART, pixels_apart
+from zemosaic_stack_core.frames.places import MOST_APART, pixels_apart, place_of, wcs_of
 from zemosaic_stack_core.frames.planes import NO_PLANES, PlanesGiven
 from zemosaic_stack_core.frames.precision import lost_noise
 from zemosaic_stack_core.frames.remote import local_copy, split_url
@@ -51,6 +51,8 @@ from zemosaic_stack_core.frames.variances import FrameVariances, kind_of_varianc
 # int16, uint16 or float32. `words` is the same frame with the words of a file as they are, unsigned, for programs;
 # `stored_type` says what they are by a name that programs know, and is empty where they know none.
 FrameSource = FileFrame | ArrayFrame | CutFrame
+# Frames whose WCS are compared with the first one's, of those that are written otherwise: 3 ms each.
+_MOST_COMPARED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +193,7 @@ def open_frames(
     group = group_frames([frame.source for frame in opened], [frame.masks for frame in opened])
     _warn_of_unused(opened, given)
     units.warn_of_unknown()
-    _warn_of_places([frame.source for frame in opened])
+    _warn_of_places(opened)
     extensions = {frame.source.extension if isinstance(frame.source, FileFrame) else None for frame in opened}
     if given.image_extension is None and len(extensions) == 1:  # as the names of all files say
         given = replace(given, image_extension=extensions.pop())
@@ -209,6 +211,8 @@ class _Opened:
     kind: str = ""
     # Of a frame in memory: astropy's, or the text of one.
     unit: Any = None
+    # Of a file that the caller named: see `place_of`. Where a head was given, somebody has looked at it before.
+    place: tuple[str | None, ...] = ()
 
 
 def _named(name: str) -> Sequence[object]:
@@ -223,6 +227,7 @@ def _named(name: str) -> Sequence[object]:
 
 def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: ScratchFolder, files: FilePool) -> _Opened:
     """Open a frame in a file; `files` keeps that open for its planes."""
+    place: tuple[str | None, ...] = ()
     if isinstance(item, FileFrame):
         source = item
     else:
@@ -235,6 +240,7 @@ def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: Scratch
         elif not isinstance(item, FileHead):
             path, extension = split_extension(os.fspath(item))
             item = read_head(path, name=os.fspath(item), extension=extension or given.image_extension, files=files)
+            place = place_of(item)
         elif given.image_extension is not None and item.extension != given.image_extension:
             item = read_head(item.path, name=item.name, extension=given.image_extension, files=files)
         source = probe_frame(item, scratch=scratch)
@@ -256,9 +262,9 @@ def _open_file(item: FrameFile | FileFrame, given: PlanesGiven, scratch: Scratch
     if given.zeros_missing:
         masks.append(ZeroMask(source))
     if not variance:
-        return _Opened(source, masks)
+        return _Opened(source, masks, place=place)
     variances = plane(variance)
-    return _Opened(source, masks, variances, kind_of_variances(variances, variance))
+    return _Opened(source, masks, variances, kind_of_variances(variances, variance), place=place)
 
 
 def _warn_of_unused(opened: Sequence[_Opened], given: PlanesGiven) -> None:
@@ -311,18 +317,35 @@ class _Units:
             warnings.warn(f"{self._unknown} has no BUNIT; taken for {str(unit)!r} as in {name}", stacklevel=4)
 
 
-def _warn_of_places(sources: Sequence[FileFrame | ArrayFrame]) -> None:
-    """Warn, once, where frames in memory have a WCS that puts their pixels elsewhere than the first one's."""
-    placed = [source for source in sources if isinstance(source, ArrayFrame) and source.wcs is not None]
-    for source in placed[1:]:
-        distance = pixels_apart(source.wcs, placed[0].wcs, (source.rows, source.columns))
+def _warn_of_places(opened: Sequence[_Opened]) -> None:
+    """Warn, once, where frames have a WCS that puts their pixels elsewhere than the first one's."""
+    placed = [frame for frame in opened if frame.place or (_wcs_in_memory(frame) is not None)]
+    others = [frame for frame in placed[1:] if not (frame.place and frame.place == placed[0].place)]
+    first = None
+    for frame in others[:_MOST_COMPARED]:
+        source = frame.source
+        first = _wcs(placed[0]) if first is None else first
+        distance = pixels_apart(_wcs(frame), first, (source.rows, source.columns))
         if distance > MOST_APART:
+            more = "" if frame.place else "; wcs=None says that they are on one"
             warnings.warn(
-                f"{source.name}: its WCS puts it {distance:.3g} pixels from {placed[0].name}; they are stacked as they "
-                "are (reproject.reproject_interp brings frames onto one grid; wcs=None says that they are on one)",
+                f"{source.name}: its WCS puts it {distance:.3g} pixels from {placed[0].source.name}; they are stacked "
+                f"as they are (reproject.reproject_interp brings frames onto one grid{more})",
                 stacklevel=4,
             )
             return
+
+
+def _wcs_in_memory(frame: _Opened) -> Any:
+    """Return the WCS that a frame in memory has, None without one."""
+    return frame.source.wcs if isinstance(frame.source, ArrayFrame) else None
+
+
+def _wcs(frame: _Opened) -> Any:
+    """Return the WCS of a frame."""
+    if isinstance(frame.source, ArrayFrame):
+        return frame.source.wcs
+    return wcs_of(read_head(frame.source.path, extension=frame.source.extension))
 
 
 def _warn_of_lost_noise(sources: Sequence[FileFrame | ArrayFrame], files: FilePool) -> None:

@@ -19,6 +19,7 @@ from zemosaic_stack_core.backends import Backend, numpy_backend
 from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
 from zemosaic_stack_core.fits.astropy_reads import astropy_reads
 from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.frames.heads import read_head
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.option_cards import ALGORITHM
 from zemosaic_stack_core.master.read import read_master
@@ -85,7 +86,9 @@ def open_master(
     options, given = tile.result.options, tile.result.given
     backend = backend or numpy_backend()
     paths = [_find_frame(str(path), row, verifies_sha256=verifies_sha256) for row in tile.rows]
-    group = open_frames(paths, None, given, scratch=scratch)
+    # What is odd about the frames was said when they were stacked.
+    heads = [read_head(path, extension=given.image_extension) for path in paths]
+    group = open_frames(heads, None, given, scratch=scratch)
     expected = tile.result.image.shape
     if group.shape != expected:
         raise FrameReadError(f"{paths[0]}: a frame of shape {group.shape}; expected {expected}, as {path} has")
