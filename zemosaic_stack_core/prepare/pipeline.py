@@ -38,9 +38,9 @@ from zemosaic_stack_core.prepare.tasks import (
     LevelTask,
     StarTask,
     align_frame,
-    compile_programs,
     find_stars,
     level_frame,
+    make_ready,
     scan_frame,
 )
 from zemosaic_stack_core.system.pool import is_forking, map_in_processes
@@ -221,8 +221,8 @@ class _Preparation:
         """Return the function's answers for all frames, from several processes, with progress."""
         progress = None if self.progress is None else partial(self.progress, step)
         pixels = tasks[0].pixels if tasks else 0
-        if tasks and is_forking() and isinstance(tasks[0], (FrameTask, AlignTask)):
-            compile_programs(tasks[0])
+        if tasks and is_forking():
+            make_ready(tasks[0])
         return map_in_processes(function, tasks, self.files, pixels=pixels, workers=self.workers, progress=progress)
 
     def _hot_pixels(self, every: Sequence[FrameTask], shape: tuple[int, int]) -> tuple[Path | None, int]:

@@ -113,17 +113,21 @@ class LevelTask:
     pixels: int = 1 << 20
 
 
-def compile_programs(task: FrameTask | AlignTask) -> None:
-    """Compile what frames go through, so that processes that are copies of this one need not, each for itself."""
-    light = task.light if isinstance(task, AlignTask) else task
-    pattern, columns = light.pattern, light.frame.columns
-    pixels = np.zeros((4, columns), np.float32)
-    if isinstance(task, AlignTask):
-        frame = pixels if pattern is None else _debayer_around_holes(pixels, pattern)
+def make_ready(task: FrameTask | StarTask | AlignTask | LevelTask) -> None:
+    """Import and compile what a task needs, so that processes that are copies of this one need not, each for itself."""
+    if isinstance(task, StarTask):
+        import scipy.ndimage
+        import scipy.spatial  # noqa: F401
+    elif isinstance(task, FrameTask) and task.frame.channels == 1:
+        sharp_pixels(np.zeros((4, 4), np.float32), is_cfa=task.pattern is not None)
+    elif isinstance(task, AlignTask):
+        import astropy.io.fits  # noqa: F401
+
+        light = task.light
+        pixels = np.zeros((4, light.frame.columns), np.float32)
+        frame = pixels if light.pattern is None else _debayer_around_holes(pixels, light.pattern)
         if task.mapping is not None:
             resample(frame, task.mapping, 1, task.canvas.columns, task.options.kernel)
-    elif light.frame.channels == 1:
-        sharp_pixels(pixels, is_cfa=pattern is not None)
 
 
 def scan_frame(task: FrameTask, files: FilePool) -> tuple[npt.NDArray[np.uint8], str]:
