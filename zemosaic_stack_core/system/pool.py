@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import multiprocessing.context
 import os
+import platform
 import signal
 import sys
 import threading
@@ -23,6 +25,8 @@ _Answer = TypeVar("_Answer")
 
 # Pixels of all tasks, below which a process costs more to start (half a second) than it saves.
 _WORTH_A_PROCESS = 1 << 22
+# glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and their largest values, bytes.
+_MALLOC = ((-1, 1 << 30), (-3, 1 << 25))
 # Seconds between a worker's looks at whether its parent is still there.
 _LOOK_S = 1.0
 
@@ -81,9 +85,17 @@ def _start(shared: Any) -> None:
     """Begin a worker process: keep what its calls share, and let the parent alone answer Ctrl-C."""
     global _shared
     _shared = shared
+    _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Let this process keep freed arrays for the next frame; glibc would map each large one anew, page by page."""
+    if platform.libc_ver()[0] == "glibc":
+        for parameter, value in _MALLOC:
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def _end_with_parent() -> None:
