@@ -116,7 +116,6 @@ class LevelTask:
 def make_ready(task: FrameTask | StarTask | AlignTask | LevelTask) -> None:
     """Import and compile what a task needs, so that processes that are copies of this one need not, each for itself."""
     if isinstance(task, StarTask):
-        import scipy.ndimage
         import scipy.spatial  # noqa: F401
     elif isinstance(task, FrameTask) and task.frame.channels == 1:
         sharp_pixels(np.zeros((4, 4), np.float32), is_cfa=task.pattern is not None)
