@@ -124,8 +124,22 @@ def test_overlaps_of_three_to_ten_stars_agree(
     assert placement.alignment == "wcs"
     assert not any(place.reason for index, place in enumerate(placement.places) if index != wrong)
     assert mosaic.worst_overlap(placement) < 0.15
-    if wrong is not None:
-        assert placement.places[wrong].reason or placement.places[wrong].is_by_stars
+    assert wrong is None or placement.places[wrong].is_by_stars
+
+
+@pytest.mark.parametrize(("x", "y", "degrees"), [(9, 5, 1), (-25, 12, -2), (3, 0, 0.5)])
+@pytest.mark.parametrize("wrong", [0, 3, 5])
+def test_a_wrong_solve_with_few_common_stars_is_registered_by_all_around(
+    wrong: int, x: float, y: float, degrees: float
+) -> None:
+    mosaic = Mosaic(4, 2, 0.2, density=40, error=0.3)
+    corner = WCS(fits.Header.fromstring(mosaic.claims[wrong])).wcs.crpix
+    mosaic.claims[wrong] = header(COLUMNS / 2 + 0.5 + x - corner[0], ROWS / 2 + 0.5 + y - corner[1], degrees)
+    placement = mosaic.placed()
+    assert placement.alignment == "wcs"
+    assert placement.places[wrong].is_by_stars
+    assert "registered on its stars" in placement.places[wrong].note
+    assert mosaic.worst_overlap(placement) < 0.3  # seven stars of one side know the turn to 0.03 degrees
 
 
 @pytest.mark.parametrize(

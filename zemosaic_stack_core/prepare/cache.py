@@ -29,7 +29,7 @@ from zemosaic_stack_core.system.file_stamps import InputHashes, hash_text, hashe
 from zemosaic_stack_core.system.quantities import size_text
 
 # Part of every signature: raise it where the same input gives other pixels than before.
-VERSION = 8
+VERSION = 9
 
 
 def signature(*parts: object) -> str:

@@ -19,6 +19,7 @@ from zemosaic_stack_core.prepare.stars.adjust import Ties, adjust
 from zemosaic_stack_core.prepare.stars.detect import StarList
 from zemosaic_stack_core.prepare.stars.fluxes import overlapping_pairs
 from zemosaic_stack_core.prepare.stars.match import StarMatch, find_match, must_be_seen, refine_match
+from zemosaic_stack_core.prepare.stars.nearby import nearby_map
 from zemosaic_stack_core.prepare.stars.register import Place
 
 _Values = npt.NDArray[np.float64]
@@ -44,6 +45,8 @@ _AGREE = 0.08
 # Pixels that places are expected to be off: shift, and turn or scale at a corner.
 _BY_WCS = (0.5, 0.15)
 _BY_STARS = (1.0, 0.5)
+# Brightest stars of a frame that are sought near where its WCS has them.
+_SOUGHT = 150
 # Frames that a lost one is tried on.
 _TRIED = 5
 # Diagonals of a frame that a frame whose WCS no star confirms may be away from all others.
@@ -125,10 +128,15 @@ class WcsPlaces:
         members = set(np.flatnonzero(group == largest).tolist())
         return members if len(members) > 1 else set()
 
+    @cached_property
+    def _tied(self) -> set[int]:
+        """The frames whose WCS the stars of at least one overlap confirm."""
+        return {index for pair, apart in self.apart.items() if apart <= TRUSTED for index in pair}
+
     def contradicted(self) -> dict[int, float]:
         """Return frames that stars contradict and none confirm, and how far they are off, pixels."""
         off: dict[int, float] = {}
-        sound = {index for pair, apart in self.apart.items() if apart <= TRUSTED for index in pair}
+        sound = self._tied
         for pair, apart in self.apart.items():
             if apart > TRUSTED:
                 off |= {index: min(apart, off.get(index, math.inf)) for index in pair if index not in sound}
@@ -167,18 +175,33 @@ class WcsPlaces:
     def _by_stars(self, index: int, sound: set[int]) -> Place | None:
         """Return the place of a frame by stars that it shares with one whose WCS is confirmed, wherever they are."""
         for other, match, transform in self._matches_of(index, sound):
-            onward, own = self.maps[other], self.maps[index]
-            if onward is None:
-                continue
-            transform = transform.then(onward)
-            corners = corners_of(self.lists[index].rows, self.lists[index].columns)
-            away = math.inf if own is None else float(np.hypot(*(own(corners) - transform(corners)).T).max())
-            if away <= 2 * TRUSTED:
-                return Place(transform=own, match=match)
-            how_far = f"{away:.0f} px off" if math.isfinite(away) else "nowhere near"
-            note = f"its WCS is {how_far}: registered on its stars"
-            return Place(transform=transform, match=match, note=note, is_by_stars=True)
-        return None
+            onward = self.maps[other]
+            if onward is not None:
+                return self._moved(index, transform.then(onward), match)
+        own, there = self.maps[index], self.there[index]
+        around = self._stars_around(index)
+        if own is None or there is None or not len(around):
+            return None
+        move = nearby_map(there[:_SOUGHT], around, self._centers[index])
+        return None if move is None else self._moved(index, own.then(move), None)
+
+    def _moved(self, index: int, transform: Affine, match: StarMatch | None) -> Place:
+        """Return the place of a frame that its stars put there: by WCS where that says the same."""
+        own, corners = self.maps[index], corners_of(self.lists[index].rows, self.lists[index].columns)
+        away = math.inf if own is None else float(np.hypot(*(own(corners) - transform(corners)).T).max())
+        if away <= 2 * TRUSTED:
+            return Place(transform=own, match=match)
+        how_far = f"{away:.0f} px off" if math.isfinite(away) else "nowhere near"
+        note = f"its WCS is {how_far}: registered on its stars"
+        return Place(transform=transform, match=match, note=note, is_by_stars=True)
+
+    def _stars_around(self, index: int) -> _Values:
+        """Return the brightest stars of confirmed frames near one, on the reference's grid."""
+        stars = self.lists[index]
+        apart = np.hypot(*(self._centers - self._centers[index]).T)
+        near = np.flatnonzero(apart < math.hypot(stars.rows, stars.columns))
+        found = [self.there[other] for other in near.tolist() if other != index and other in self._tied]
+        return np.concatenate([np.zeros((0, 2)), *(one[:_SOUGHT] for one in found if one is not None)])
 
     @cached_property
     def _centers(self) -> _Values:
@@ -254,23 +277,24 @@ def adjusted(
     """
     maps = [place.transform for place in places]
     by_wcs = [looked is not None and not place.is_by_stars for place in places]
+    there = [None if one is None else one(stars.points) for one, stars in zip(maps, lists, strict=True)]
+    if looked is not None:
+        there = [mine if known else other for known, mine, other in zip(by_wcs, looked.there, there, strict=True)]
     ties = []
     for first, second in overlapping_pairs(lists, maps, reference, _NEIGHBORS):
-        one, other = maps[first], maps[second]
-        if one is None or other is None:
+        one, other, ahead, behind = maps[first], maps[second], there[first], there[second]
+        if one is None or other is None or ahead is None or behind is None:
             continue
         match = looked.matches.get((first, second)) if looked and by_wcs[first] and by_wcs[second] else None
         match = match or refine_match(lists[first], lists[second], one.then(other.inverse()))
-        few = looked.few.get((first, second)) if looked and by_wcs[first] and by_wcs[second] else None
+        which = None
         if match is not None and not match.problem(*EVIDENCE):
-            few = match.source, match.target
-        if few is None:
-            continue
-        ends = []
-        for index, which, transform in ((first, few[0], one), (second, few[1], other)):
-            there = looked.there[index] if looked is not None and by_wcs[index] else None
-            ends.append(transform(lists[index].points[which]) if there is None else there[which])
-        ties.append(Ties.of(first, second, *ends))
+            which = match.source, match.target
+        elif looked is not None:
+            which = looked.few.get((first, second)) if by_wcs[first] and by_wcs[second] else None
+            which = which or _few_partners(ahead, behind, lists[first].rows * lists[first].columns)
+        if which is not None:
+            ties.append(Ties.of(first, second, ahead[which[0]], behind[which[1]]))
     if all(_agrees(tie) for tie in ties):
         return list(places)
     middles = [[((stars.columns - 1) / 2, (stars.rows - 1) / 2)] for stars in lists]
