@@ -144,6 +144,7 @@ def kind_of_uncertainty(module):
         (rejected(3, 3, maxiters=3), TypeError, 1),
         (extrema(1.0, 2.0, 3.0, 9.0, np.nan), 14 / 3, 2.5),
         (extrema(1.0, 1.0, 2.0, 3.0), 1.5, 4 / 3),
+        (lambda module: bool(np.isnan(extrema(1.0, 9.0)(module))), True, False),
         (masked_weight, 8.75, 17.5),
         (weighted_median, 20.0, InvalidInputError),
         (weighted_error, np.std([0, 0, 0, 10]) / 2, np.std([0, 0, 0, 10]) * np.sqrt(10003) / 103),

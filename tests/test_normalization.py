@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as st_numpy
 
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.group import open_frames
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.options import NORMALIZATIONS, StackOptions
 from zemosaic_stack_core.per_frame.normalization import (
-    MAD_TO_SIGMA,
     FrameStatistics,
     choose_reference,
     frame_statistics,

@@ -12,7 +12,8 @@ from astropy.wcs import WCS
 from stars import list_stars
 
 from zemosaic_stack_core.prepare import PrepareOptions, prepare_frames
-from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, pixel_to_pixel, wcs_affine
+from zemosaic_stack_core.prepare.canvas.geometry import corners_of, fit_affine
+from zemosaic_stack_core.prepare.canvas.wcs import WcsMap, border_points, pixel_to_pixel
 from zemosaic_stack_core.prepare.frame_set import forecast_preparation
 from zemosaic_stack_core.prepare.stars.detect import StarList
 
@@ -62,7 +63,8 @@ def test_bands_agree() -> None:
 
 
 def test_the_nearest_affine_map_is_near() -> None:
-    found = wcs_affine(header(10, 20), header(), ROWS, COLUMNS)
+    corners = corners_of(ROWS, COLUMNS)
+    found = fit_affine(corners, pixel_to_pixel(header(10, 20), header(), corners))
     assert found.shift_at(200, 150) == pytest.approx((10, 20), abs=1e-3)
     border = border_points(header(10, 20), header(), ROWS, COLUMNS)
     assert np.ptp(border, axis=0) == pytest.approx((COLUMNS - 1, ROWS - 1), abs=0.01)

@@ -9,10 +9,8 @@ from typing import Any
 from astropy.stats import median_absolute_deviation
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.options import StackOptions
-
-# The deviation of a normal distribution in units of its median absolute deviation, as astropy has it.
-MAD_TO_SIGMA = 1.482602218505602
 
 # A statistic by its name, or a function of samples and ``axis``.
 Statistic = str | Callable[..., Any]

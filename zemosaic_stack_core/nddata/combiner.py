@@ -15,7 +15,8 @@ from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.frames.array_frames import ArrayFrame
 from zemosaic_stack_core.frames.group import FrameGroup, open_frames
 from zemosaic_stack_core.frames.host_arrays import is_array, shape_of, to_host
-from zemosaic_stack_core.nddata.clipping import MAD_TO_SIGMA, Statistic, clip_options, for_astropy
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
+from zemosaic_stack_core.nddata.clipping import Statistic, clip_options, for_astropy
 from zemosaic_stack_core.nddata.cube import BOUNDS, Cube, bounds_of, flat_shape
 from zemosaic_stack_core.nddata.namespaces import Namespace, host_dtype
 from zemosaic_stack_core.options import StackOptions

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.frames.group import FrameGroup
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.per_frame.normalization import (
-    MAD_TO_SIGMA,
     FrameStatistics,
     choose_reference,
     frame_statistics,

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.options import NORMALIZATIONS, check_choice
 
 # Weights of the three channels in the luminance.
 LUMINANCE = (0.299, 0.587, 0.114)
-# Standard deviation of a normal distribution over its median absolute deviation, as in the rules of rejection.
-MAD_TO_SIGMA = 1.482602218505602
 _CLIP_KAPPA, _CLIP_ITERATIONS = 3.0, 5
 _LINEAR_FIT_PERCENTILES = (25.0, 90.0)
 # linear_fit: least difference of the two percentiles, of the larger one; largest scale.

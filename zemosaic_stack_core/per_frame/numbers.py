@@ -80,13 +80,7 @@ def estimate_frame_numbers(
     """
     _check_options(options, len(group.sources))
     seconds = frame_exposures(group.sources, given.exposures) if options.weighting == "exposure" else None
-    measured: list[_Measured] = []
-    if options.normalization != "none" or options.weighting in ("noise_variance", "noise_fwhm"):
-        with_stars = options.weighting == "noise_fwhm"
-        if len(given.statistics) == len(group.sources) and not with_stars:
-            measured = [_Measured(one, None) for one in given.statistics]
-        else:
-            measured = _measure(group, with_stars, workers)
+    measured = _needed(group, options, given, workers)
     notes: list[list[str]] = [[] for _ in group.sources]
     reference, matched = _match(options, [one.statistics for one in measured])
     excluded = _act_on_problems(group, options.on_unnormalizable, matched, notes) if matched else ()
@@ -118,6 +112,16 @@ def estimate_frame_numbers(
         notes=tuple("; ".join(note) for note in notes),
         excluded=excluded,
     )
+
+
+def _needed(group: FrameGroup, options: StackOptions, given: GivenNumbers, workers: int) -> list[_Measured]:
+    """Return what normalization and weighting need of every frame; nothing where they need nothing."""
+    if options.normalization == "none" and options.weighting not in ("noise_variance", "noise_fwhm"):
+        return []
+    with_stars = options.weighting == "noise_fwhm"
+    if len(given.statistics) == len(group.sources) and not with_stars:
+        return [_Measured(one, None) for one in given.statistics]
+    return _measure(group, with_stars, workers)
 
 
 def _check_options(options: StackOptions, frames: int) -> None:

@@ -18,7 +18,7 @@ from zemosaic_stack_core.frames.group import FrameSource
 from zemosaic_stack_core.frames.masks import Section
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
-from zemosaic_stack_core.per_frame.normalization import MAD_TO_SIGMA
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.per_frame.star_width import count_and_width
 from zemosaic_stack_core.phase3.previews import PicturePlan, frame_picture
 from zemosaic_stack_core.phase3.run_plan import TileSpec

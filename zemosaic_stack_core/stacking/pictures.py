@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.system.atomic import atomic_output
 
 _Image = npt.NDArray[Any]
@@ -75,8 +76,10 @@ def find_stretch(image: _Image, kind: str = "auto") -> Stretch:
     """
     channels = _channels(image)
     if kind == "none":
-        finite = channels[np.isfinite(channels)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        is_finite = np.isfinite(channels)
+        low = float(np.min(channels, initial=np.inf, where=is_finite))
+        high = float(np.max(channels, initial=-np.inf, where=is_finite))
+        low = low if low <= high else 0.0
         return Stretch(black=(low,), white=(high if high > low else low + 1.0,), midtones=(0.5,))
     step = max(1, int((channels.shape[0] * channels.shape[1] / _STATISTICS_SAMPLES) ** 0.5))
     sampled = channels[::step, ::step].astype(np.float64)
@@ -94,22 +97,25 @@ def _find_channel_stretch(values: npt.NDArray[np.float64]) -> tuple[float, float
     if values.size == 0:
         return 0.0, 1.0, 0.5
     median = float(np.median(values))
-    spread = 1.482602218505602 * float(np.median(np.abs(values - median)))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
     if spread == 0.0:  # more than half of the pixels are equal: drawn by a program, or an empty sky in integers
         spread = float(values.std())
     black = max(float(values.min()), median + _SHADOWS * spread)
     white = max(float(np.percentile(values, _WHITE_PERCENTILE)), median + 5.0 * spread)
     if not white > black:
         margin = max(1.0, 1e-3 * abs(median))
-        return median - margin, median + margin, _midtones(0.5, _TARGET)
-    return black, white, _midtones((median - black) / (white - black), _TARGET)
+        return median - margin, median + margin, _balance(0.5)
+    return black, white, _balance((median - black) / (white - black))
 
 
-def _midtones(value: float, balance: float) -> float:
-    """Return the midtones transfer function of a value; with value and target swapped, the balance that does it."""
-    if value <= 0.0:
-        return 0.5
-    return (balance - 1.0) * value / ((2.0 * balance - 1.0) * value - balance)
+def _balance(value: float) -> float:
+    """Return the balance that takes a value to the target: the transfer function with the two in each other's place."""
+    return float(_midtones(value, _TARGET)) if value > 0.0 else 0.5
+
+
+def _midtones(value: Any, balance: Any) -> Any:
+    """Return the midtones transfer function of values from 0 to 1."""
+    return (balance - 1) * value / ((2 * balance - 1) * value - balance)
 
 
 def apply_stretch(image: _Image, how: Stretch) -> _Picture:
@@ -137,9 +143,7 @@ def apply_stretch(image: _Image, how: Stretch) -> _Picture:
 
 def _curve(midtones: float) -> _Picture:
     """Return the brightness of each of the steps from black to white."""
-    x = np.linspace(0.0, 1.0, _CURVE_STEPS + 1)
-    y = (midtones - 1.0) * x / ((2.0 * midtones - 1.0) * x - midtones)
-    return np.asarray(np.rint(255.0 * y), dtype=np.uint8)
+    return np.asarray(np.rint(255.0 * _midtones(np.linspace(0.0, 1.0, _CURVE_STEPS + 1), midtones)), dtype=np.uint8)
 
 
 def _channels(image: _Image) -> _Image:
@@ -243,9 +247,7 @@ def save_tiff(path: str | os.PathLike[str], image: _Image, *, kind: str = "auto"
     for index in range(channels.shape[2]):
         black, white, midtones = (values[index % len(values)] for values in (how.black, how.white, how.midtones))
         plane = np.clip((channels[..., index].astype(np.float32) - np.float32(black)) / np.float32(white - black), 0, 1)
-        balance = np.float32(midtones)
-        plane = (balance - 1) * plane / ((2 * balance - 1) * plane - balance)
-        picture[..., index] = np.rint(65535 * np.nan_to_num(plane, nan=0.0))
+        picture[..., index] = np.rint(65535 * np.nan_to_num(_midtones(plane, np.float32(midtones)), nan=0.0))
     with atomic_output(path, overwrite=overwrite) as file:
         is_color = channels.shape[2] == 3
         tifffile.imwrite(

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from zemosaic_stack_core.kernel.rules.centered import MAD_TO_SIGMA
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.phase3.previews import TilePictures
 from zemosaic_stack_core.phase3.report.charts import Chart, Series
@@ -330,7 +331,7 @@ def _standing_out(
         if len(stacked) < _FEWEST:
             continue
         usual = median(stacked.values())
-        spread = 1.4826 * median(abs(value - usual) for value in stacked.values())
+        spread = MAD_TO_SIGMA * median(abs(value - usual) for value in stacked.values())
         limit = max(_SPREADS * spread, _PERCENT if key.startswith("rejected") else _PART * abs(usual))
         found = [place for place, value in stacked.items() if _WORSE[key] * (value - usual) > limit]
         if found:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.fits.astropy_reads import quiet_astropy
-from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of, fit_affine
+from zemosaic_stack_core.prepare.canvas.geometry import Affine, corners_of
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 
 if TYPE_CHECKING:
@@ -104,13 +104,6 @@ def border_points(frame: str, reference: str, rows: int, columns: int) -> _Place
     across = [np.column_stack([x, np.full(17, row)]) for row in (0, rows - 1)]
     along = [np.column_stack([np.full(17, column), y]) for column in (0, columns - 1)]
     return pixel_to_pixel(frame, reference, np.concatenate([*across, *along]))
-
-
-def wcs_affine(frame: str, reference: str, rows: int, columns: int) -> Affine:
-    """Return the affine map that is nearest to the WCS's over the frame: for records and first guesses."""
-    x, y = np.meshgrid(np.linspace(0, columns - 1, 9), np.linspace(0, rows - 1, 9))
-    points = np.column_stack([x.reshape(-1), y.reshape(-1)])
-    return fit_affine(points, pixel_to_pixel(frame, reference, points))
 
 
 def pixels_apart(frames: Sequence[RawFrame], enough: float) -> float:
