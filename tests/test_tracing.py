@@ -501,12 +501,21 @@ def test_a_call_leaves_the_interpreter_to_others():
         thread.join()
 
 
+INDICES = {
+    "anywhere": lambda: np.random.default_rng(1).integers(2, 60, 41),
+    # As neighbors of an image that is hardly turned: a step to another row here and there.
+    "in runs": lambda: np.arange(41) + 2 + np.repeat([0, 20, 10, 5], [11, 14, 10, 6]),
+    "one to each side": lambda: np.arange(41) + np.repeat([40, -9, 30], [15, 16, 10]),
+}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
 @pytest.mark.parametrize("pixels", [5, 16, 41])
-def test_windows_and_results_of_frames(backend, count, pixels):
+@pytest.mark.parametrize("places", INDICES)
+def test_windows_and_results_of_frames(backend, count, pixels, places):
     random = np.random.default_rng(count)
-    rows, table = random.normal(size=(3, 64)).astype(np.float32), random.normal(size=60).astype(np.float32)
-    index = random.integers(2, 50, 64).astype(np.int32)
+    rows, table = random.normal(size=(3, 110)).astype(np.float32), random.normal(size=110).astype(np.float32)
+    index = INDICES[places]().astype(np.int32)
 
     def function(xp, column, task):
         at = xp.astype(column.whole("at"), xp.int32)

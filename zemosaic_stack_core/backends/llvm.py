@@ -63,6 +63,8 @@ class _Writer:
         self._windows: dict[int, list[str]] = {}
         # The lanes of an index, by its number and the block that they were taken out in.
         self._lanes: dict[tuple[int, str], list[str]] = {}
+        # Of an index whose lanes lie behind each other: which do so from the first on, where that is, and the last's.
+        self._runs: dict[int, tuple[str, str, str]] = {}
         self._count = 0
 
     def fresh(self) -> str:
@@ -148,6 +150,9 @@ class _Writer:
         width = next(wide for wide in (1, 2, 4, 8) if wide >= count)
         start = self.row(place, counter)
         start = self.named(f"getelementptr float, ptr {start}, i64 {offset}")
+        if index in self._runs:
+            self._windows[line.number] = [self.in_runs(start, index, place) for place in range(count)]
+            return
         loaded = []
         for lane in self.lanes(index):
             address = self.named(f"getelementptr float, ptr {start}, i64 {lane}")
@@ -159,6 +164,36 @@ class _Writer:
         window, place = line.operands
         vector: str = self._windows[window][place]
         return vector
+
+    def in_runs(self, start: str, index: int, place: int) -> str:
+        """Load all lanes' entries at a place behind an index whose lanes lie behind each other, but for one break."""
+        mask, *runs = self._runs[index]
+        vector, held = _vector(F32), []
+        for run in runs:
+            address = self.named(f"getelementptr float, ptr {start}, i64 {run}")
+            address = self.named(f"getelementptr float, ptr {address}, i64 {place}")
+            held.append(self.named(f"load {vector}, ptr {address}, align 4"))
+        return self.named(f"select <{LANES} x i1> {mask}, {vector} {held[0]}, {vector} {held[1]}")
+
+    def find_runs(self, index: int, lowest: int) -> tuple[str, tuple[str, str, str]]:
+        """Return whether the lanes of an index lie behind each other, but for one break, and in which runs.
+
+        `lowest` is the least offset that is added to them: no run may begin before the row.
+        """
+        vector = _vector(I32)
+        lanes = "<" + ", ".join(f"i32 {lane}" for lane in range(LANES)) + ">"
+        starts, masks = [], []
+        for lane in (0, LANES - 1):
+            taken = self.named(f"extractelement {vector} {self._names[index]}, i32 {lane}")
+            starts.append(self.named(f"sub i32 {taken}, {lane}"))
+            run = self.named(f"add {vector} {self.spread(starts[-1], I32)}, {lanes}")
+            masks.append(self.named(f"icmp eq {vector} {self._names[index]}, {run}"))
+        either = self.named(f"or <{LANES} x i1> {masks[0]}, {masks[1]}")
+        bits = self.named(f"bitcast <{LANES} x i1> {either} to i{LANES}")
+        is_near = self.named(f"icmp eq i{LANES} {bits}, -1")
+        is_inside = self.named(f"icmp sge i32 {starts[1]}, {-lowest}")  # the first lane's run begins with a lane
+        places = [self.named(f"sext i32 {start} to i64") for start in starts]
+        return self.named(f"and i1 {is_near}, {is_inside}"), (masks[0], places[0], places[1])
 
     def lanes(self, index: int) -> list[str]:
         """Return the lanes of an index, taken out once a block."""
@@ -362,6 +397,33 @@ class _Writer:
         self.label = f"{loop}.end"
 
     def loop(self, loop: Loop) -> None:
+        """Write a loop; one that looks through windows twice: for lanes that lie behind each other, and for others."""
+        lines = [line for line in loop.body if isinstance(line, Line) and line.operation == "window"]
+        indices = {line.operands[0] for line in lines if line.operands[0] in self._names} - self._runs.keys()
+        if loop.kind != "frames" or len(indices) != 1:
+            self.one_loop(loop)
+            return
+        index = indices.pop()
+        is_near, runs = self.find_runs(index, min(line.operands[1] for line in lines))
+        tag = self.fresh()[1:]
+        self.add(f"br i1 {is_near}, label %{tag}.near, label %{tag}.far")
+        ends = []
+        for way in ("near", "far"):
+            self.text.append(f"{tag}.{way}:")
+            self.label = f"{tag}.{way}"
+            if way == "near":
+                self._runs[index] = runs
+            self.one_loop(loop)
+            self._runs.pop(index, None)
+            ends.append((self.label, [self._names[number] for number in loop.carried]))
+            self.add(f"br label %{tag}.both")
+        self.text.append(f"{tag}.both:")
+        self.label = f"{tag}.both"
+        (near, first), (far, second) = ends
+        for number, a, b in zip(loop.carried, first, second, strict=True):
+            self._names[number] = self.named(f"phi {self.vector(number)} [{a}, %{near}], [{b}, %{far}]")
+
+    def one_loop(self, loop: Loop) -> None:
         """Write a loop: a test at its head, so that it may run not at all."""
         tag = self.fresh()[1:]
         entry = self.label

@@ -27,8 +27,8 @@ FLOATS = (F32, F64)
 # Types of samples as they are read; each is converted to float32 by one rounding at most.
 READ_TYPES = ("u8", "i16", "u16", I32, F32, F64, *STORED_TYPES)
 
-# Most entries of a row that are read at once.
-WINDOW = 8
+# Most entries of a row that are read at once, and how many from an index on may be read to no use.
+WINDOW, WINDOW_ROOM = 8, 24
 
 # Types that an operation takes; others would mean something else to each compiler, as u16 that is compared as i16.
 _NUMBERS = (F32, F64, I32)
@@ -507,7 +507,7 @@ class TracedFrame:
         """Return `count` entries, float32, one after the other of one of the frame's rows.
 
         Each pixel's begin at its own index (int32) plus an offset that is known when this is traced. The row must have
-        `WINDOW` entries from there on.
+        `WINDOW_ROOM` entries from there on.
         """
         place = [known for known, _ in self._layout.rows].index(name)
         return _window(index, count, offset, self._layout.rows[place][1], (place, self._counter))

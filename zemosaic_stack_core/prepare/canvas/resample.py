@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from zemosaic_stack_core.backends.host import host_program
 from zemosaic_stack_core.backends.inputs import Inputs
-from zemosaic_stack_core.backends.tracing import WINDOW
+from zemosaic_stack_core.backends.tracing import WINDOW, WINDOW_ROOM
 from zemosaic_stack_core.prepare.canvas.geometry import Affine
 from zemosaic_stack_core.prepare.medians import median_of
 
@@ -103,7 +103,7 @@ class BorderedFrame:
     def empty(cls, channels: int, rows: int, columns: int) -> BorderedFrame:
         """Return a frame whose planes are to be filled."""
         height, width = rows + 2 * _BORDER, columns + 2 * _BORDER
-        whole = np.empty((channels, height * width + WINDOW), np.float32)
+        whole = np.empty((channels, height * width + WINDOW_ROOM), np.float32)
         images = whole[:, : height * width].reshape(channels, height, width)
         whole[:, height * width :] = np.nan
         images[:, :_BORDER] = images[:, -_BORDER:] = images[..., :_BORDER] = images[..., -_BORDER:] = np.nan
