@@ -157,6 +157,7 @@ def kept_by_a_preparation(folder: Path, paths: list[Path]) -> None:
         "boxes-aligned-r_0-0123456789ab.npy",
         "hot-0123456789abcdef0123.npy",
         "master-dark-0123456789abcdef.npy",
+        "master-dark-flat-0123456789abcdef.npy",
     ):
         np.save(folder / name, np.full((60, 70), 900, np.float32))
     shutil.copyfile(paths[0], folder / "aligned-r_0-0123456789ab.fits")

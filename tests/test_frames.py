@@ -6,7 +6,9 @@ import gc
 import gzip
 import os
 import pickle
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +334,21 @@ def test_failed_decoding_leaves_no_file(tmp_path: Path) -> None:
         with pytest.raises(FrameReadError, match="gzip data end too early"):
             probe_frame(tmp_path / "a.fits.gz", scratch=scratch)
         assert [path.name for path in scratch_folders(tmp_path)[0].iterdir()] == ["lock"]
+
+
+def test_threads_share_one_folder(tmp_path: Path) -> None:
+    scratch, start = ScratchFolder(tmp_path), threading.Barrier(8)
+
+    def store(number: int) -> Path:
+        start.wait()
+        return scratch.store([np.full(4, number)], "frame")
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(store, range(8)))
+    assert [int(np.fromfile(path, np.int64)[0]) for path in paths] == list(range(8))
+    assert {path.parent for path in paths} == {scratch.path}
+    scratch.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_forked_copy_does_not_remove_the_folder(tmp_path: Path) -> None:

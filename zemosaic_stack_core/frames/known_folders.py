@@ -22,7 +22,7 @@ _FOLDERS = {
 }
 # What a preparation keeps: calibrated and aligned frames; and its masters, maps of hot pixels and medians of boxes.
 _ALIGNED = re.compile(r"aligned-.*-[0-9a-f]{12}\.fits")
-_KEPT = re.compile(r"boxes-aligned-.*\.npy|hot-[0-9a-f]{20}\.npy|master-(dark|flat|bias|dark flat)-[0-9a-f]{16}\.npy")
+_KEPT = re.compile(r"boxes-aligned-.*\.npy|hot-[0-9a-f]{20}\.npy|master-(dark|flat|bias|dark-flat)-[0-9a-f]{16}\.npy")
 
 
 def kind_of_folder(name: str) -> str:

@@ -12,6 +12,7 @@ import gzip
 import os
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 import zlib
@@ -51,6 +52,7 @@ class ScratchFolder:
         self._parent = parent
         self._folder: Path | None = None
         self._count = 0
+        self._making = threading.Lock()
         self._finalizer: weakref.finalize[Any, ScratchFolder] | None = None
 
     def __enter__(self) -> ScratchFolder:
@@ -75,16 +77,17 @@ class ScratchFolder:
 
     def _new_file(self, name: str) -> Path:
         """Return a path for the next decoded frame, that of `name`; make the folder first if there is none."""
-        if self._folder is None:
-            with _disk_errors(name, "the temporary folder" if self._parent is None else self._parent):
-                parent = Path(tempfile.gettempdir()) if self._parent is None else self._parent
-                _remove_abandoned(parent)
-                self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-                lock = FileIO(self._folder / _LOCK, "w")
-                _try_lock(lock)
-                self._finalizer = weakref.finalize(self, _remove, self._folder, lock, os.getpid())
-        self._count += 1
-        return self._folder / f"{self._count}.rows"
+        with self._making:
+            if self._folder is None:
+                with _disk_errors(name, "the temporary folder" if self._parent is None else self._parent):
+                    parent = Path(tempfile.gettempdir()) if self._parent is None else self._parent
+                    _remove_abandoned(parent)
+                    self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+                    lock = FileIO(self._folder / _LOCK, "w")
+                    _try_lock(lock)
+                    self._finalizer = weakref.finalize(self, _remove, self._folder, lock, os.getpid())
+            self._count += 1
+            return self._folder / f"{self._count}.rows"
 
     def inflate(self, path: Path, name: str) -> Path:
         """Decompress a gzip file; return the decompressed one."""
