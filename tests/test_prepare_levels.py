@@ -147,6 +147,28 @@ def test_frames_smaller_than_a_box_stay() -> None:
     assert not see_different_skies(boxes)
 
 
+@pytest.mark.parametrize("mode", ["offset", "plane", "feather", "auto"])
+def test_frames_without_noise_or_neighbors_or_anything(mode: str) -> None:
+    noise = np.random.default_rng(0).normal(100, 3, (ROWS, COLUMNS)).astype(np.float32)
+    nothing, flat = np.full_like(noise, np.nan), np.full_like(noise, 5.0)
+    columns = np.arange(COLUMNS)
+    narrow = np.where(columns < 30, noise + 7, np.float32(np.nan))
+    for frames, offset in (
+        ([noise], 0),
+        ([noise, nothing], 0),
+        ([np.where(columns < 100, noise, np.nan), np.where(columns > 120, noise, np.nan)], 0),
+        ([flat, flat + 3], -3),
+        ([noise, noise + 3], -3),
+        ([noise, narrow], -7),
+        ([noise[:40, :40], noise[:40, :40] + 3], -3),
+    ):
+        boxes = [box_medians(frame.astype(np.float32)) for frame in frames]
+        levels, _ = match_levels(boxes, [1.0] * len(frames), 0, mode)
+        assert np.nanmax(np.abs(leveled(frames[0], levels[0]) - frames[0])) < 0.1
+        if offset:
+            assert np.nanmax(np.abs(leveled(frames[1], levels[1]) - frames[1] - offset)) < 0.1
+
+
 def test_a_surface_is_straight_between_the_centers_of_boxes() -> None:
     y, x = np.mgrid[:40, :50].astype(np.float32)
     rows, columns = np.mgrid[:3, :4].astype(np.float32)

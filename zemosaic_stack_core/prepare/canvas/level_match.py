@@ -230,7 +230,7 @@ class _Problem:
             for _ in range(_ROUNDS):
                 fit = self._least_squares(good, fit, damping)
                 good, spread = self._clipped(fit, good)
-                damping = _TOGETHER * (spread / left) ** 2 / _SLOPE**2
+                damping = _TOGETHER * min(1.0, spread / left) ** 2 / _SLOPE**2
         apart = np.where(good, self.values + fit @ self.design.T, np.nan)[:, good.sum(axis=0) > 1]
         return fit, float(np.median(np.nanstd(apart, axis=0))) if apart.size else 0.0
 
