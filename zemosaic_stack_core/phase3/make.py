@@ -154,6 +154,7 @@ class _TileWork:
         watch = MemoryWatch()
         stacked = self._stack_files_at_rest(watch)
         tile, facts = stacked.tile, stacked.tile.result.facts
+        said = tile.said  # before the file is there: from then on nothing may take time
         began = time.perf_counter()
         hashes = {os.fspath(p): i.sha256 for p, i in zip(self.spec.frames, self.inputs, strict=True) if i.stamp}
         extras = replace(
@@ -176,7 +177,7 @@ class _TileWork:
             peak_bytes=watch.peak,
             details={name: value for name, value in known.items() if isinstance(value, str) or math.isfinite(value)}
             | stacked.frames.details
-            | tile.said,
+            | said,
         )
         return MadeTile(record=record, inputs=self.input_rows, pictures=stacked.pictures)
 
