@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zemosaic_stack_core import StackOptions, read_master, stack, write_master
+from zemosaic_stack_core import InvalidInputError, StackOptions, read_master, stack
 
 SHAPE = (6, 7)
 
@@ -60,7 +60,10 @@ def test_records_make_a_table():
 
 def test_a_result_is_written_and_read_with_its_maps(tmp_path):
     result = result_of(4)
-    back = read_master(write_master(tmp_path / "master.fits", result)).result
+    back = read_master(result.write(tmp_path / "master.fits")).result
+    with pytest.raises(InvalidInputError, match=r"master\.fits"):
+        result.write(tmp_path / "master.fits")
+    result.write(tmp_path / "master.fits", overwrite=True)
     np.testing.assert_array_equal(back.variance, result.variance)
     assert repr(back.frames.to_table()["weight"]) == repr(result.frames.to_table()["weight"])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -275,6 +277,12 @@ class StackResult:
             meta=self.header.copy(),
             wcs=self.wcs,
         )
+
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write image, maps and table of frames as a master, and return its path: `write_master` says how."""
+        # By the package's face: what writes masters is built on results, so that an import here would go in a circle.
+        written: Path = importlib.import_module("zemosaic_stack_core").write_master(path, self, overwrite=overwrite)
+        return written
 
 
 def without_maps(result: StackResult, names: Collection[str]) -> StackResult:
