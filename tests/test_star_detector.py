@@ -137,6 +137,7 @@ Y, X = np.mgrid[: SHAPE[0], : SHAPE[1]]
         pytest.param(lambda image: image - 430, 0.98, id="sky below zero"),
         pytest.param(lambda image: image + 8000 * np.exp(-np.hypot(X - 480, Y) / 60), 0.75, id="a glow"),
         pytest.param(lambda image: np.where(X > 240, np.nan, image), 0.35, id="half is missing"),
+        pytest.param(lambda image: np.where((7 * X + 11 * Y) % 41 == 0, -3000, image), 0.5, id="a wrong dark"),
     ],
 )
 def test_stars_are_found_in_what_programs_and_cameras_make_of_them(

@@ -66,6 +66,8 @@ _SAMPLES = 50_000
 # Places on a grid that empty apertures are measured at.
 _PROBES = (20, 34)
 _ENOUGH_PROBES = 30
+# Times the noise below the sky: nothing is darker but defects, which would outweigh the stars beside them.
+_DARKEST = 8.0
 # Part of the noise that is below the level where it was not cut off there.
 _LITTLE_BELOW = 0.5
 
@@ -168,6 +170,7 @@ def detect_stars(image: Image) -> StarList:
     if sky is None:
         return StarList.empty(*data.shape)
     data = data - sky.level_image()
+    np.maximum(data, np.float32(-_DARKEST * float(sky.noises.max())), out=data)
     if missing is not None:
         data[missing] = 0
     field = _Field(data, missing, sky)
@@ -246,9 +249,9 @@ class _Field:
         if not values.size:
             return 1.0
         low, middle, high = np.quantile(values, (0.15866, 0.5, 0.84134))
-        # Above the sky, stars are in it; below it, of some programs' frames, noise was cut off.
+        # Stars are above the sky, defects below it where a dark was wrong; some programs cut off all that is below.
         is_cut = float(np.subtract(*np.quantile(before, (0.5, 0.15866)))) < _LITTLE_BELOW
-        return float(high - middle if is_cut else middle - low) or 1.0
+        return float(high - middle if is_cut else min(high - middle, middle - low)) or 1.0
 
     def noise_in(self, radius: float, above: Mask) -> float:
         """Return how many times the noise of a pixel that of a sum in a radius is, whatever correlates neighbors."""
