@@ -61,6 +61,16 @@ def test_the_oldest_go_first_and_what_is_wanted_stays(tmp_path: Path) -> None:
     assert not older.exists()
 
 
+def test_what_killed_runs_left_goes_with_time(tmp_path: Path) -> None:
+    old, new = tmp_path / ".zsc-1.tmp", tmp_path / ".zsc-2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"part of a frame")
+    os.utime(old, (1e9, 1e9))
+    PrepareCache(tmp_path).shrink([])
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_too_much_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="need 3 MB; expected at most 2 MB, the cache limit"):
         PrepareCache(tmp_path, limit=2_000_000).check_room(3_000_000, [])

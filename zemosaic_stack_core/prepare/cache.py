@@ -24,12 +24,14 @@ from zemosaic_stack_core.prepare.canvas.levels import BOX
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
 from zemosaic_stack_core.prepare.records import PreparedFrame, PreparedGroup
 from zemosaic_stack_core.prepare.stars.detect import StarList
-from zemosaic_stack_core.system.atomic import atomic_output, flush_files
+from zemosaic_stack_core.system.atomic import atomic_output, flush_files, remove_leftovers
 from zemosaic_stack_core.system.file_stamps import InputHashes, hash_text, hashes_from_json, hashes_to_json
 from zemosaic_stack_core.system.quantities import size_text
 
 # Part of every signature: raise it where the same input gives other pixels than before.
 VERSION = 9
+# Seconds: nobody writes a frame for so long.
+_FORGOTTEN = 3600.0
 
 
 def signature(*parts: object) -> str:
@@ -109,7 +111,11 @@ class PrepareCache:
             )
 
     def shrink(self, keep: Iterable[Path]) -> None:
-        """Remove frames that are not in `keep`, oldest first, until the limit (or half of the free space) is kept."""
+        """Remove frames that are not in `keep`, oldest first, until the limit (or half of the free space) is kept.
+
+        And what killed runs left; another run may be at work here, on files that it has touched just now.
+        """
+        remove_leftovers(self.folder, older_than_s=_FORGOTTEN)
         kept = {path.resolve() for path in keep}
         frames = sorted(self.folder.glob("aligned-*.fits"), key=lambda path: path.stat().st_mtime_ns)
         total = sum(path.stat().st_size for path in frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -118,15 +119,26 @@ def _say_unflushed(folder: Path) -> None:
     _LOGGER.warning("%s: the file system can't flush; what is written may be lost where the power fails", folder)
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+def remove_leftovers(folder: str | os.PathLike[str], *, older_than_s: float = 0.0) -> list[Path]:
     """Remove the temporary files that killed runs left in a folder, and return their names.
 
-    Call it only where no other run writes into the folder.
+    Where another run may be writing into the folder, only those are to go that nobody has touched for so many seconds.
     """
     leftovers = sorted(Path(folder).glob(f"{_PREFIX}*{_SUFFIX}"))
+    if older_than_s:
+        now = time.time()
+        leftovers = [path for path in leftovers if now - _changed(path, now) > older_than_s]
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers
+
+
+def _changed(path: Path, now: float) -> float:
+    """Return when a file was changed; now, where it has gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return now
 
 
 def disk_is_full(error: BaseException) -> bool:
