@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zemosaic_stack_core.errors import FrameReadError, InvalidInputError
+from zemosaic_stack_core.errors import InvalidInputError
+from zemosaic_stack_core.frames.frame_lists import read_lines
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     Raise `FrameReadError` where it can't be read.
     """
     source = Path(path).expanduser()
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FrameReadError(f"{source}: {error.strerror}; expected a readable list of frames to leave out") from None
-    except UnicodeDecodeError:
-        raise FrameReadError(f"{source}: not UTF-8 text; expected one path or name a line") from None
-    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
-    return Exclusions(source, tuple((number, line) for number, line in lines if line and not line.startswith("#")))
+    return Exclusions(source, tuple(read_lines(source, "list of frames to leave out")))
 
 
 def without_excluded(paths: Sequence[Path], exclusions: Exclusions) -> tuple[list[Path], list[Path]]:

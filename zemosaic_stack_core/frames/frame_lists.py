@@ -179,14 +179,19 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _read_list(path: Path) -> list[Path]:
     """Return the paths in a list file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FrameReadError(f"{path}: {error.strerror}; expected a readable list of frames") from None
-    except UnicodeDecodeError:
-        raise FrameReadError(f"{path}: not UTF-8 text; expected one path a line") from None
-    lines = (line.strip() for line in text.splitlines())
-    paths = [path.parent / line for line in lines if line and not line.startswith("#")]
+    paths = [path.parent / line for _, line in read_lines(path, "list of frames")]
     if not paths:
         raise InvalidInputError(f"{path}: no paths in this list; expected one a line")
     return paths
+
+
+def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """Return number and text of the lines of a list; blank ones and ``#`` comments are ignored. Raise if unreadable."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FrameReadError(f"{path}: {error.strerror}; expected a readable {what}") from None
+    except UnicodeDecodeError:
+        raise FrameReadError(f"{path}: not UTF-8 text; expected one path a line") from None
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]
