@@ -129,6 +129,20 @@ def test_calibration_frames_in_a_folder_of_lights_are_said(
     assert f"{folder}: not used is biases, darks, flats in it; named, too, they calibrate the lights\n" in said
     assert main([*command[:2], str(folder / "darks"), *command[2:]]) == 0
     assert "not used is biases, flats in it" in capsys.readouterr().err
+    assert main([*command, "--darks", str(folder / "darks")]) == 0
+    assert "not used is biases, flats in it" in capsys.readouterr().err
+
+
+def test_calibration_frames_beside_a_folder_of_lights_are_said(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lights = sort_into(raw, tmp_path / "M31", NAMES[0]) / "lights"
+    command = ["stack", str(lights), "-o", str(tmp_path / "m.fits"), "--no-picture", "--dry-run"]
+    assert main(command) == 0
+    assert f"{lights}: not used is biases, darks, flats beside it; named, too, they" in capsys.readouterr().err
+    others = [f"--{kind}={lights.parent / kind}" for kind in ("biases", "darks", "flats")]
+    assert main([*command, *others]) == 0
+    assert "not used" not in capsys.readouterr().err
 
 
 def write_frames(folder: Path, count: int = 5) -> list[Path]:

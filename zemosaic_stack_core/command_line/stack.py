@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.command_line.arguments import (
     CARD,
+    PREPARE_PREFIX,
     CommandOptions,
     add_compute_arguments,
     add_exclude_argument,
@@ -40,7 +41,7 @@ from zemosaic_stack_core.command_line.outputs import (
 from zemosaic_stack_core.command_line.progress import open_display
 from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
 from zemosaic_stack_core.errors import InvalidInputError
-from zemosaic_stack_core.prepare.options import PrepareOptions
+from zemosaic_stack_core.prepare.options import NAMED_KINDS, PrepareOptions
 
 if TYPE_CHECKING:
     from zemosaic_stack_core.command_line.summary import Summary
@@ -227,13 +228,17 @@ def _find_frames(arguments: argparse.Namespace) -> tuple[list[Path], list[Path]]
 
 def _odd_frames(arguments: argparse.Namespace, paths: list[Path]) -> list[str]:
     """Return a line for what is allowed and seldom meant: a frame given twice, calibration frames that are not used."""
-    from zemosaic_stack_core.frames.frame_lists import calibration_beside, find_repeated
+    from zemosaic_stack_core.frames.frame_lists import calibration_beside, expand_frame_arguments, find_repeated
+    from zemosaic_stack_core.frames.known_folders import kind_of_folder
 
     lines = [f"{path}: given {count} times, so it counts {count} times" for path, count in find_repeated(paths).items()]
-    for folder in map(Path, arguments.frames):
-        unused = calibration_beside(folder, paths) if folder.is_dir() else []
-        if unused:
-            lines.append(f"{folder}: not used is {', '.join(unused)} in it; named, too, they calibrate the lights")
+    named = [name for kind in NAMED_KINDS for name in getattr(arguments, PREPARE_PREFIX + kind, ())]
+    used = [*paths, *(expand_frame_arguments(named) if named else ())]
+    for folder in (path for path in map(Path, arguments.frames) if path.is_dir()):
+        is_lights = kind_of_folder(folder.name) == "light"
+        where = "beside" if is_lights else "in"
+        if unused := calibration_beside(folder.absolute().parent if is_lights else folder, used):
+            lines.append(f"{folder}: not used is {', '.join(unused)} {where} it; named, too, they calibrate the lights")
     return lines
 
 

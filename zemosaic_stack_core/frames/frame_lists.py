@@ -151,9 +151,9 @@ def kind_folders(folder: Path) -> list[Path]:
 
 def calibration_beside(folder: Path, paths: Sequence[Path]) -> list[str]:
     """Return the folders of calibration frames in a folder, none of whose frames are among `paths`."""
-    used = {path.parent for path in paths}
+    used = {path.absolute().parent for path in paths}
     names = [part.name for part in folder.iterdir() if kind_of_folder(part.name) not in ("", "light") and part.is_dir()]
-    return sorted(name for name in names if folder / name not in used)
+    return sorted(name for name in names if folder.absolute() / name not in used)
 
 
 def frame_stem(name: str) -> str:
