@@ -14,6 +14,7 @@ from zemosaic_stack_core.frames.borders import zero_border_line
 from zemosaic_stack_core.frames.group import open_frames
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.master.replay import replay_master
+from zemosaic_stack_core.synthetic.raw_night import RawNight
 
 SHAPE = (60, 80)
 Y, X = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -114,3 +115,23 @@ def test_borders_in_files_of_any_kind(tmp_path: Path, kind: str, capsys: pytest.
         assert np.nanmin(fits.getdata(master)) > 650 > darkest
         assert fits.getheader(master)["ZSC_ZERO"]
         assert replay_master(master).is_same
+
+
+@pytest.mark.parametrize("pattern", [None, "RGGB"])
+def test_borders_of_frames_that_are_registered_again(
+    tmp_path: Path, pattern: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night = RawNight(n_frames=4, shape=(160, 200), n_stars=160, shift=3.0, turn=0.0, pattern=pattern)
+    paths = night.write(tmp_path / "night" / "tile")
+    for index, path in enumerate(paths):
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].data[:, : 6 + 4 * index] = 0
+    darkest = []
+    for options in ((), ("--zeros-missing",)):
+        command = ["stack", str(tmp_path / "night" / "tile"), "-o", str(tmp_path / "m.fits"), "--no-picture"]
+        assert main([*command, "--align", "stars", "--overwrite", "--workers", "1", *options]) == 0
+        assert ("borders of exact zeros" in capsys.readouterr().err) == (not options)
+        image = fits.getdata(tmp_path / "m.fits").reshape(-1, *fits.getdata(tmp_path / "m.fits").shape[-2:])[0]
+        columns = [np.median(column[np.isfinite(column)]) for column in image.T if np.isfinite(column).any()]
+        darkest.append(min(columns) / np.nanmedian(image))
+    assert darkest[0] < 0.7 < 0.9 < darkest[1]

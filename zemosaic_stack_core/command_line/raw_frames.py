@@ -107,6 +107,7 @@ def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
     return RawPolicy(
         options=PrepareOptions(**given),
         cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
+        zeros_missing=arguments.zeros_missing,
     )
 
 

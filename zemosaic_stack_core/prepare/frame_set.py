@@ -113,6 +113,7 @@ def inspect_frames(files: Sequence[FrameFile], options: PrepareOptions) -> Frame
     _check_filters(lights, options)
     if options.filter is not None:
         lights = [frame for frame in lights if is_same("filter", frame.facts.filter or "", options.filter)]
+    lights = [replace(frame, zeros_missing=options.zeros_missing) for frame in lights]
     return FrameSet(lights, [frame for frame in given if frame.kind != "light"])
 
 

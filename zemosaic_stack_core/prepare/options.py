@@ -70,6 +70,8 @@ class PrepareOptions:
         Least number of matched stars, at least 4.
     max_residual : float
         Largest root mean square distance of matched stars, pixels.
+    zeros_missing : bool
+        Samples of lights that are exactly zero are missing: borders of frames that another program moved.
     cache_limit : int, optional
         Most bytes that the aligned frames may take. Default: nine tenths of the free disk space.
     """
@@ -94,6 +96,7 @@ class PrepareOptions:
     max_fwhm: float | None = None
     min_stars: int = 6
     max_residual: float = 1.0
+    zeros_missing: bool = False
     cache_limit: int | None = None
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.errors import InvalidInputError, ZemosaicError
+from zemosaic_stack_core.frames.borders import zero_border_line
 from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.align import Placement, place_frames
@@ -150,6 +151,8 @@ class _Preparation:
         given = inspect_frames(given_files, options)
         frames = FrameSet(self.cache.sign(given.lights), self.cache.sign(given.calibration))
         self.report(frames.counts)
+        if not options.zeros_missing and (line := zero_border_line([one.source for one in frames.lights], self.files)):
+            self.report(line)
         lights, (rows, columns) = frames.lights, frames.shape
         signatures = [[frame.signature for frame in part] for part in (lights, frames.calibration)]
         key = signature("group", *signatures, options)
@@ -197,6 +200,7 @@ class _Preparation:
     def _stands_still(self, records: Sequence[PreparedFrame], placement: Placement) -> bool:
         """Return whether the frames lie on each other and nothing else was asked for."""
         wanted = replace(PrepareOptions(), keep_best=self.options.keep_best, max_fwhm=self.options.max_fwhm)
+        wanted = replace(wanted, zeros_missing=self.options.zeros_missing)
         if replace(self.options, cache_limit=None, reference=None) != wanted or len(records) < 2:
             return False
         used = [place.transform for place, r in zip(placement.places, records, strict=True) if not r.dropped]

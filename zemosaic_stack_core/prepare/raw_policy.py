@@ -28,10 +28,13 @@ class RawPolicy:
         are aligned.
     cache_folder : Path, optional
         Where masters and aligned frames are kept; by default a folder beside the output.
+    zeros_missing : bool
+        As of `PrepareOptions`; of aligned frames, too, so that it says nothing of what they are.
     """
 
     options: PrepareOptions = field(default_factory=PrepareOptions)
     cache_folder: Path | None = None
+    zeros_missing: bool = False
 
     def by_headers(self, frames: Sequence[FrameFile]) -> Recognized:
         """Return whether frames are raw, as far as the options and their headers say it."""
@@ -60,9 +63,8 @@ class RawPolicy:
         from zemosaic_stack_core.prepare.pipeline import prepare_frames
 
         cache = self.cache_folder or folder
-        return prepare_frames(
-            frames, self.options, cache_folder=cache, progress=progress, report=report, workers=workers
-        )
+        options = replace(self.options, zeros_missing=self.zeros_missing)
+        return prepare_frames(frames, options, cache_folder=cache, progress=progress, report=report, workers=workers)
 
 
 def _with_line(found: Recognized) -> Recognized:

@@ -62,6 +62,8 @@ class RawFrame:
     source: FileFrame | None = None
     # SHA-256 of the file, hexadecimal; empty where it was not computed.
     digest: str = ""
+    # Samples of exactly zero are missing.
+    zeros_missing: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,12 +90,14 @@ class RawFrame:
         """Read the frame as float32, (row, column) or (row, column, channel); missing samples are NaN."""
         source = self.source or probe_frame(self.path)
         pixels = source.read_planes(0, source.rows, files).astype(np.float32, copy=False)
+        if self.zeros_missing:
+            pixels[pixels == 0] = np.nan
         return pixels[0] if source.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
     @property
     def signature(self) -> str:
         """What changes when the file's content does."""
-        return self.digest or os.fspath(self.path.resolve())
+        return (self.digest or os.fspath(self.path.resolve())) + " without zeros" * self.zeros_missing
 
 
 def inspect_frame(file: FrameFile) -> RawFrame:
