@@ -56,6 +56,7 @@ def map_in_processes(
             progress(len(answers), len(tasks))
 
     if count > 1:
+        _call_glibc("malloc_trim", 0)  # what is free here must not be copied to each of them
         try:
             with ProcessPoolExecutor(count, _context(), _start, (shared,)) as pool:
                 with warnings.catch_warnings():
@@ -93,9 +94,14 @@ def _start(shared: Any) -> None:
 
 def _keep_freed_memory() -> None:
     """Let this process keep freed arrays for the next frame; glibc would map each large one anew, page by page."""
+    for parameter, value in _MALLOC:
+        _call_glibc("mallopt", parameter, value)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
+    """Call a function of glibc's allocator; nothing on other C libraries."""
     if platform.libc_ver()[0] == "glibc":
-        for parameter, value in _MALLOC:
-            ctypes.CDLL(None).mallopt(parameter, value)
+        getattr(ctypes.CDLL(None), name)(*arguments)
 
 
 def _end_with_parent() -> None:
