@@ -132,7 +132,7 @@ def _resolve(name: str) -> object:
 def test_options_in_the_text_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     ours = {option for parser in _parsers(build_parser()) for option in parser._option_string_actions}
-    others = {"--nthreads", "--fmad"}  # dask's, NVIDIA's compiler's
+    others = {"--nthreads", "--fmad", "--data"}  # dask's, NVIDIA's compiler's, the benchmarks'
     named = set(re.findall(r"(?<=`)--[a-z][a-z0-9-]*", prose))
     assert named <= ours | others
 
