@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,8 @@ class Sky:
         """Return the level at each pixel: the trend, and a cubic spline through what the boxes' middles have above."""
         rest = self.levels - _trend_at(self.trend, *(_middles(*side) / side[0] for side in self._sides))
         down, across = (_Spline.through(*side, 3) for side in self._sides)
-        return _surface(down.with_trend(), across.with_trend(), _beside(down.values_of(rest, across), self.trend))
+        trend = np.einsum("ij,jk,lk->il", down.powers(), self.trend, across.powers())
+        return _surface(down, across, down.values_of(rest, across) + trend)
 
     def noise_image(self, times: float) -> Image:
         """Return so many times the noise at each pixel, straight between the boxes' middles."""
@@ -303,11 +304,14 @@ class _Spline:
             matrix = np.vstack([matrix, _second_derivatives(count)])
         return cls(np.stack(places, axis=1), np.stack(weights, axis=1).astype(np.float32), matrix)
 
-    def with_trend(self) -> _Spline:
-        """Return this with the powers of the place as further terms: the last values are their coefficients."""
-        powers = _powers(np.arange(len(self.places)) / len(self.places)).astype(np.float32)
-        last = np.broadcast_to(len(self.matrix) + np.arange(powers.shape[1]), powers.shape)
-        return replace(self, places=np.hstack([self.places, last]), weights=np.hstack([self.weights, powers]))
+    def powers(self) -> Values:
+        """Return the values that the powers 0 to 2 of the place have: those of a parabola's pieces make it exactly."""
+        length, count = len(self.places), self.matrix.shape[1]
+        found = _powers(_middles(length, count) / length)
+        if len(self.matrix) == count:
+            return found
+        bends = np.broadcast_to([0.0, 0.0, 2 * (2 / count) ** 2], found.shape)
+        return np.vstack([found, bends])
 
     def values_of(self, boxes: Values, across: _Spline) -> Values:
         """Return the values that boxes mean, down by this and across by another spline."""
@@ -340,10 +344,3 @@ def _surface(down: _Spline, across: _Spline, values: Values) -> Image:
     other bits with another number of them.
     """
     return down.spread(np.ascontiguousarray(across.spread(values.T.astype(np.float32)).T))
-
-
-def _beside(first: Values, second: Values) -> Values:
-    """Return a matrix with one matrix at its top left and another at its bottom right."""
-    both = np.zeros((len(first) + len(second), first.shape[1] + second.shape[1]))
-    both[: len(first), : first.shape[1]], both[len(first) :, first.shape[1] :] = first, second
-    return both
