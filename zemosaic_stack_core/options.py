@@ -23,6 +23,9 @@ REJECTIONS = (
     "noise_clip",
     "gesd",
 )
+# Those that are repeated until nothing more is rejected, and those with bounds in units of a spread.
+REPEATED_RULES = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
+KAPPA_RULES = (*REPEATED_RULES, "winsorized_quantile")
 CENTERS = ("median", "mean")
 COMBINATIONS = ("mean", "median", "min", "max", "sum")
 # Those in which samples can have weights.

@@ -15,9 +15,11 @@ from zemosaic_stack_core.options import (
     CENTERS,
     COMBINATIONS,
     ERRORS,
+    KAPPA_RULES,
     MAPS,
     NORMALIZATIONS,
     REJECTIONS,
+    REPEATED_RULES,
     UNBOUNDED,
     UNNORMALIZABLE_ACTIONS,
     WEIGHTINGS,
@@ -61,16 +63,12 @@ _AUTO = {
     "rejection": ("auto, by the number of frames", "winsorized_sigma_clip"),
     "normalization": ("auto, by the levels that are measured", "additive"),
 }
-_KAPPA_RULES = (
-    *("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip", "noise_clip"),
-)
-_REPEATED_RULES = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
 _NOISE_MODEL = (("rejection", ("noise_clip",)), ("errors", ("detector",)))
 # An option does something only where one of these others has one of these values; none listed: any but its default.
 _ACTS_WITH: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "kappa_low": (("rejection", _KAPPA_RULES),),
-    "kappa_high": (("rejection", _KAPPA_RULES),),
-    "max_iterations": (("rejection", _REPEATED_RULES),),
+    "kappa_low": (("rejection", KAPPA_RULES),),
+    "kappa_high": (("rejection", KAPPA_RULES),),
+    "max_iterations": (("rejection", REPEATED_RULES),),
     "center": (("rejection", ("kappa_sigma",)),),
     "p_low": (("rejection", ("percentile_clip",)),),
     "p_high": (("rejection", ("percentile_clip",)),),

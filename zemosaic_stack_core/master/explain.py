@@ -22,7 +22,7 @@ from zemosaic_stack_core.frames.chunk import Chunk
 from zemosaic_stack_core.frames.group import FrameGroup, group_frames
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.master.replay import OpenMaster, open_master
-from zemosaic_stack_core.options import MAPS, StackOptions
+from zemosaic_stack_core.options import MAPS, REPEATED_RULES, StackOptions
 from zemosaic_stack_core.stacking.clusters import RejectedFlags, growth_reach
 from zemosaic_stack_core.stacking.compute import FrameCounts, compute_chunks
 from zemosaic_stack_core.stacking.job import StackJob
@@ -30,9 +30,6 @@ from zemosaic_stack_core.stacking.result_planes import ResultPlanes
 
 KEPT, LOW, HIGH, MISSING = "kept", "rejected low", "rejected high", "missing"
 Fate = str
-
-# Rules that `max_iterations` ends.
-_REPEATED = ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "linear_fit_clip", "noise_clip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +154,7 @@ def _explain_channels(opened: OpenMaster, pixel: Chunk) -> list[PixelChannel]:
         final = _stack_pixel(job, reader, pixel)
         by_rule = replace(job, options=replace(job.options, grow_radius=0.0))
         counts_of_iterations: list[int | None] = [job.options.max_iterations]
-        if job.options.rejection in _REPEATED:
+        if job.options.rejection in REPEATED_RULES:
             # Every iteration but the last rejects a sample.
             most = len(group.sources) if job.options.max_iterations is None else job.options.max_iterations
             counts_of_iterations = list(range(1, min(most, len(group.sources)) + 1))

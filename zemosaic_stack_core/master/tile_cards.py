@@ -6,14 +6,11 @@ import warnings
 from typing import TYPE_CHECKING
 
 from zemosaic_stack_core.master.tile import TileFacts
+from zemosaic_stack_core.options import KAPPA_RULES
 from zemosaic_stack_core.stacking.result import StackResult
 
 if TYPE_CHECKING:
     from astropy.io import fits
-
-_KAPPA_RULES = frozenset(
-    ("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip", "noise_clip")
-)
 
 
 def add_tile(header: fits.Header, result: StackResult, tile: TileFacts) -> None:
@@ -30,7 +27,7 @@ def add_tile(header: fits.Header, result: StackResult, tile: TileFacts) -> None:
         header["ZMT_NORM"] = (options.normalization, "normalization")
         header["ZMT_WGHT"] = (options.weighting, "weighting")
         header["ZMT_REJ"] = (options.rejection, "rejection")
-        if options.rejection in _KAPPA_RULES:
+        if options.rejection in KAPPA_RULES:
             for card, kappa, comment in (
                 ("ZMT_KAPLO", options.kappa_low, "kappa low"),
                 ("ZMT_KAPHI", options.kappa_high, "kappa high"),

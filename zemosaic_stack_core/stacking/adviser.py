@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zemosaic_stack_core.backends import plain_numpy_backend
-from zemosaic_stack_core.options import StackOptions
+from zemosaic_stack_core.options import KAPPA_RULES, StackOptions
 from zemosaic_stack_core.stacking.run import stack
 from zemosaic_stack_core.system.quantities import count_text, percent_text
 
@@ -158,9 +158,6 @@ _RULE_FIELDS = (
     *("rejection", "kappa_low", "kappa_high", "max_iterations", "center", "p_low", "p_high", "n_low", "n_high"),
     *("winsor_limits", "gain", "read_noise", "sensitivity", "outlier_fraction", "alpha"),
 )
-_KAPPA_RULES = (
-    *("kappa_sigma", "mad_clip", "winsorized_sigma_clip", "winsorized_quantile", "linear_fit_clip", "noise_clip"),
-)
 
 
 def rule_text(options: StackOptions) -> str:
@@ -170,7 +167,7 @@ def rule_text(options: StackOptions) -> str:
         "minmax": f" {options.n_low}/{options.n_high}",
         "gesd": f" (alpha {options.alpha:g}, at most {options.outlier_fraction:.0%} outliers)",
     }
-    if options.rejection in _KAPPA_RULES:
+    if options.rejection in KAPPA_RULES:
         numbers[options.rejection] = f" {_bound(options.kappa_low)}/{_bound(options.kappa_high)}"
     rule = "no rejection" if options.rejection == "none" else options.rejection + numbers.get(options.rejection, "")
     if options.grow_radius == 0.0:
