@@ -1,4 +1,4 @@
-"""The false-alarm table: forty synthetic nights; what should register does, what should be refused is.
+"""The false-alarm table: 54 synthetic nights; what should register does, what should be refused is.
 
 ::
 
@@ -189,6 +189,10 @@ CASES = (
     _case("hot pixels only", n_stars=0, hot_fraction=0.005, refused="stars"),
     _case("clouds only, gradients", n_stars=0, gradient=300.0, refused="stars"),
     _case("landscape, the sky turns", landscape=150, turn=14.0, n_stars=150, refused="stay at their places"),
+    _case("landscape, few stars", landscape=60, turn=14.0, n_stars=45, refused="stay at their places"),
+    _case("landscape, bayer", bayer="GRBG", landscape=100, turn=9.0, n_stars=100, refused="stay at their places"),
+    _case("a few fixed objects, the sky turns", landscape=12, turn=14.0, n_stars=200),
+    _case("a few fixed objects, the sky drifts", landscape=12, drift=(1.5, 0.4), n_stars=150),
     _case("every frame elsewhere", fields=tuple(range(8)), refused="field"),
 )
 
