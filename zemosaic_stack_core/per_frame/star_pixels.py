@@ -44,14 +44,16 @@ _LINE_POINTS = 4
 
 def smooth(image: Image, step: int = 1) -> Image:
     """Return an image weighted 1-2-1 along rows and columns, mirrored at its border; `step` pixels between weights."""
-    padded = np.pad(image, step, mode="reflect")
+    rows = len(image)
     smoothed = np.empty_like(image)
     sixteenth = np.float32(1 / 16)
-    for start in range(0, len(image), _BAND_ROWS):
-        band = padded[start : start + _BAND_ROWS + 2 * step]
+    for start in range(0, rows, _BAND_ROWS):
+        number = np.abs(np.arange(start - step, min(start + _BAND_ROWS, rows) + step))
+        band = image[np.where(number < rows, number, 2 * (rows - 1) - number)]
         down = band[step:-step] + band[step:-step]
         down += band[: -2 * step]
         down += band[2 * step :]
+        down = np.pad(down, ((0, 0), (step, step)), mode="reflect")
         across = down[:, step:-step] + down[:, step:-step]
         across += down[:, : -2 * step]
         across += down[:, 2 * step :]

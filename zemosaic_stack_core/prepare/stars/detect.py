@@ -169,7 +169,8 @@ def detect_stars(image: Image) -> StarList:
     sky = measure_sky(data, missing) if min(data.shape) >= _LEAST_SIDE else None
     if sky is None:
         return StarList.empty(*data.shape)
-    data = data - sky.level_image()
+    level = sky.level_image()
+    data = np.subtract(data, level, out=level)
     np.maximum(data, np.float32(-_DARKEST * float(sky.noises.max())), out=data)
     if missing is not None:
         data[missing] = 0
