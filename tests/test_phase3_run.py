@@ -221,6 +221,20 @@ def test_quiet_says_only_errors_and_the_log_file_gets_all(tmp_path: Path, capsys
     assert logging.getLogger("zemosaic_stack_core").handlers == []
 
 
+def test_fewest_samples_and_empty_pixels_are_counted(tmp_path: Path) -> None:
+    frames = [np.full((24, 32, 3), 100.0, np.float32) for _ in range(4)]
+    frames[0][:, :8] = np.nan
+    for index, frame in enumerate(frames):
+        frame[0, -2:, 1] = np.nan  # of one channel
+        write_frame(tmp_path / "night" / "tile_1" / f"light_{index}.fits", frame)
+        write_frame(tmp_path / "night" / "tile_2" / f"light_{index}.fits", frame[1:])
+    assert run(tmp_path / "night", tmp_path / "out", "--align", "none", "--rejection", "none") == 0
+    one, two = report_of(tmp_path / "out")["tiles"]
+    assert (one["coverage_min"], one["coverage_max"]) == (0, 4)
+    assert one["empty_pixels"] == pytest.approx(100 * 2 / (24 * 32))
+    assert (two["coverage_min"], two["coverage_max"], two["empty_pixels"]) == (3, 4, 0.0)
+
+
 def test_a_run_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = write_night(tmp_path / "night", tiles=2)
     (plan / "tile_2" / "light_3.fits").write_bytes(b"no image")

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zemosaic_stack_core.command_line.outputs import Outputs
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.stacking.adviser import Advice, rule_text
-from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult
+from zemosaic_stack_core.stacking.result import FrameRecord, RunFacts, StackResult, count_empty
 from zemosaic_stack_core.system.quantities import count_text, percent_of, percent_text, size_text, time_text
 
 
@@ -83,7 +81,7 @@ def summarize(
         rejected_low_percent=percent_of(low, given - missing),
         rejected_high_percent=percent_of(high, given - missing),
         missing_percent=percent_of(missing, given),
-        empty_pixels=int(np.count_nonzero(~np.isfinite(result.image))),
+        empty_pixels=count_empty(result.image),
         reference=result.reference,
         options=result.options,
         chosen=chosen,

@@ -23,7 +23,7 @@ from zemosaic_stack_core.per_frame.star_width import count_and_width
 from zemosaic_stack_core.phase3.previews import PicturePlan, frame_picture
 from zemosaic_stack_core.phase3.run_plan import TileSpec
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame, FrameQuality, FrameUse, TileOutcome, TileRecord
-from zemosaic_stack_core.stacking.result import FrameRecord, StackResult
+from zemosaic_stack_core.stacking.result import FrameRecord, StackResult, count_empty
 from zemosaic_stack_core.system.memory import usable_cores
 from zemosaic_stack_core.system.quantities import percent_of
 
@@ -127,9 +127,9 @@ def stack_record(
         frames_used=len(result.frames),
         rejected_low=percent_of(sum(sum(frame.rejected_low) for frame in result.frames), present),
         rejected_high=percent_of(sum(sum(frame.rejected_high) for frame in result.frames), present),
-        coverage_min=0 if coverage is None else int(coverage.min(initial=0)),
-        coverage_max=0 if coverage is None else int(coverage.max(initial=0)),
-        empty_pixels=percent_of(int(np.count_nonzero(~np.isfinite(result.image))), pixels * result.channels),
+        coverage_min=0 if coverage is None else int(coverage.min()),
+        coverage_max=0 if coverage is None else int(coverage.max()),
+        empty_pixels=percent_of(count_empty(result.image), pixels),
         worst_frames=_worst(frames),
         frames=frames,
         backend=result.backend,

@@ -290,6 +290,12 @@ def without_maps(result: StackResult, names: Collection[str]) -> StackResult:
     return replace(result, **dict.fromkeys(names))  # type: ignore[arg-type]
 
 
+def count_empty(image: npt.NDArray[np.float32]) -> int:
+    """Return the number of pixels of an image that have no value, be it in one channel."""
+    has_value = np.isfinite(image)
+    return int(np.count_nonzero(~(has_value if image.ndim == 2 else has_value.all(axis=2))))
+
+
 def find_invalid(result: StackResult, shape: tuple[int, ...], n_frames: int) -> str:
     """Return what can't be right about a result with its coverage, empty where nothing is found.
 
