@@ -411,3 +411,9 @@ def test_it_is_right_or_refused(row, tmp_path):
         expected = np.count_nonzero(MASKS) if row.comes is MASKED else 0
         assert sum(frame.missing[0] for frame in result.frames) == expected
         assert result.image.shape == row.comes.shape
+
+
+def test_a_generator_has_masks_too():
+    expected = stack(FRAMES, masks=MASKS, options=OPTIONS)
+    found = stack((frame for frame in FRAMES), masks=MASKS, options=OPTIONS)
+    np.testing.assert_array_equal(found.image, expected.image)

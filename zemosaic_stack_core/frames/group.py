@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,8 @@ def open_frames(
         frames = _named(os.fspath(frames))
     if not isinstance(frames, Iterable):
         raise InvalidInputError(f"frames is one {type(frames).__name__}; expected a sequence of frames")
+    if not isinstance(frames, Sized):
+        frames = list(frames)
     if masks is not None and len(masks) != len(frames):
         raise InvalidInputError(f"{len(masks)} masks for {len(frames)} frames; expected one (or None) per frame")
     if given.dq_bits is not None and not given.mask_extension:
