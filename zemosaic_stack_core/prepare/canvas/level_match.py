@@ -18,6 +18,7 @@ from zemosaic_stack_core.prepare.canvas.levels import BOX, Level, box_centers
 _Boxes = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
 
+# Fits, each without the boxes that the one before has found to be off.
 _ROUNDS = 6
 # Robust standard deviations that a box may lie off the fit.
 _CLIP = 3.0
@@ -41,6 +42,7 @@ _SMOOTH, _REACH = 3.0, 8
 _POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 # Square boxes that neighbors spread at least; their least number, each by how near it is.
 _LEVEL, _NEAR = 0.1, 0.05
+# Times that boxes with stars are looked for; smoothings that bring a surface to what it should be, each from what is left.
 _CLIPS, _PASSES = 2, 10
 # Times the power that chance has.
 _BY_CHANCE = 1.25
@@ -221,7 +223,7 @@ class _Problem:
         good, spread = self.there, 0.0
         for _ in range(_ROUNDS):
             fit[:, :1] = self._least_squares(good, fit[:, :1], 0.0)
-            before, (good, spread) = good, self._clipped(fit, good)
+            before, (good, spread) = good, self._agreeing(fit, good)
             if np.array_equal(before, good):
                 break
         if with_slopes:
@@ -229,7 +231,7 @@ class _Problem:
             left, damping = max(spread, np.finfo(np.float64).tiny), _TOGETHER / _SLOPE**2
             for _ in range(_ROUNDS):
                 fit = self._least_squares(good, fit, damping)
-                good, spread = self._clipped(fit, good)
+                good, spread = self._agreeing(fit, good)
                 damping = _TOGETHER * min(1.0, spread / left) ** 2 / _SLOPE**2
         apart = np.where(good, self.values + fit @ self.design.T, np.nan)[:, good.sum(axis=0) > 1]
         return fit, float(np.median(np.nanstd(apart, axis=0))) if apart.size else 0.0
@@ -254,7 +256,7 @@ class _Problem:
         found, _ = cg(operator, -off_mean(self.values).reshape(-1), x0=start.reshape(-1), rtol=_EXACT)
         return np.asarray(found.reshape(start.shape))
 
-    def _clipped(self, fit: _Boxes, good: _Mask) -> tuple[_Mask, float]:
+    def _agreeing(self, fit: _Boxes, good: _Mask) -> tuple[_Mask, float]:
         """Return the boxes that agree with the others' good ones, and the spread of those."""
         return _clipped(_rest(self.values + fit @ self.design.T, good), self.there)
 
