@@ -42,7 +42,7 @@ _SMOOTH, _REACH = 3.0, 8
 _POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 # Square boxes that neighbors spread at least; their least number, each by how near it is.
 _LEVEL, _NEAR = 0.1, 0.05
-# Times that boxes with stars are looked for; smoothings that bring a surface to what it should be, each from what is left.
+# Times that boxes with stars are looked for; smoothings of a surface, each of what those before have left.
 _CLIPS, _PASSES = 2, 10
 # Times the power that chance has.
 _BY_CHANCE = 1.25
