@@ -476,6 +476,11 @@ def test_an_output_that_exists_is_found_before_any_work(files, tmp_path):
     np.testing.assert_array_equal(found.data, combine(files, dtype="float32").data)
 
 
+def test_a_folder_that_is_not_there_is_said_before_any_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*none; expected one to write in"):
+        combine([tmp_path / "gone.fits"], tmp_path / "none" / "m.fits", unit="adu")
+
+
 def test_another_unit_is_refused(files):
     with fits.open(files[2], mode="update") as hdus:
         hdus[0].header["BUNIT"] = "electron"

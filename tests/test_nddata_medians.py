@@ -140,3 +140,9 @@ def test_on_disk_takes_no_more_than_a_few_frames(tmp_path):
 def test_one_clear_line(shape, in_memory, frame, index, error, said, tmp_path):
     with pytest.raises(error, match=said):
         MedianComputer(shape, in_memory, tempdir=tmp_path).append(frame, index)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (0, 4, 5), (2, 0, 5)])
+def test_what_is_no_cube_is_refused(shape):
+    with pytest.raises(InvalidInputError, match=r"cube has the shape .*; expected frames, rows and columns"):
+        nanmedian3D(np.zeros(shape))

@@ -101,8 +101,8 @@ def combine(
         There are no frames, or an argument does not fit.
     TypeError
         The frames have different shapes or units.
-    FileExistsError
-        The output exists and `overwrite_output` is false.
+    FileExistsError, FileNotFoundError
+        The output exists and `overwrite_output` is false, or its folder doesn't exist.
     """
     images = _listed(img_list)
     if method not in METHODS:
@@ -110,6 +110,8 @@ def combine(
     if output_file is not None and not overwrite_output and Path(output_file).exists():
         name = os.fspath(output_file)
         raise FileExistsError(f"File {name} already exists; expected another name or overwrite_output=True")
+    if output_file is not None and not (folder := Path(output_file).absolute().parent).is_dir():
+        raise FileNotFoundError(f"{os.fspath(output_file)}: there is no folder {folder}; expected one to write in")
     clips: dict[str, dict[str, Any]] = {}
     if clip_extrema:
         clips["clip_extrema"] = {"nlow": nlow, "nhigh": nhigh}

@@ -37,11 +37,19 @@ def nanmedian3D(cube: Any, overwrite_input: bool = True) -> Any:  # noqa: N802, 
     array of shape (row, column)
         Of the cube's library and type; NaN where no sample is left.
 
+    Raises
+    ------
+    InvalidInputError
+        It is no cube, or there is nothing in it.
+
     Notes
     -----
     Medians are those of the samples as float32. A warning tells where that loses the noise of wider numbers.
     """
-    frames = [cube[index, ...] for index in range(shape_of(cube)[0])]
+    shape = shape_of(cube)
+    if len(shape) != 3 or not all(shape):
+        raise InvalidInputError(f"cube has the shape {shape}; expected frames, rows and columns, none 0")
+    frames = [cube[index, ...] for index in range(shape[0])]
     image = stack(frames, options=_MEDIAN, maps=(), memory_limit=_buffer(frames[0])).image
     return Namespace.of(cube).give(image, cube.dtype)
 
