@@ -56,7 +56,7 @@ MISTAKES = (
     Mistake(f"stack frames {OUT} --reference best", "'best'", "index of a frame"),
     Mistake(f"stack frames {OUT} --reference 6 --normalization additive", "6", "expected"),
     Mistake(f"stack frames {OUT} --winsor-limits 0.6 0.6", "(0.6, 0.6)", "expected a sum below 1"),
-    Mistake(f"stack frames {OUT} --reject-above -99999", "no pixel has a value", "with some that count"),
+    Mistake(f"stack frames {OUT} --reject-above -1e5", "no pixel has a value", "with some that count"),
     Mistake(f"stack frames {OUT} --winsor-limits 0.1", "--winsor-limits", "expected 2 arguments"),
     Mistake(f"stack frames {OUT} --keep-best 120%", "'120%'", "expected 1% to 100%"),
     Mistake(f"stack frames {OUT} --max-fwhm 0", "--max-fwhm is 0", "expected 0.1 to 1000"),

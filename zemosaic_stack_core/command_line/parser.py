@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from zemosaic_stack_core.errors import ZemosaicError
 
 _MOST_SUGGESTIONS = 3
-
+# A number, and no option; to argparse before Python 3.14 -1e5 is one.
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 # Columns of help, however wide the terminal is: longer lines are hard to read.
 _COLUMNS = 80
@@ -44,6 +45,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**{"formatter_class": _HelpFormatter, "allow_abbrev": False, **how})
+        self._negative_number_matcher = _NEGATIVE
 
     def parse_known_args(  # type: ignore[override]  # argparse declares overloads that are of no use here
         self, args: Sequence[str] | None = None, namespace: Any = None
