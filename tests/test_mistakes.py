@@ -76,6 +76,8 @@ MISTAKES = (
     Mistake(f"stack frames {OUT} --grow-radius 2 --rejection none", "--grow-radius", "expected a rule of rejection"),
     Mistake(f"stack frames {OUT} --no-picture --full-size", "--full-size", "expected one or the other"),
     Mistake(f"stack frames {OUT} --no-picture --stretch none", "--stretch", "expected --tiff, or no --stretch"),
+    Mistake(f"stack frames {OUT} --scale-darks", "--scale-darks does nothing without darks", "or named"),
+    Mistake(f"stack frames {OUT} --trust-calibration", "--trust-calibration", "expected some among the frames"),
     Mistake(f"stack frames {OUT} --cache kept", "--cache does nothing", "expected raw ones"),
     Mistake(f"stack frames {OUT} --cache kept --align none", "--align none", "expected raw frames, or no --cache"),
     Mistake("run night -o tiles --cache kept --align none", "--align none", "expected raw frames, or no --cache"),

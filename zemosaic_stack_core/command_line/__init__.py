@@ -28,7 +28,7 @@ __all__ = ["COMMANDS", "ExitCode", "build_parser", "main"]
 COMMANDS = ("stack", "run", "demo", "explain", "replay", "doctor", "plug-in")
 
 PROGRAM = "zemosaic-worker"
-_DESCRIPTION = "Combine aligned astronomical frames into master images, the same bits on CPU and GPU."
+_DESCRIPTION = "Combine astronomical frames, aligned or raw, into master images, the same bits on CPU and GPU."
 _EPILOG = "zemosaic-worker COMMAND --help tells all about a command. Start with: zemosaic-worker demo demo_out"
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zemosaic_stack_core.command_line.arguments import PREPARE_PREFIX, field_descriptions, flag_of, number, parse_size
+from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.options import (
     ALIGNMENTS,
     BAYER_PATTERNS,
@@ -22,6 +24,7 @@ from zemosaic_stack_core.prepare.options import (
 )
 
 if TYPE_CHECKING:
+    from zemosaic_stack_core.frames.heads import FrameFile
     from zemosaic_stack_core.prepare.raw_policy import RawPolicy
 
 
@@ -109,6 +112,22 @@ def raw_policy(arguments: argparse.Namespace) -> RawPolicy:
         cache_folder=None if arguments.cache_folder is None else Path(arguments.cache_folder),
         zeros_missing=arguments.zeros_missing,
     )
+
+
+def refuse_idle_calibration(options: PrepareOptions, frames: Sequence[FrameFile]) -> None:
+    """Raise where an option about calibration frames was given, and there are none that it could act on."""
+    from zemosaic_stack_core.prepare.frame_set import inspect_frames
+
+    needed = {"scale_darks": ("dark",), "trust_calibration": ("dark", "flat", "bias")}
+    given = [name for name in needed if getattr(options, name)]
+    found = inspect_frames(frames, options) if given else None
+    for name in given:
+        if found is not None and not any(map(found.of_kind, needed[name])):
+            what = "darks" if name == "scale_darks" else "calibration frames"
+            raise InvalidInputError(
+                f"{flag_of(name)} does nothing without {what}; expected some among the frames or named, "
+                f"or no {flag_of(name)}"
+            )
 
 
 def _percent(text: str) -> float:

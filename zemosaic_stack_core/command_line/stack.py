@@ -39,7 +39,7 @@ from zemosaic_stack_core.command_line.outputs import (
     write_pictures,
 )
 from zemosaic_stack_core.command_line.progress import open_display
-from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy
+from zemosaic_stack_core.command_line.raw_frames import add_prepare_arguments, raw_policy, refuse_idle_calibration
 from zemosaic_stack_core.errors import InvalidInputError
 from zemosaic_stack_core.prepare.options import NAMED_KINDS, PrepareOptions
 
@@ -292,6 +292,8 @@ def _are_raw(arguments: argparse.Namespace, policy: RawPolicy, heads: Sequence[F
                 f"--{flag.replace('_', '-')} with raw frames; expected aligned ones (--align none says that they are), "
                 f"not {policy.options.align}"
             )
+    if found.is_raw:
+        refuse_idle_calibration(policy.options, heads)
     return found.is_raw
 
 
