@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import multiprocessing.context
 import os
@@ -86,6 +87,7 @@ def _start(shared: Any) -> None:
     """Begin a worker process: keep what its calls share, and let the parent alone answer Ctrl-C."""
     global _shared
     _shared = shared
+    gc.freeze()  # a collection that looked at what this process inherited would have it copied
     _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
