@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from astropy.io import fits
+from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from zemosaic_stack_core import stack
 from zemosaic_stack_core.command_line import main
@@ -141,6 +143,15 @@ def test_a_camera_says_its_pattern_its_time_and_its_date(tmp_path: Path, rows: i
     assert frame.exposure == 30.0
     assert frame.date == "2026-03-01T22:15:00"
     assert (frame.rows, frame.columns, frame.kind) == (rows, 48, "light")
+
+
+def test_an_exposure_that_a_camera_does_not_know(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x8769] = {**exif.get_ifd(0x8769), 0x829A: IFDRational(0, 0), 0x9003: "0000:00:00 00:00:00"}
+    Image.fromarray(samples_of((20, 30), "u1")).save(tmp_path / "a.tif", exif=exif)
+    assert probe_frame(tmp_path / "a.tif").rows == 20
+    facts = read_head(tmp_path / "a.tif").observing
+    assert (facts.exposure, facts.start) == (None, None)
 
 
 def test_a_tiff_of_several_exposures_is_no_frame(tmp_path: Path) -> None:

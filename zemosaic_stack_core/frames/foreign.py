@@ -235,7 +235,7 @@ def _tiff_cards(library: Any, path: Path) -> Cards:
         cards = _axes(shape, page.dtype)
         exif = page.tags["ExifTag"].value if "ExifTag" in page.tags else {}
         time, date = exif.get("ExposureTime"), exif.get("DateTimeOriginal") or page.tags.valueof("DateTime")
-        if time:
+        if time and time[1]:
             cards["EXPTIME"] = time[0] / time[1]
         if date:
             cards["DATE-OBS"] = str(date).strip("\0").replace(":", "-", 2).replace(" ", "T")
