@@ -17,3 +17,10 @@ def median_of(values: npt.NDArray[np.floating[Any]]) -> float:
     half = values.size // 2
     ordered = np.partition(values, half, axis=None)
     return float(ordered[half] if values.size % 2 else (ordered[:half].max() + ordered[half]) / 2)
+
+
+def median_of_present(values: npt.NDArray[np.floating[Any]]) -> float:
+    """Return the median of the values that are not NaN; NaN where there are none."""
+    missing = np.isnan(values)
+    present = values[~missing] if missing.any() else values
+    return median_of(present) if present.size else float("nan")

@@ -17,6 +17,7 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.options import StackOptions
 from zemosaic_stack_core.prepare.cache import save_array
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame
+from zemosaic_stack_core.prepare.medians import median_of_present
 from zemosaic_stack_core.prepare.options import PrepareOptions
 from zemosaic_stack_core.prepare.sensor.belonging import (
     Fit,
@@ -276,7 +277,7 @@ def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | 
             said = said or _saturated(pixels)
             if pedestal is not None:
                 pixels = pixels - _load(pedestal)
-            level = float(np.nanmedian(pixels))
+            level = median_of_present(pixels)
             if not level > 0:
                 raise InvalidInputError(f"{flat.name}: median {level:g} after bias or dark; expected light in a flat")
             leveled.append(Path(scratch, f"{index}.npy"))
@@ -286,9 +287,9 @@ def _combine_flats(group: Group, folder: Path, masters: Masters, pattern: str | 
         for row in (0, 1):
             for column in (0, 1):
                 plane = image[row::2, column::2]
-                image[row::2, column::2] = plane / np.float32(np.nanmedian(plane))
+                image[row::2, column::2] = plane / np.float32(median_of_present(plane))
     else:
-        image = image / np.float32(np.nanmedian(image))
+        image = image / np.float32(median_of_present(image))
     save_array(target, image)
     return replace(group, path=target, said=said)
 
@@ -298,7 +299,7 @@ def level_lines(masters: Masters, light: RawFrame, files: FilePool) -> list[str]
     if not masters.groups:
         return []
     pixels = light.read_pixels(files)
-    lines, middle = [], float(np.nanmedian(pixels))
+    lines, middle = [], median_of_present(pixels)
     for group in (*masters.biases, *masters.darks):
         level = _load(Fit(group=group))
         if _is_unit(level) != _is_unit(pixels):
@@ -306,8 +307,9 @@ def level_lines(masters: Masters, light: RawFrame, files: FilePool) -> list[str]
                 f"{group.frames[0].name}: values up to {np.nanmax(level):.3g}, in {light.name} up to "
                 f"{np.nanmax(pixels):.3g}; expected one unit (0 to 1, or counts) in all frames"
             )
-        if masters.dark_for(light) and float(np.nanmedian(level)) > middle:
-            lines.append(f"{group.line}: brighter ({np.nanmedian(level):.5g}) than {light.path.name} ({middle:.5g})")
+        typical = median_of_present(level)
+        if masters.dark_for(light) and typical > middle:
+            lines.append(f"{group.line}: brighter ({typical:.5g}) than {light.path.name} ({middle:.5g})")
     return lines
 
 
