@@ -147,7 +147,9 @@ def test_a_camera_says_its_pattern_its_time_and_its_date(tmp_path: Path, rows: i
 
 def test_an_exposure_that_a_camera_does_not_know(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x8769] = {**exif.get_ifd(0x8769), 0x829A: IFDRational(0, 0), 0x9003: "0000:00:00 00:00:00"}
+    part = exif.get_ifd(0x8769)
+    part |= {0x829A: IFDRational(0, 0), 0x9003: "0000:00:00 00:00:00"}
+    exif[0x8769] = dict(part)
     Image.fromarray(samples_of((20, 30), "u1")).save(tmp_path / "a.tif", exif=exif)
     assert probe_frame(tmp_path / "a.tif").rows == 20
     facts = read_head(tmp_path / "a.tif").observing
