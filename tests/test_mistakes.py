@@ -195,6 +195,7 @@ def test_a_mistake_is_one_line(
     assert line.startswith("zemosaic-worker")
     assert not any(other.startswith("zemosaic-worker") for other in before_it)  # what was seen of the frames
     assert mistake.names in line
+    assert "Errno" not in line
     assert mistake.advice in line
     assert code == mistake.code
     assert sorted(things.rglob("*")) == before

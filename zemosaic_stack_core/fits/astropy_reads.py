@@ -59,7 +59,8 @@ def astropy_reads(name: str, expected: str) -> Iterator[None]:
         except ZemosaicError:
             raise
         except astropy_faults() as error:
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            reason = next(iter(said.splitlines()), "") or type(error).__name__
             if reason.startswith("No SIMPLE card"):  # the advice that follows is for programmers
                 reason = "not a FITS file"
             raise FrameReadError(f"{name}: {reason}; expected {expected}") from error
