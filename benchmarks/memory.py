@@ -44,7 +44,7 @@ def measure_memory(folder: Path, *, is_tiny: bool = False) -> list[MemoryRow]:
     if is_tiny:
         cases = [
             ("color, all maps", _TINY_COLOR, ["--maps", "all"]),
-            ("growth, variances, compressed", _TINY_ALL, [*_GROWTH, *_WITH_VARIANCES]),
+            ("growth, variances, compressed", _TINY_ALL, [*_GROWTH, *_WITH_VARIANCES, "--maps", "variance"]),
         ]
     else:
         cases = [(rule, _MONO, ["--rejection", rule, *_noise_of(rule)]) for rule in REJECTIONS]
