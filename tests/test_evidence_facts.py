@@ -77,6 +77,8 @@ DIFFERING = [
     ("HFD", [2.1, 2.2, 2.4, 2.0], None),
     ("SWCREATE", ["N.I.N.A."] * 4, "N.I.N.A."),
     ("OBJCTAZ", ["12 30 00", "12 31 00", "12 32 00", "12 33 00"], None),
+    ("HIERARCH ESO TEL FOCU", [1.0, 2.0, 3.0, 4.0], None),
+    ("HIERARCH ESO INS MODE", ["IMG"] * 4, "IMG"),
     # The grid is the reference's.
     ("CRVAL1", [10.0, 10.1, 10.2, 10.3], 10.0),
     ("RA", [10.0, 10.1, 10.2, 10.3], 10.0),

@@ -55,6 +55,8 @@ _OF_THE_GRID = _names(
     "WCSAXES WCSNAME RADESYS RADECSYS EQUINOX EPOCH LONPOLE LATPOLE PLTSOLVD RA DEC OBJCTRA OBJCTDEC BUNIT ROWORDER "
     "COMMENT HISTORY"
 )
+# Letters of a keyword that is no HIERARCH.
+_LONGEST_KEYWORD = 8
 # Letters of a list of names in a card.
 _LONGEST_LIST = 60
 # A keyword and a value, or text without a value; a line without these astropy takes for a keyword.
@@ -162,9 +164,21 @@ def _drop_differing(header: fits.Header, mine: Cards, frame: Any, result: _Stack
             if not head.headers:
                 continue
             its = head
+            _drop_hierarchical(header, head)
         for keyword in {keyword for keyword in header if keyword and not _is_of_the_grid(keyword)}:
             if keyword not in SHARED_CARDS and its.get(keyword) != mine.get(keyword):
                 header.remove(keyword, remove_all=True)
+
+
+def _drop_hierarchical(header: fits.Header, other: FileHead) -> None:
+    """Remove cards with keywords in several words, which only astropy reads, that another frame has otherwise."""
+    keywords = {keyword for keyword in header if " " in keyword or len(keyword) > _LONGEST_KEYWORD}
+    alike: set[str] = set()
+    with suppress(FrameReadError), astropy_reads(other.name, "a FITS header"):
+        its = _whole_header(other) if keywords else None
+        alike = {keyword for keyword in keywords if its is not None and its.get(keyword) == header[keyword]}
+    for keyword in keywords - alike:
+        header.remove(keyword, remove_all=True)
 
 
 def _is_of_the_grid(keyword: str) -> bool:
