@@ -54,6 +54,8 @@ def test_a_folder_of_raw_frames_becomes_a_master(raw: Path, tmp_path: Path, caps
     assert [frame["dropped"] for frame in summary["prepared"]["frames"]] == [""] * 5
     assert (tmp_path / "m.png").exists()
     assert len(list((tmp_path / "m.prepared").glob("aligned-light_*.fits"))) == 5
+    assert run("stack", raw, "-o", tmp_path / "n.fits", "--no-picture", "--cache", tmp_path / "m.prepared") == 0
+    assert f"  normalized (additive) to {raw / 'light_000'}" in capsys.readouterr().out
 
 
 def test_the_master_tells_what_was_measured(master: Path) -> None:

@@ -94,6 +94,8 @@ def test_what_is_asked_for_comes_first(tmp_path: Path) -> None:
         (PrepareOptions(), mosaic, True),
     ):
         assert RawPolicy(options=asked).by_headers([path]).is_raw is is_raw
+    found = RawPolicy(options=PrepareOptions(keep_best=0.5, reference="a.fits")).by_headers([aligned])
+    assert found.line == "raw frames: asked for by --reference-frame, --keep-best; the lights are registered first"
 
 
 def test_aligned_frames_cost_no_import(tmp_path: Path) -> None:

@@ -461,4 +461,5 @@ def _show_summary(arguments: argparse.Namespace, summary: Summary, prepared: Pre
         from zemosaic_stack_core.prepare.report import group_facts
 
         facts["prepared"] = group_facts(prepared)
-    answer_either(facts, () if arguments.quiet else describe_summary(summary), as_json=arguments.json)
+    names = [frame.name for frame in (summary.frames if prepared is None else prepared.kept)]
+    answer_either(facts, () if arguments.quiet else describe_summary(summary, names), as_json=arguments.json)

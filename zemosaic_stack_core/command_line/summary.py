@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def _summarize_frame(frame: FrameRecord, pixels: int) -> FrameSummary:
     )
 
 
-def describe_summary(summary: Summary) -> list[str]:
-    """Return a summary in a few lines for people."""
+def describe_summary(summary: Summary, names: Sequence[str]) -> list[str]:
+    """Return a summary in a few lines for people, who know the frames by these names."""
     options, facts = summary.options, summary.details
     where = f"{summary.backend}, {facts.workers} threads" if facts.workers > 1 else summary.backend
     shape = " x ".join(map(str, summary.shape))
@@ -119,8 +120,8 @@ def describe_summary(summary: Summary) -> list[str]:
         f"{percent_text(summary.missing_percent)} missing; {summary.empty_pixels} pixels without a value",
     ]
     if options.normalization != "none" and summary.reference is not None:
-        lines.append(f"  normalized ({options.normalization}) to {summary.frames[summary.reference].name}")
-    lines += [f"  {frame.name}: {frame.note}" for frame in summary.frames if frame.note]
+        lines.append(f"  normalized ({options.normalization}) to {names[summary.reference]}")
+    lines += [f"  {name}: {frame.note}" for name, frame in zip(names, summary.frames, strict=True) if frame.note]
     if facts.fallback_reason and facts.gpu_attempts:
         lines.append(f"  made on the CPU after the GPU failed: {facts.fallback_reason}")
     if summary.advice and not summary.problem:  # a problem was told before the work

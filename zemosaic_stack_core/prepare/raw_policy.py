@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,13 @@ class RawPolicy:
 
     def by_headers(self, frames: Sequence[FrameFile]) -> Recognized:
         """Return whether frames are raw, as far as the options and their headers say it."""
-        if self.options == PrepareOptions():
+        usual = PrepareOptions()
+        given = [one.name for one in fields(usual) if getattr(self.options, one.name) != getattr(usual, one.name)]
+        if not given:
             return _with_line(recognize(frames))
-        return _with_line(Recognized(self.options != PrepareOptions(align="none"), "asked for"))
+        flags = ["--reference-frame" if name == "reference" else f"--{name.replace('_', '-')}" for name in given]
+        is_raw = self.options != PrepareOptions(align="none")
+        return _with_line(Recognized(is_raw, f"asked for by {', '.join(flags)}"))
 
     def by_stars(self, found: Recognized, frames: Sequence[FrameFile], files: FilePool) -> Recognized:
         """Return whether frames are raw, by their stars where the headers have left it open."""
