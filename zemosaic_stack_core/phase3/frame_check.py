@@ -17,7 +17,7 @@ from zemosaic_stack_core.frames.heads import FileHead, read_head
 from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.frames.scratch import ScratchFolder
 from zemosaic_stack_core.phase3.tile_record import DroppedFrame
-from zemosaic_stack_core.prepare.headers.kinds import find_masters, kind_by_cards, kind_by_path
+from zemosaic_stack_core.prepare.headers.kinds import find_masters, kinds_of
 from zemosaic_stack_core.system.quantities import percent_of, percent_text
 
 # A frame is saturated where more than this part of its finite samples is at the saturation level or above.
@@ -90,7 +90,7 @@ def choose_frames(
 
 def _free_of_shape(heads: Sequence[FileHead]) -> list[bool]:
     """Return which raw frames may have a shape of their own: calibration frames, and lights where all have a WCS."""
-    are_lights = [(kind_by_cards(head) or kind_by_path(head.path)) in ("", "light") for head in heads]
+    are_lights = [kind in ("", "light") for kind in kinds_of(heads)]
     all_placed = all(head.observing.has_wcs for head, is_light in zip(heads, are_lights, strict=True) if is_light)
     return [all_placed or not is_light for is_light in are_lights]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from zemosaic_stack_core.frames.heads import FrameFile
 from zemosaic_stack_core.prepare.cache import aligned_bytes
 from zemosaic_stack_core.prepare.canvas.geometry import Canvas, union_canvas
 from zemosaic_stack_core.prepare.canvas.wcs import border_points
+from zemosaic_stack_core.prepare.headers.kinds import kind_by_parent
 from zemosaic_stack_core.prepare.headers.raw_frame import RawFrame, inspect_frame
 from zemosaic_stack_core.prepare.headers.sensor_facts import is_same
 from zemosaic_stack_core.prepare.options import NAMED_KINDS, PrepareOptions
@@ -102,7 +104,8 @@ def inspect_frames(files: Sequence[FrameFile], options: PrepareOptions) -> Frame
         for name, kind in NAMED_KINDS.items()
         for path in getattr(options, name)
     }
-    given = [inspect_frame(file) for file in files]
+    by_parent = cache(kind_by_parent)  # thousands of frames lie in one folder
+    given = [inspect_frame(file, by_parent) for file in files]
     rest = [frame for frame in given if frame.path.resolve() not in named or frame.kind == "light"]
     given = [*_consistent(rest), *named.values()]
     lights = [frame for frame in given if frame.kind == "light"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from zemosaic_stack_core.frames.frame_lists import kind_folders
@@ -78,15 +79,25 @@ def kind_in_name(name: str) -> str:
     return kinds.pop() if len(kinds) == 1 else ""
 
 
-def kind_by_path(path: Path) -> str:
+def kind_by_parent(folder: Path) -> str:
+    """Return the kind of the frames in a folder; or nothing."""
+    kind = kind_of_folder(folder.name)
+    # Of lights/Ha beside darks.
+    if not kind and kind_of_folder(folder.parent.name) and len(kind_folders(folder.parent.parent)) > 1:
+        kind = kind_of_folder(folder.parent.name)
+    return kind
+
+
+def kind_by_path(path: Path, by_parent: Callable[[Path], str] = kind_by_parent) -> str:
     """Return the kind that a file called a light, its folder ("02 Darks"), or else its name says; or nothing."""
     name = kind_in_name(path.name)
-    parent = path.absolute().parent
-    folder = kind_of_folder(parent.name)
-    # Of lights/Ha beside darks.
-    if not folder and kind_of_folder(parent.parent.name) and len(kind_folders(parent.parent.parent)) > 1:
-        folder = kind_of_folder(parent.parent.name)
-    return name if name == "light" else folder or name
+    return name if name == "light" else by_parent(path.absolute().parent) or name
+
+
+def kinds_of(heads: Sequence[FileHead]) -> list[str]:
+    """Return the kinds of frames by their headers, or else by their paths; empty where neither says one."""
+    by_parent = cache(kind_by_parent)  # thousands of frames lie in one folder
+    return [kind_by_cards(head) or kind_by_path(head.path, by_parent) for head in heads]
 
 
 def kind_by_cards(head: FileHead) -> str:
@@ -96,7 +107,7 @@ def kind_by_cards(head: FileHead) -> str:
 
 def calibration_kind(heads: Sequence[FileHead]) -> str:
     """Return the kind of calibration frames, "dark" of several; empty where there is a light, or nothing at all."""
-    kinds = {kind_by_cards(head) or kind_by_path(head.path) for head in heads}
+    kinds = {*kinds_of(heads)}
     if not kinds or kinds & {"", "light"}:
         return ""
     return kinds.pop() if len(kinds) == 1 else "dark"
@@ -112,7 +123,7 @@ def find_masters(heads: Sequence[FileHead]) -> dict[int, str]:
 
     A master of calibration frames is a calibration frame. Of another program's stacks, more than half are meant.
     """
-    lights = [i for i, head in enumerate(heads) if (kind_by_cards(head) or kind_by_path(head.path)) in ("", "light")]
+    lights = [i for i, kind in enumerate(kinds_of(heads)) if kind in ("", "light")]
     ours = [i for i in lights if is_our_master(heads[i])]
     stacked = {i: heads[i].number("STACKCNT", "NCOMBINE") or 0.0 for i in lights if i not in ours}
     others = [i for i, count in stacked.items() if count > 1]

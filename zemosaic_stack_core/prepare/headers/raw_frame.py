@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from zemosaic_stack_core.frames.pixel_rows import FilePool
 from zemosaic_stack_core.prepare.headers.kinds import (
     KEPT_CARDS,
     kind_by_cards,
+    kind_by_parent,
     kind_by_path,
     pattern_by_cards,
     wcs_place,
@@ -100,8 +102,11 @@ class RawFrame:
         return (self.digest or os.fspath(self.path.resolve())) + " without zeros" * self.zeros_missing
 
 
-def inspect_frame(file: FrameFile) -> RawFrame:
-    """Return a file as its header describes it; raise `FrameReadError` where it is no frame."""
+def inspect_frame(file: FrameFile, by_parent: Callable[[Path], str] = kind_by_parent) -> RawFrame:
+    """Return a file as its header describes it; raise `FrameReadError` where it is no frame.
+
+    `by_parent` is as of `kind_by_path`.
+    """
     head = head_of(file)
     # What a library decodes says its shape without that.
     source = None if head.foreign else probe_frame(head)
@@ -114,7 +119,7 @@ def inspect_frame(file: FrameFile) -> RawFrame:
         rows=shape[0],
         columns=shape[1],
         channels=shape[2],
-        kind=kind or kind_by_path(head.path) or "light",
+        kind=kind or kind_by_path(head.path, by_parent) or "light",
         says_kind=bool(kind),
         facts=SensorFacts.of(head),
         date=head.get("DATE-OBS") or "",

@@ -24,7 +24,7 @@ from zemosaic_stack_core.frames.heads import FileHead, FrameFile, head_of
 from zemosaic_stack_core.prepare.headers.kinds import (
     find_masters,
     kind_by_cards,
-    kind_by_path,
+    kinds_of,
     pattern_by_cards,
     wcs_place,
 )
@@ -57,8 +57,7 @@ def recognize(frames: Sequence[FrameFile]) -> Recognized:
     if not headers:
         return Recognized(False, "no FITS header says otherwise")
     kinds = [kind_by_cards(head) for head in headers]
-    said = [kind or kind_by_path(head.path) for head, kind in zip(headers, kinds, strict=True)]
-    calibration = [kind for kind in said if kind not in ("", "light")]
+    calibration = [kind for kind in kinds_of(headers) if kind not in ("", "light")]
     if len(calibration) == len(heads):
         return Recognized(False, "calibration frames and no light: they make a master for calibration, as they are")
     planes = [head for head in headers if (head.get("ZNAXIS3", "NAXIS3") or "1") == "1"]
@@ -87,7 +86,7 @@ def recognize(frames: Sequence[FrameFile]) -> Recognized:
 
 def refuse_calibration(heads: Sequence[FileHead]) -> None:
     """Raise where there are calibration frames among lights that are stacked as they are."""
-    kinds = [kind_by_cards(head) or kind_by_path(head.path) for head in heads]
+    kinds = kinds_of(heads)
     found = [head for head, kind in zip(heads, kinds, strict=True) if kind not in ("", "light")]
     if 0 < len(found) < len(heads):
         kind = next(kind for kind in kinds if kind not in ("", "light"))
