@@ -124,7 +124,9 @@ def make_ready(task: FrameTask | StarTask | AlignTask | LevelTask) -> None:
 
         light = task.light
         pixels = np.zeros((4, light.frame.columns), np.float32)
-        frame = pixels if light.pattern is None else _debayer_around_holes(pixels, light.pattern)
+        frame: _Image | BorderedFrame = pixels
+        if light.pattern is not None:
+            frame = _debayer_around_holes(pixels, light.pattern, BorderedFrame.empty(3, *pixels.shape))
         if task.mapping is not None:
             resample(frame, task.mapping, 1, task.canvas.columns, task.options.kernel)
 
@@ -166,9 +168,13 @@ def _luminance_of(task: FrameTask, files: FilePool) -> _Image:
 def align_frame(task: AlignTask, files: FilePool) -> _Image:
     """Calibrate a frame, bring it onto the canvas, write it, and return the medians of its boxes."""
     light, canvas, mapping, options = task.light, task.canvas, task.mapping, task.options
+    # First: what is needed for a while only then leaves one gap, which the canvas takes.
+    is_drizzled = light.pattern is not None and options.cfa == "drizzle"
+    colors = None
+    if light.pattern is not None and not (is_drizzled and mapping is not None):
+        colors = BorderedFrame.empty(3, light.frame.rows, light.frame.columns)
     pixels = light.calibrated(files)
     pattern = light.pattern if pixels.ndim == 2 else None
-    is_drizzled = pattern is not None and options.cfa == "drizzle"
     hot = light.hot_mask() if options.hot_pixels != "off" and pixels.ndim == 2 else None
     if hot is not None:
         if options.hot_pixels == "missing" and (is_drizzled or pattern is None):
@@ -179,7 +185,7 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
         fraction = options.drizzle_pixel_fraction
         image = drizzle_cfa(pixels, pattern, mapping, canvas.rows, canvas.columns, fraction)
     else:
-        frame = pixels if pattern is None else _debayer_around_holes(pixels, pattern)
+        frame = pixels if pattern is None or colors is None else _debayer_around_holes(pixels, pattern, colors)
         del pixels  # its memory is wanted
         if mapping is not None:
             image = resample(frame, mapping, canvas.rows, canvas.columns, options.kernel)
@@ -192,12 +198,11 @@ def align_frame(task: AlignTask, files: FilePool) -> _Image:
     return boxes
 
 
-def _debayer_around_holes(mosaic: _Image, pattern: str) -> BorderedFrame:
+def _debayer_around_holes(mosaic: _Image, pattern: str, frame: BorderedFrame) -> BorderedFrame:
     """Interpolate the colors of a mosaic with missing samples, which the filters would spread over 5 x 5 pixels."""
     missing = ~np.isfinite(mosaic)
     if missing.any():
         mosaic = clean_pixels(mosaic, missing, is_cfa=True)
-    frame = BorderedFrame.empty(3, *mosaic.shape)
     debayer(mosaic, pattern, out=frame.planes)
     if missing.mean() > 0.001:
         frame.planes[:, missing] = np.nan
