@@ -102,7 +102,8 @@ def kinds_of(heads: Sequence[FileHead]) -> list[str]:
 
 def kind_by_cards(head: FileHead) -> str:
     """Return a frame's kind by its header; empty where it says none."""
-    return next(filter(None, (kind_in(head.get(keyword) or "") for keyword in _KIND_CARDS)), "")
+    texts = filter(None, map(head.get, _KIND_CARDS))
+    return next(filter(None, map(kind_in, texts)), "")
 
 
 def calibration_kind(heads: Sequence[FileHead]) -> str:
