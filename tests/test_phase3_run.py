@@ -338,3 +338,9 @@ def test_a_crop_cuts_every_map(shape: tuple[int, ...]) -> None:
     for name in ("image", *MAPS):
         assert np.array_equal(getattr(cropped, name), getattr(result, name)[2:8, 1:12])
     assert np.array_equal(cropped.is_rejected(8), result.is_rejected(8)[2:8, 1:12])
+
+
+def test_a_crop_leaves_the_frames_that_are_in_it() -> None:
+    frames = np.random.default_rng(2).normal(100.0, 3.0, (5, 20, 30)).astype(np.float32)
+    frames[1, :, :18] = np.nan
+    assert StackedTile(result=stack(list(frames))).crop(slice(0, 20), slice(20, 28)).result.header["NCOMBINE"] == 5

@@ -386,13 +386,13 @@ def _listed(names: Sequence[str]) -> str:
 def _combined(result: _Stacked) -> list[Any]:
     """Return the frames that have a sample in the image."""
     pixels = result.image.size // len(result.frames[0].missing) if result.frames else 0
-    return [frame for frame in result.frames if _is_combined(frame, pixels)]
-
-
-def _is_combined(frame: Any, pixels: int) -> bool:
-    """Return whether a frame has a sample in the image."""
-    gone = zip(frame.missing, frame.rejected_low, frame.rejected_high, strict=True)
-    return any(sum(counts) < pixels for counts in gone)
+    gone = [
+        [sum(counts) for counts in zip(frame.missing, frame.rejected_low, frame.rejected_high, strict=True)]
+        for frame in result.frames
+    ]
+    if max(map(max, gone), default=0) > pixels:  # counted before the image was cropped
+        return [frame for frame in result.frames if any(frame.weight)]
+    return [frame for frame, counts in zip(result.frames, gone, strict=True) if min(counts) < pixels]
 
 
 def _mean(moments: Iterable[datetime]) -> datetime:
