@@ -226,8 +226,12 @@ import os, signal, sys
 from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.command_line.progress import LineDisplay
 
+sent = []
+
 def interrupt(display, done, total):
-    os.kill(os.getpid(), signal.SIGINT)
+    if not sent:  # the other thread's chunk may end, too
+        sent.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 LineDisplay.show = interrupt

@@ -41,6 +41,8 @@ _LEAST_ROUND = 0.5
 _SATURATION = 0.9
 # Of the peak: above it even a star with wide wings (Moffat, beta 3) is nearly a Gaussian.
 _CORE = 0.4
+# Of the median width: what is wider is two stars, or one that is cut off.
+_WIDEST = 1.5
 _FEWEST_STARS = 3
 _MOST_STARS = 400
 _Floats = npt.NDArray[np.float64]
@@ -72,7 +74,7 @@ def image_star_width(image: npt.NDArray[np.float32]) -> float:
     15 times the noise high, whole, not saturated, not twice as long as wide, and wider than a hot pixel. Of the 400
     brightest, the logarithm of the pixels above 0.4 of the peak, less background, is fitted by a line in the squared
     distance from the centroid, weighted by their squares: its slope is ``-1/(2 sigma**2)`` of the Gaussian core, and
-    FWHM = 2.3548 sigma.
+    FWHM = 2.3548 sigma; the median of those that are at most 1.5 times as wide as the median of all.
     """
     return count_and_width(image)[1]
 
@@ -103,7 +105,9 @@ def count_and_width(image: npt.NDArray[np.float32]) -> tuple[int, float]:
         return count, np.nan
     radius = float(np.median(seen.fwhm[good])) / 2
     widths = _core_widths(data, missing, seen.y[good], seen.x[good], radius, noise)
-    return count, float(np.median(widths)) if len(widths) >= _FEWEST_STARS else np.nan
+    if len(widths) < _FEWEST_STARS:
+        return count, np.nan
+    return count, float(np.median(widths[widths <= _WIDEST * np.median(widths)]))
 
 
 def _core_widths(
