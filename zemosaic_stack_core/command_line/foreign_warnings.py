@@ -34,7 +34,7 @@ class _Notes:
     """Warnings of this process and of those that it forks, which share the file in memory."""
 
     def __init__(self) -> None:
-        self._memory = os.memfd_create("warnings") if hasattr(os, "memfd_create") else -1
+        self._memory = _shared_file()
         self._here: list[str] = []
 
     def note(self, message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
@@ -61,6 +61,17 @@ class _Notes:
             f"{library} warned{'' if count == 1 else f' {count} times, first'}: {first[library, kind]} ({kind})"
             for (library, kind), count in counts.items()
         ]
+
+
+def _shared_file() -> int:
+    """Return a file in memory that processes append to without losing each other's lines; -1 where there is none."""
+    if not hasattr(os, "memfd_create"):
+        return -1
+    import fcntl
+
+    number = os.memfd_create("warnings")
+    fcntl.fcntl(number, fcntl.F_SETFL, os.O_APPEND)  # the place of a write is otherwise not locked
+    return number
 
 
 def _library(filename: str) -> str:
