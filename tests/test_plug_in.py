@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from worker_settings import SETTINGS
 
 from zemosaic_stack_core.command_line import main
 from zemosaic_stack_core.errors import InvalidInputError
@@ -29,19 +30,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = Path(__file__).parent / "zemosaic" / "stand_in"
-SETTINGS = {
-    "stack_norm_method": "linear_fit",
-    "stack_weight_method": "noise_variance",
-    "stack_reject_algo": "winsorized_sigma_clip",
-    "stack_kappa_low": 3.0,
-    "stack_kappa_high": 3.0,
-    "parsed_winsor_limits": (0.05, 0.05),
-    "stack_final_combine": "mean",
-    "poststack_equalize_rgb": False,
-    "apply_radial_weight": False,
-    "radial_feather_fraction": 0.8,
-    "radial_shape_power": 2.0,
-}
 OPTIONS = StackOptions(
     normalization="linear_fit", weighting="noise_variance", rejection="winsorized_sigma_clip", reference=0
 )

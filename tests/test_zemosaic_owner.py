@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from worker_settings import SETTINGS
 
 from conftest import cupy_unusable
 from zemosaic_stack_core.backends import cupy_backend
@@ -22,17 +23,7 @@ from zemosaic_stack_core.zemosaic.run_state import RunGpu
 pytestmark = pytest.mark.gpu
 
 CALL = {
-    "stack_norm_method": "linear_fit",
-    "stack_weight_method": "noise_variance",
-    "stack_reject_algo": "winsorized_sigma_clip",
-    "stack_kappa_low": 3.0,
-    "stack_kappa_high": 3.0,
-    "parsed_winsor_limits": (0.05, 0.05),
-    "stack_final_combine": "mean",
-    "poststack_equalize_rgb": False,
-    "apply_radial_weight": False,
-    "radial_feather_fraction": 0.8,
-    "radial_shape_power": 2.0,
+    **SETTINGS,
     "winsor_pool_workers": 1,
     "winsor_max_frames_per_pass": 0,
     "progress_callback": None,
